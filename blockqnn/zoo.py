@@ -1,0 +1,33 @@
+"""Blocks with a name: the published results and the paper's two printed examples.
+
+A and B won the CIFAR-100 search, S a second search held to ten million parameters (CVPR 2018,
+figure 8; the figure gives drawings, so the order of the layers is ours). The Inception-like and
+the residual block are the codes printed in its figure 2.
+"""
+
+from blockqnn.space import Block
+
+BLOCKS: dict[str, Block] = {
+    name: Block.parse(code)
+    for name, code in {
+        "A": (
+            "(1,4,0,0,0)(2,1,5,1,0)(3,5,0,2,1)(4,1,3,3,0)(5,1,1,1,0)(6,1,3,1,0)(7,2,1,6,0)"
+            "(8,1,1,7,0)(9,1,5,1,0)(10,2,1,9,0)(11,3,3,10,0)(12,1,3,1,0)(13,2,3,12,0)(14,7,0,0,0)"
+        ),
+        "B": (
+            "(1,4,0,0,0)(2,1,1,1,0)(3,1,3,1,0)(4,1,5,3,0)(5,5,0,3,4)(6,6,0,3,4)(7,1,3,6,0)"
+            "(8,1,5,1,0)(9,3,3,8,0)(10,1,3,1,0)(11,7,0,0,0)"
+        ),
+        "S": (
+            "(1,4,0,0,0)(2,1,3,1,0)(3,1,1,2,0)(4,2,3,3,0)(5,1,3,2,0)(6,1,5,5,0)(7,1,3,1,0)"
+            "(8,5,0,6,7)(9,2,3,7,0)(10,1,1,1,0)(11,5,0,10,7)(12,1,3,11,0)(13,1,3,10,0)"
+            "(14,1,1,1,0)(15,7,0,0,0)"
+        ),
+        "inception": (
+            "(1,4,0,0,0)(2,1,1,1,0)(3,1,3,2,0)(4,1,1,1,0)(5,1,5,4,0)(6,6,0,3,5)(7,2,3,1,0)"
+            "(8,1,1,7,0)(9,6,0,6,8)(10,7,0,0,0)"
+        ),
+        "residual": "(1,4,0,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,5,0,1,3)(5,7,0,0,0)",
+    }.items()
+}
+"""Each published block under the name that the command line and the documents use."""
