@@ -1,0 +1,1 @@
+"""Prefect and MLflow around `blockqnn`: flows, workers, tracking, servers and the command line."""

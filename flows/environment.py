@@ -1,0 +1,171 @@
+"""What has to be settled before Prefect and MLflow are imported: silence, and which Prefect API.
+
+Both read the environment once, at import, so every entry point calls `quiet` first. Imports nothing
+but the standard library.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flows import guard
+
+SERVER_TIMEOUT = 180.0
+"""Seconds a server may take to answer: a first start on a busy machine builds its database."""
+
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",  # MLflow's git library complains where git is not installed
+}
+
+
+class PrefectError(RuntimeError):
+    """The Prefect API that was asked for cannot be used; the message says what to do."""
+
+
+def quiet() -> None:
+    """Turn telemetry off, and Prefect's narration on the command line; what the user set stays.
+
+    A flow run started by a Prefect worker keeps its log level: its log is read in the Prefect UI.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT__FLOW_RUN_ID" not in os.environ:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    for name in ("no_proxy", "NO_PROXY"):  # a company's proxy cannot reach our own servers
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+
+
+class PrefectAPI:
+    """The Prefect API of this process: a server that runs already, or a temporary one of its own.
+
+    `url` is its address; `temporary` says which of the two it is. A temporary server starts in the
+    background; `wait` before the first flow. It ends with this process, even a killed one.
+    """
+
+    def __init__(self, url: str, server: subprocess.Popen[bytes] | None = None) -> None:
+        self.url = url
+        self._server = server
+        if server is not None:
+            atexit.register(self.close)
+
+    @property
+    def temporary(self) -> bool:
+        """Whether this process runs the server itself."""
+        return self._server is not None
+
+    def wait(self) -> None:
+        """Return when the API answers; PrefectError when a temporary server does not start."""
+        if (server := self._server) is None:
+            return
+        if not wait_until(lambda: is_prefect(self.url), alive=lambda: server.poll() is None):
+            self.close()
+            raise PrefectError(
+                "Prefect's temporary server did not start; "
+                "run `prefect server start` in another terminal to see why."
+            )
+
+    def close(self) -> None:
+        """Stop a temporary server; does nothing to one that ran already."""
+        if self._server is not None:
+            guard.stop(self._server)
+
+
+def choose_prefect_api() -> PrefectAPI:
+    """Decide which Prefect API this process uses and put its address into the environment.
+
+    1. PREFECT_API_URL: the user's wish; PrefectError when nothing answers there.
+    2. `[api] url` in ./prefect.toml, the address of `blockqnn serve`, when a Prefect server answers.
+    3. Otherwise a temporary server that nobody else sees.
+
+    Must run before Prefect is imported.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        if not _responds(url):
+            raise PrefectError(
+                f"No Prefect server answers at PREFECT_API_URL={url}: start it (`blockqnn serve`), "
+                "or unset PREFECT_API_URL to run without a server."
+            )
+        return PrefectAPI(url)
+    if (url := _checkout_url()) and is_prefect(url):
+        os.environ["PREFECT_API_URL"] = url
+        return PrefectAPI(url)
+    return _temporary_server()
+
+
+def is_prefect(url: str) -> bool:
+    """Whether a healthy Prefect API answers at `url` within two seconds."""
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as response:
+            return json.load(response) is True
+    except (OSError, ValueError):
+        return False
+
+
+def wait_until(
+    ready: Callable[[], bool], *, alive: Callable[[], bool], timeout: float = SERVER_TIMEOUT
+) -> bool:
+    """Ask `ready` until it says yes (True), `alive` says no or `timeout` seconds pass (False)."""
+    deadline = time.monotonic() + timeout
+    while alive() and time.monotonic() < deadline:
+        if ready():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _responds(url: str) -> bool:
+    """Whether anything speaks HTTP at `url`; a refusal (no key, say) is Prefect's to explain."""
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _checkout_url() -> str | None:
+    try:
+        settings = tomllib.loads(Path("prefect.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    url = settings.get("api", {}).get("url")
+    return url if isinstance(url, str) and urlsplit(url).hostname else None
+
+
+def _temporary_server() -> PrefectAPI:
+    """Start the server Prefect itself would start for a flow without an API.
+
+    Prefect's own outlives a killed flow for ever and is given up after 20 seconds, which a first
+    start on a busy machine exceeds.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ["PREFECT_API_URL"] = url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    environment = {
+        **os.environ,
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    return PrefectAPI(url, guard.start(command, env=environment, log=subprocess.DEVNULL))
