@@ -91,7 +91,7 @@ def choose_prefect_api() -> PrefectAPI:
     """Decide which Prefect API this process uses and put its address into the environment.
 
     1. PREFECT_API_URL: the user's wish; PrefectError when nothing answers there.
-    2. `[api] url` in ./prefect.toml, the address of `blockqnn serve`, when a Prefect server answers.
+    2. `[api] url` of ./prefect.toml, where `blockqnn serve` listens, when a Prefect server answers.
     3. Otherwise a temporary server that nobody else sees.
 
     Must run before Prefect is imported.

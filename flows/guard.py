@@ -61,7 +61,7 @@ def stop(guard: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids below `root`, the nearest first; dead ones that wait for their parent left out."""
+    """Process ids below `root`, the nearest first; the dead whom nobody waited for are left out."""
     children: dict[int, list[int]] = {}
     for pid, parent in _processes():
         children.setdefault(parent, []).append(pid)
