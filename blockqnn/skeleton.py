@@ -1,0 +1,60 @@
+"""What surrounds the blocks: stem, poolings between the stages, head (CVPR 2018, figure 3).
+
+cifar:    3x3 convolution | blocks | pool | blocks | pool | blocks | head
+imagenet: 3x3 convolution, pool, 3x3 PCC, pool | blocks | pool | ... | blocks | head
+
+A stage is a run of `repeats` equal blocks with the same filters; all poolings are 2x2 maxima
+that halve the image; the head is ReLU, global average pooling and one linear layer.
+"""
+
+from collections.abc import Sequence
+
+from blockqnn.space import Block, Op, predecessors
+
+STEM_CONVOLUTIONS = {"cifar": 1, "imagenet": 2}
+"""Convolutions before the first block, by skeleton."""
+
+STEM_POOLS = {"cifar": 0, "imagenet": 2}
+"""Poolings before the first block, by skeleton."""
+
+
+def stage_repeats(
+    filters: Sequence[int],
+    repeats: int | Sequence[int],
+    *,
+    num_classes: int,
+    in_channels: int,
+    skeleton: str,
+) -> tuple[int, ...]:
+    """Check what describes a network and return the number of blocks of each stage.
+
+    Raises `ValueError` that names the field, its value and what to give instead.
+    """
+    if skeleton not in STEM_POOLS:
+        raise ValueError(f"skeleton is {skeleton!r}: give {' or '.join(STEM_POOLS)}")
+    for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: give 1 or more")
+    if not filters or min(filters) < 1:
+        raise ValueError(f"filters is {list(filters)}: give one positive width a stage")
+    each = (repeats,) * len(filters) if isinstance(repeats, int) else tuple(repeats)
+    if len(each) != len(filters):
+        raise ValueError(
+            f"repeats is {list(each)}: give one number, or one for each of {len(filters)} stages"
+        )
+    if min(each) < 1:
+        raise ValueError(f"repeats is {repeats}: give 1 block a stage or more")
+    return each
+
+
+def network_depth(block: Block, *, blocks: int, skeleton: str = "cifar") -> int:
+    """Convolutions on the longest way through a network of so many blocks, as the paper counts.
+
+    Projections in front of an add and the linear layer do not count. The residual and the
+    plain way of a block count alike: the longest chain of convolutions decides.
+    """
+    chains = [0]
+    for layer in block.layers:
+        before = max((chains[source] for source in predecessors(layer)), default=0)
+        chains.append(before + (layer.op == Op.CONV))
+    return STEM_CONVOLUTIONS[skeleton] + blocks * max(chains)
