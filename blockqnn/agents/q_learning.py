@@ -1,0 +1,113 @@
+"""Tabular Q-learning over layer codes, with a shaped reward and experience replay.
+
+Paper section 3.2: the state is the code of the current layer, the action the code of the next. What the
+paper leaves open follows MetaQNN: a trajectory is updated from its end backwards, ties between best
+actions are broken at random, replay keeps everything and is sampled with replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blockqnn.space import Block, Layer, Op, Space
+
+
+class QLearning:
+    """The agent of the 2018 search.
+
+    Learns reward / 100, so that with `initial_q` 0.5 an action never tried looks average. The table is
+    sparse: an action never updated has the initial value and takes no memory.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        learning_rate: float = 0.01,
+        discount: float = 1.0,
+        initial_q: float = 0.5,
+        replay: int = 64,
+    ) -> None:
+        self.space = space
+        self.learning_rate = learning_rate
+        self.discount = discount
+        self.initial_q = initial_q
+        self.replay = replay
+        self._memory: list[tuple[Block, float]] = []
+        self._table: dict[Layer | None, dict[Layer, float]] = {}
+
+    def q(self, state: Layer | None, action: Layer) -> float:
+        """Q of taking `action` after the layer `state`; None is the start of a block."""
+        state = None if state is None else _ordered(state)
+        return self._table.get(state, {}).get(_ordered(action), self.initial_q)
+
+    def propose(self, epsilon: float, rng: np.random.Generator) -> Block:
+        """Layer by layer: with probability epsilon any legal layer, else one of the best known."""
+        state: Layer | None = None
+        layers: list[Layer] = []
+        while state is None or state.op != Op.TERMINAL:
+            actions = self.space.next_layers(len(layers) + 1)
+            if rng.random() >= epsilon:
+                actions = self._best(state, actions)
+            state = actions[int(rng.integers(len(actions)))]
+            layers.append(state)
+        return Block(tuple(layers))
+
+    def learn(self, block: Block, reward: float) -> None:
+        """One pass of Q updates over a block's trajectory, given its reward in percent.
+
+        The last action earns r_T, every earlier one r_T / T plus the discounted best value of the state
+        it led to, with T the number of layers, terminal included (paper equations 3 to 6).
+        """
+        self.space.check(block)
+        final = reward / 100
+        shaped = final / len(block.layers)
+        layers = [_ordered(layer) for layer in block.layers]
+        for position in reversed(range(len(layers))):
+            state = layers[position - 1] if position else None
+            action = layers[position]
+            if position == len(layers) - 1:
+                target = final
+            else:
+                target = shaped + self.discount * self._maximum(action)
+            row = self._table.setdefault(state, {})
+            old = row.get(action, self.initial_q)
+            row[action] = (1 - self.learning_rate) * old + self.learning_rate * target
+
+    def end_iteration(
+        self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator
+    ) -> None:
+        """Remember the iteration's blocks, then learn from `replay` memories drawn at random."""
+        self._memory.extend(finished)
+        if self._memory:
+            for pick in rng.integers(len(self._memory), size=self.replay):
+                self.learn(*self._memory[pick])
+
+    def _maximum(self, state: Layer) -> float:
+        row = self._table.get(state)
+        if not row:
+            return self.initial_q
+        tried = max(row.values())
+        if len(row) < len(self.space.next_layers(state.index + 1)):
+            return max(tried, self.initial_q)
+        return tried
+
+    def _best(self, state: Layer | None, actions: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        row = self._table.get(state)
+        if not row:
+            return actions
+        best = max(row.values())
+        if len(row) < len(actions):
+            best = max(best, self.initial_q)
+        if best != self.initial_q:
+            return tuple(sorted(action for action, value in row.items() if value == best))
+        return tuple(a for a in actions if row.get(a, self.initial_q) == best)
+
+
+def _ordered(layer: Layer) -> Layer:
+    """Operands of add and concat in the order in which the space lists them."""
+    if layer.pred1 > layer.pred2 and layer.op in (Op.ADD, Op.CONCAT):
+        return layer._replace(pred1=layer.pred2, pred2=layer.pred1)
+    return layer

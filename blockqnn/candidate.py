@@ -1,0 +1,127 @@
+"""Train one block for the search: restarts, budgets, typed outcomes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from blockqnn.config import Budget, Recipe, Settings
+from blockqnn.cost import Cost
+from blockqnn.data import Dataset
+from blockqnn.network import build_network
+from blockqnn.outcome import Outcome
+from blockqnn.seeds import seed_for
+from blockqnn.space import Block
+from blockqnn.training import Checkpoint, NoBetterThanChance, NotFinite, Trainer
+
+
+def over_budget(cost: Cost, budget: Budget, recipe: Recipe) -> str:
+    """Why a network may not be trained, decided from its cost alone; empty when it may."""
+    limits = {
+        "multiply-accumulates": (cost.macs, budget.macs),
+        "parameters": (cost.parameters, budget.parameters),
+        "bytes of memory": (step_memory(cost, recipe), budget.memory),
+    }
+    for what, (needed, allowed) in limits.items():
+        if allowed is not None and needed > allowed:
+            return f"needs {needed:,} {what}, the budget is {allowed:,}"
+    return ""
+
+
+def step_memory(cost: Cost, recipe: Recipe) -> int:
+    """Bytes of one training step, estimated: weight, gradient and two moments; all activations."""
+    return 16 * cost.parameters + recipe.batch * cost.activation_bytes
+
+
+def train_candidate(
+    block: Block, settings: Settings, data: Dataset, directory: Path, device: torch.device
+) -> Outcome:
+    """Train the network stacked from `block` and say what became of it.
+
+    The checkpoint of a training in progress lies in `directory`. A first epoch no better than chance is
+    begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2). Whatever the
+    block does is an outcome; OSError (a full disk, say) is not the block's doing and is raised.
+    """
+    begun = time.perf_counter()
+    seed = seed_for(settings.seed, "training", block.key)
+    checkpoint = Checkpoint(directory / "checkpoint", identity(block, settings, data.fingerprint))
+    first, spent = _progress(checkpoint)
+    kind, reason, curve = "diverged", "", []
+    for restart in range(first, settings.recipe.restarts + 1):
+        try:
+            trainer = Trainer(
+                network=_network(block, settings, data, seed_for(seed, "weights", restart)),
+                recipe=settings.recipe,
+                data=data,
+                seed=seed_for(seed, "restart", restart),
+                device=device,
+                checkpoint=checkpoint,
+                restart=restart,
+                chance=best_constant_guess(data),
+            )
+            curve, kind, reason = trainer.run(), "trained", ""
+            break
+        except NoBetterThanChance as error:
+            curve, reason = error.curve, str(error)
+        except NotFinite as error:
+            curve, reason = error.curve, str(error)
+            if curve:  # the first epoch was fine: a smaller rate is not what the paper restarts for
+                break
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            kind, reason, curve = "infeasible", "out of memory", []
+            break
+    return Outcome(
+        kind=kind,
+        accuracy=curve[-1]["accuracy"] if kind == "trained" else None,
+        curve=tuple(curve),
+        restarts=restart,
+        seconds=spent + time.perf_counter() - begun,
+        reason=reason,
+    )
+
+
+def best_constant_guess(data: Dataset) -> float:
+    """Held-out accuracy in percent of always naming the most frequent class."""
+    return 100.0 * int(data.held_out.labels.bincount().max()) / len(data.held_out)
+
+
+def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+        torch.manual_seed(seed)
+        return build_network(
+            block,
+            filters=settings.network.filters,
+            repeats=settings.network.repeats,
+            num_classes=len(data.classes),
+            in_channels=data.in_channels,
+            skeleton=settings.network.skeleton,
+        )
+
+
+def _progress(checkpoint: Checkpoint) -> tuple[int, float]:
+    """The restart that a checkpoint is in, and the seconds spent in it."""
+    state = checkpoint.load(torch.device("cpu"))
+    if state is None:
+        return 0, 0.0
+    return state["restart"], sum(entry["seconds"] for entry in state["curve"])
+
+
+def identity(block: Block, settings: Settings, fingerprint: str) -> str:
+    """Names all that a block's outcome depends on; `fingerprint` is the data set's."""
+    network, recipe = asdict(settings.network), asdict(settings.recipe)
+    parts = (str(block), settings.seed, network, recipe, fingerprint)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "not enough memory" in text or "bad_alloc" in text

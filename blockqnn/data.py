@@ -1,0 +1,178 @@
+"""Data sets become tensors on the device: splits, augmentation, fingerprints.
+
+A set lives on the device as one uint8 tensor. Normalisation and augmentation happen there in batches;
+there is no per-image Python and no DataLoader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from blockqnn import sources
+from blockqnn.config import DataSettings, Recipe
+from blockqnn.errors import SettingsError
+from blockqnn.seeds import seed_for
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images `(N, C, H, W)` uint8 and labels `(N,)` int64 on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> ImageSet:
+        """The same set on another device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, split for the search; the test set belongs to final evaluation alone.
+
+    `mean` and `std` are per channel, in pixel values, of the images trained on. `fingerprint` names the
+    bytes of all images and labels, the classes and the split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    held_out: ImageSet
+    test: ImageSet
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return self.train.images.shape[2]
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same data on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("train", "held_out", "test")}
+        return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 images `(N, C, H, W)` as float32 of mean 0 and deviation 1, channels last."""
+        pixels = images.to(torch.float32, memory_format=torch.channels_last)
+        return pixels.sub_(self.mean).div_(self.std)
+
+
+def load(settings: DataSettings, seed: int) -> Dataset:
+    """The data set that the settings name, on the CPU.
+
+    Training images are cut to `images` if given, then `holdout` of them are held out, both stratified and
+    fixed by `seed`. Raises `SettingsError` when files are missing, or a class is too small to split.
+    """
+    source = sources.read(settings)
+    pixels, labels = source.train_pixels, source.train_labels
+    if settings.images is not None and settings.images < len(labels):
+        keep = _stratified(settings, labels, settings.images, seed_for(seed, "subset"))[1]
+        pixels, labels = pixels[keep], labels[keep]
+    held = max(len(source.classes), round(settings.holdout * len(labels)))
+    train, held_out = _stratified(settings, labels, held, seed_for(seed, "split"))
+    mean, std = _moments(pixels[train])
+    return Dataset(
+        name=settings.name,
+        classes=source.classes,
+        train=_image_set(pixels[train], labels[train]),
+        held_out=_image_set(pixels[held_out], labels[held_out]),
+        test=_image_set(source.test_pixels, source.test_labels),
+        mean=_per_channel(mean),
+        std=_per_channel(np.maximum(std, 1.0)),  # a constant channel must not divide by zero
+        fingerprint=_fingerprint(source, train, held_out),
+    )
+
+
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Random crop, mirror and cutout of a normalised batch `(N, C, H, W)`, on its own device."""
+    count, _, height, width = images.shape
+    device = images.device
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator, device=device)
+
+    if recipe.crop:
+        padded = torch.nn.functional.pad(images, (recipe.crop,) * 4)
+        rows = draw(2 * recipe.crop + 1)[:, None] + torch.arange(height, device=device)
+        columns = draw(2 * recipe.crop + 1)[:, None] + torch.arange(width, device=device)
+        each = torch.arange(count, device=device)[:, None, None]
+        images = padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
+        images = images.permute(0, 3, 1, 2)
+    if recipe.flip:
+        images = torch.where(draw(2).bool()[:, None, None, None], images.flip(3), images)
+    if recipe.cutout:
+        half = recipe.cutout // 2
+        rows = torch.arange(height, device=device) - draw(height)[:, None] + half
+        columns = torch.arange(width, device=device) - draw(width)[:, None] + half
+        inside_rows = (rows >= 0) & (rows < recipe.cutout)
+        inside_columns = (columns >= 0) & (columns < recipe.cutout)
+        hole = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+        images = images.masked_fill(hole, 0.0)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _stratified(
+    settings: DataSettings, labels: Labels, count: int, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices split into (the rest, `count` of them), classes in proportion."""
+    from sklearn.model_selection import train_test_split
+
+    classes, sizes = np.unique(labels, return_counts=True)
+    if sizes.min() < 2 or len(labels) - count < len(classes) or count < len(classes):
+        smallest = sizes.min()
+        raise SettingsError(
+            f"data.{settings.name} cannot be split: {len(labels)} images in {len(classes)} classes, the "
+            f"smallest of {smallest}, with {count} to set apart; give at least 2 images in every class, "
+            "and data.images and data.holdout that leave one of each on both sides"
+        )
+    rest, chosen = train_test_split(
+        np.arange(len(labels)), test_size=count, stratify=labels, random_state=seed % 2**32
+    )
+    return np.sort(rest), np.sort(chosen)
+
+
+def _image_set(pixels: Pixels, labels: Labels) -> ImageSet:
+    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    return ImageSet(images, torch.from_numpy(np.ascontiguousarray(labels)))
+
+
+def _moments(pixels: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and deviation of each channel, from histograms: exact, and no float copy of the images."""
+    channels = range(pixels.shape[3])
+    counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in channels])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    values = np.arange(256.0)
+    mean = share @ values
+    return mean, np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0))
+
+
+def _per_channel(values: npt.NDArray[np.float64]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+
+
+def _fingerprint(source: sources.Source, *splits: npt.NDArray[np.int64]) -> str:
+    digest = hashlib.sha256("\n".join(source.classes).encode())
+    arrays = (source.train_pixels, source.train_labels, source.test_pixels, source.test_labels)
+    for array in (*arrays, *splits):
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,73 @@
+"""Which device a training runs on, and how much of its memory it may take."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import torch
+
+from blockqnn.errors import SettingsError
+
+
+def resolve(name: str) -> torch.device:
+    """The device of a name; auto is the first GPU, else the CPU. Raises `SettingsError` when absent."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise SettingsError(f"device is {name!r}: {found} GPUs were found; name one of them, or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError("device is 'mps': this machine has none; use cpu")
+    return device
+
+
+def visible_devices() -> tuple[str, ...]:
+    """Every GPU, else the CPU."""
+    count = torch.cuda.device_count()
+    return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
+
+
+def limit_memory(device: torch.device, share: int) -> None:
+    """Let a CPU process take at most one `share`-th of the memory free now, where Linux can hold it to that.
+
+    A training beyond it gets an error, which becomes an outcome, instead of a kill by the system, which
+    would look like any other crash.
+    """
+    free = _free_memory()
+    if device.type != "cpu" or free is None:
+        return
+    in_use = _status_bytes("VmData")
+    limit = in_use + int(0.9 * free) // share
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _free_memory() -> int | None:
+    """Bytes that new processes can take, of the machine or of the container, whichever is less."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    free = values.get("MemAvailable")
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            cap = int((Path("/sys/fs/cgroup") / limit).read_text())
+            left = cap - int((Path("/sys/fs/cgroup") / usage).read_text())
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+        free = left if free is None else min(free, left)
+    return free
+
+
+def _status_bytes(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0

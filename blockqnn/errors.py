@@ -1,0 +1,15 @@
+"""Errors whose message is one sentence for the person at the keyboard."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what is wrong and how."""
+
+
+class SettingsError(UserError, ValueError):
+    """A setting that cannot be used; the message names the field, the value and the remedy."""
+
+
+class SearchError(UserError, RuntimeError):
+    """A search that cannot be begun or go on; nothing recorded so far is lost."""

@@ -1,0 +1,232 @@
+"""What a journal says: the search's settings, its candidates and their results."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from blockqnn.agents.schedule import EpsilonSchedule
+from blockqnn.config import Settings
+from blockqnn.cost import Cost
+from blockqnn.data import Dataset
+from blockqnn.errors import SearchError
+from blockqnn.journal import Record, read_journal
+from blockqnn.outcome import Outcome
+from blockqnn.params import settings_from_dict
+from blockqnn.space import Block
+
+JOURNAL = "journal.jsonl"
+VERSION = 1
+"""Of the journal's format; a later version of this package reads older ones or says that it cannot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a candidate is scored on."""
+
+    data: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    train_images: int
+    held_out_images: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, data: Dataset) -> Task:
+        """The task that a data set sets."""
+        return cls(
+            data=data.name,
+            num_classes=len(data.classes),
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            train_images=len(data.train),
+            held_out_images=len(data.held_out),
+            fingerprint=data.fingerprint,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a random guess in percent: the reward of a candidate that was not trained."""
+        return 100.0 / self.num_classes
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A proposed block: its number in the search, from 0, and when it was proposed."""
+
+    number: int
+    iteration: int
+    epsilon: float
+    block: Block
+    key: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A candidate with its outcome and reward, in percent.
+
+    `same_as` is the number of the candidate whose training it shares, because their blocks compute the
+    same graph; `time` is when it was recorded, in seconds since 1970.
+    """
+
+    candidate: Candidate
+    outcome: Outcome
+    reward: float
+    cost: Cost
+    same_as: int | None
+    time: float
+
+
+class History:
+    """The state of a search as its journal tells it. Reading alone needs no lock.
+
+    `candidates` has every proposal by number; `results` every candidate told, in journal order.
+    """
+
+    settings: Settings
+    task: Task
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        self.results: list[Result] = []
+        self.schedule = EpsilonSchedule(())
+        self._pending: dict[int, Candidate] = {}
+        self._by_number: dict[int, Result] = {}
+        self._by_key: dict[str, Result] = {}
+
+    def apply(self, record: Record) -> None:
+        """Take in one record of the journal."""
+        kind = record["type"]
+        if kind == "begin":
+            if record["version"] != VERSION:
+                raise SearchError(
+                    f"the journal has format {record['version']}, this version reads {VERSION}: go on "
+                    f"with blockqnn {record['blockqnn']}, which began it"
+                )
+            self.task = Task(**record["task"])
+            self._set(settings_from_dict(record["settings"]))
+        elif kind == "settings":
+            self._set(settings_from_dict(record["settings"]))
+        elif kind == "proposal":
+            candidate = Candidate(
+                record["number"],
+                record["iteration"],
+                record["epsilon"],
+                Block.parse(record["code"], self.settings.space.max_index),
+                record["key"],
+            )
+            self.candidates.append(candidate)
+            self._pending[candidate.number] = candidate
+        elif kind == "outcome":
+            self._add(record)
+
+    def result(self, number: int) -> Result | None:
+        """The result of a candidate, None while it is pending."""
+        return self._by_number.get(number)
+
+    def result_of(self, key: str) -> Result | None:
+        """The result of the candidate that was trained for a block's key."""
+        return self._by_key.get(key)
+
+    @property
+    def pending(self) -> list[Candidate]:
+        """Candidates proposed and not told, in order of their numbers."""
+        return list(self._pending.values())
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole search."""
+        return self.schedule.iterations
+
+    @property
+    def iteration(self) -> int:
+        """The running iteration, from 0; equal to `iterations` when the search is finished."""
+        return len(self.results) // self.settings.batch
+
+    @property
+    def epsilon(self) -> float:
+        """Epsilon of the running iteration."""
+        return self.schedule.at(min(self.iteration, self.iterations - 1))
+
+    @property
+    def total(self) -> int:
+        """Candidates of the whole search."""
+        return self.iterations * self.settings.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether every candidate of the schedule has its outcome."""
+        return len(self.results) >= self.total
+
+    def best(self, k: int) -> list[Result]:
+        """The `k` best distinct trained blocks by reward, best first; of equals the earlier one."""
+        best: dict[str, Result] = {}
+        for result in self.results:
+            if result.outcome.kind == "trained":
+                key = result.candidate.key
+                if key not in best or result.reward > best[key].reward:
+                    best[key] = result
+        order = sorted(best.values(), key=lambda r: (-r.reward, r.candidate.number))
+        return order[:k]
+
+    def _set(self, settings: Settings) -> None:
+        self.settings = settings
+        self.schedule = EpsilonSchedule(settings.schedule)
+
+    def _add(self, record: Record) -> None:
+        candidate = self.candidates[record["number"]]
+        same_as = record.get("same_as")
+        shared = self._by_number[same_as] if same_as is not None else None
+        result = Result(
+            candidate=candidate,
+            outcome=shared.outcome if shared else Outcome.from_dict(record["outcome"]),
+            reward=record["reward"],
+            cost=shared.cost if shared else Cost(**record["cost"]),
+            same_as=same_as,
+            time=record["time"],
+        )
+        self.results.append(result)
+        del self._pending[candidate.number]
+        self._by_number[candidate.number] = result
+        self._by_key.setdefault(candidate.key, result)
+
+
+def read_search(directory: Path) -> History:
+    """A search as its journal stands now, also while another process writes it.
+
+    Raises `SearchError` when there is no search, or its journal is damaged.
+    """
+    path = directory / JOURNAL
+    try:
+        records, _ = read_journal(path)
+    except OSError as error:
+        raise SearchError(f"there is no search in {directory} ({error.strerror})") from None
+    if not records:
+        raise SearchError(f"the search in {directory} has not begun: its journal is empty")
+    history = History()
+    for record in records:
+        history.apply(record)
+    return history
+
+
+def outcome_record(
+    candidate: Candidate,
+    outcome: Outcome,
+    reward: float,
+    cost: Cost,
+    same_as: int | None,
+    time: float,
+) -> dict[str, Any]:
+    """The journal's record of an outcome; one that shares a training names it instead of repeating it."""
+    record: Record = {"type": "outcome", "number": candidate.number, "reward": reward}
+    if same_as is None:
+        record |= {"outcome": outcome.to_dict(), "cost": asdict(cost)}
+    else:
+        record |= {"same_as": same_as}
+    return {**record, "time": time}

@@ -1,0 +1,55 @@
+"""One writer for a directory: a lock that the kernel drops when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from blockqnn.errors import SearchError
+
+
+class DirectoryLock:
+    """Holds `directory/lock` until `release`; raises `SearchError` naming the holder when it is taken.
+
+    On a shared file system the lock works between hosts where the file system supports flock.
+    """
+
+    def __init__(self, directory: Path, *, wait: float = 0.0) -> None:
+        """Take the lock, trying for `wait` seconds."""
+        self._descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        give_up = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    holder = _describe(os.pread(self._descriptor, 4096, 0))
+                    os.close(self._descriptor)
+                    raise SearchError(
+                        f"{directory} is in use by {holder}; wait for it, stop it, or use another name"
+                    ) from None
+                time.sleep(0.05)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+        except OSError:  # a full disk: the lock holds all the same, it just cannot say by whom
+            pass
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._descriptor)
+
+
+def _describe(content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
+        return f"process {holder['pid']} on {holder['host']} since {since}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

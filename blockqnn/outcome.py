@@ -1,0 +1,48 @@
+"""What became of a candidate: trained, diverged or infeasible."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["trained", "diverged", "infeasible"]
+KINDS = ("trained", "diverged", "infeasible")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of one candidate's training; a crash or a lost worker is not an outcome.
+
+    `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained. `curve` has
+    one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent), learning_rate,
+    seconds. `seconds` is the whole training's time. `reason` says why it was not trained.
+    """
+
+    kind: Kind
+    accuracy: float | None = None
+    curve: tuple[Mapping[str, float], ...] = ()
+    restarts: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}: choose one of {', '.join(KINDS)}")
+        accuracy = self.accuracy
+        if self.kind == "trained":
+            if accuracy is None or not math.isfinite(accuracy) or not 0 <= accuracy <= 100:
+                raise ValueError(f"accuracy is {accuracy!r}: a trained outcome needs 0 to 100 percent")
+        elif accuracy is not None:
+            raise ValueError(f"accuracy is {accuracy!r}: only a trained outcome has one")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
+        """The inverse of `to_dict`; raises ValueError or TypeError for anything else."""
+        return cls(**{**values, "curve": tuple(values.get("curve", ()))})

@@ -1,0 +1,176 @@
+"""Settings from params.yaml, a profile and `--set` into the dataclasses of `blockqnn.config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from blockqnn.config import Settings
+from blockqnn.errors import SettingsError
+
+Tree = dict[str, Any]
+
+
+def load_settings(
+    params: Path = Path("params.yaml"),
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings of `params`, overridden by `profiles/<profile>.yaml` beside it, then by `overrides`.
+
+    `overrides` maps dotted names to values, say `{"recipe.epochs": 3}`. Raises `SettingsError` for
+    files that cannot be read, unknown names and values that cannot be used.
+    """
+    tree = _read(params)
+    if profile is not None:
+        tree = merge(tree, _read(_profile_path(params, profile)))
+    changes: Tree = {}
+    for name, value in (overrides or {}).items():
+        branch: Any = value
+        for part in reversed(name.split(".")):
+            branch = {part: branch}
+        changes = merge(changes, branch)
+    return settings_from_dict(merge(tree, changes))
+
+
+def profiles(params: Path = Path("params.yaml")) -> list[str]:
+    """Names of the profiles beside a params file."""
+    return sorted(path.stem for path in (params.parent / "profiles").glob("*.yaml"))
+
+
+def _profile_path(params: Path, profile: str) -> Path:
+    known = profiles(params)
+    if profile not in known:
+        raise SettingsError(f"profile is {profile!r}: choose one of {', '.join(known) or 'none'}")
+    return params.parent / "profiles" / f"{profile}.yaml"
+
+
+def _read(path: Path) -> Tree:
+    import yaml  # here, so that workers, which get their settings as JSON, do not need it
+
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        remedy = "run the command in the checkout, or name the file with --params"
+        raise SettingsError(f"cannot read {path} ({error.strerror}): {remedy}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} holds no settings: write `name: value` lines")
+    return tree
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """`over` laid on `base`, section by section.
+
+    A section whose `kind` changes (or, for data, whose `name` does) starts empty: settings of one
+    kind mean nothing to another.
+    """
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            changed = any(
+                key in value and key in old and value[key] != old[key] for key in ("kind", "name")
+            )
+            merged[name] = dict(value) if changed else merge(old, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
+    """The inverse of `Settings.to_dict`; names left out keep their defaults."""
+    settings = _build(Settings, tree, "")
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def _build(cls: type, tree: object, where: str) -> object:
+    if not isinstance(tree, Mapping):
+        raise SettingsError(f"{where} is {tree!r}: give a section of `name: value` lines")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in tree.items():
+        full = f"{where}.{name}" if where else str(name)
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(hints)}"
+            raise SettingsError(f"{full} is not a setting: {hint}")
+        values[name] = _convert(hints[name], value, full)
+    return cls(**values)
+
+
+def _convert(hint: Any, value: object, name: str) -> object:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return _build(hint, value, name)
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, name)
+    if origin is Literal:
+        if value not in arguments:
+            raise SettingsError(f"{name} is {value!r}: choose {' or '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(arguments, value, name)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise SettingsError(f"{name} is {value!r}: give {_words(hint)}")
+
+
+def _convert_union(members: tuple[Any, ...], value: object, name: str) -> object:
+    sections = [member for member in members if dataclasses.is_dataclass(member)]
+    if sections:
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{name} is {value!r}: give a section of `name: value` lines")
+        by_kind = {_kind(section): section for section in sections}
+        kind = value.get("kind")
+        if kind not in by_kind:
+            raise SettingsError(f"{name}.kind is {kind!r}: choose one of {', '.join(by_kind)}")
+        return _build(by_kind[kind], value, name)
+    if value is None and type(None) in members:
+        return None
+    failure = None
+    for member in members:
+        if member is not type(None):
+            try:
+                return _convert(member, value, name)
+            except SettingsError as error:
+                failure = failure or error
+    wanted = " or ".join(_words(member) for member in members)
+    raise SettingsError(f"{name} is {value!r}: give {wanted}") from failure
+
+
+def _kind(section: Any) -> str:
+    (default,) = (f.default for f in dataclasses.fields(section) if f.name == "kind")
+    return str(default)
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: object, name: str) -> object:
+    if not isinstance(value, list | tuple):
+        raise SettingsError(f"{name} is {value!r}: give a list in square brackets")
+    if arguments[-1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, name) for item in value)
+    if len(value) != len(arguments):
+        raise SettingsError(f"{name} has the item {value!r}: give {len(arguments)} values in each")
+    return tuple(_convert(hint, item, name) for hint, item in zip(arguments, value, strict=True))
+
+
+def _words(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if typing.get_origin(hint) is tuple:
+        return "a list in square brackets"
+    return "null" if hint is type(None) else names.get(hint, str(hint))

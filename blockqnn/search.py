@@ -1,0 +1,337 @@
+"""Search = agent + journal: ask for a candidate, tell its outcome, resume after anything.
+
+The journal is the only state. Opening a search replays it into a new agent, which ends where the old one
+was, because every random number comes from (seed, purpose, counter). In `sync` mode outcomes enter the
+journal in the order of their candidates, so that the journal does not depend on which worker was faster;
+one that came early waits on disk beside it, and is as safe there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from blockqnn import __version__
+from blockqnn.agents import build_agent
+from blockqnn.candidate import identity, over_budget
+from blockqnn.config import Settings
+from blockqnn.cost import Cost, network_cost
+from blockqnn.data import load
+from blockqnn.errors import SearchError, SettingsError
+from blockqnn.files import write_atomically
+from blockqnn.history import (
+    JOURNAL,
+    VERSION,
+    Candidate,
+    History,
+    Result,
+    Task,
+    outcome_record,
+    read_search,
+)
+from blockqnn.journal import Journal, Record
+from blockqnn.lock import DirectoryLock
+from blockqnn.outcome import Outcome
+from blockqnn.resume import refuse_changes
+from blockqnn.reward import reward
+from blockqnn.seeds import generator
+from blockqnn.space import Space
+
+__all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
+
+log = logging.getLogger(__name__)
+
+
+class Search(History):
+    """A search open for writing. Use it in a `with` statement; one process at a time.
+
+    Not for several threads at once: the caller hands outcomes over one by one.
+    """
+
+    def __init__(self, directory: Path, journal: Journal, lock: DirectoryLock) -> None:
+        """Use `Search.open`."""
+        super().__init__()
+        self.directory = directory
+        self._journal = journal
+        self._lock = lock
+        self._arrived: dict[int, Outcome] = {}
+        self._queue: deque[Candidate] = deque()
+        self._costs: dict[int, Cost] = {}
+
+    @classmethod
+    def open(cls, directory: Path | str, settings: Settings) -> Search:
+        """Begin a search in `directory`, or continue the one that is there.
+
+        Raises `SearchError` when another process has it open, the journal is damaged, settings that change
+        the meaning of its results differ, or the directory cannot be written; `SettingsError` when the data
+        are missing.
+        """
+        directory = Path(directory)
+        task = Task.of(load(settings.data, settings.seed))
+        _check_image_size(settings, task)
+        with _explained(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = DirectoryLock(directory)
+            try:
+                journal = Journal(directory / JOURNAL)
+            except BaseException:
+                lock.release()
+                raise
+        search = cls(directory, journal, lock)
+        try:
+            search._restore(settings, task)
+        except BaseException:
+            search.close()
+            raise
+        return search
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the journal and let the next process in."""
+        self._journal.close()
+        self._lock.release()
+
+    def ask(self) -> Candidate | None:
+        """The next candidate to train, those left over from before first.
+
+        None when there is nothing to hand out: the iteration waits for outcomes, or the search is finished.
+        Blocks already scored and blocks over budget are settled here and never handed out.
+        """
+        while not self._queue and self._may_propose():
+            self._propose()
+            self._settle()
+        return self._queue.popleft() if self._queue else None
+
+    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Record a candidate's outcome; it is on disk when this returns.
+
+        Raises `ValueError` for a candidate never proposed or told before, and `SearchError` when the disk
+        does not take it (the candidate is pending then, and comes first at the next start).
+        """
+        number = candidate.number
+        if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
+            raise ValueError(f"cannot tell candidate {number}: it was not proposed in this search")
+        if self.result(number) or number in self._arrived:
+            raise ValueError(f"cannot tell candidate {number}: it was told before")
+        self._arrived[number] = outcome
+        try:
+            if number not in self._settle():
+                self._keep_early(candidate, outcome)
+        except SearchError:
+            self._arrived.pop(number, None)
+            raise
+
+    def _restore(self, settings: Settings, task: Task) -> None:
+        records = list(self._journal.records)
+        if not records:
+            self._append([self._begin_record(settings, task)])
+        self._agent = build_agent(Space(settings.space.max_index), settings.agent)
+        for record in records:
+            self.apply(record)
+        if records:
+            refuse_changes(self.directory, self.settings, settings, self.task, task)
+            if settings.schedule != self.settings.schedule:
+                changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
+                self._append([changed])
+        self.settings = settings
+        for candidate in self.pending:
+            early = self._read_early(candidate)
+            if early is not None:
+                self._arrived[candidate.number] = early
+        self._queue.extend(c for c in self.pending if self._needs_training(c))
+        if self.settings.mode == "sync" and len(self.candidates) % self.settings.batch:
+            self._propose()  # a crash tore the batch of proposals: draw the missing ones
+        self._settle()
+
+    def _add(self, record: Record) -> None:
+        super()._add(record)
+        batch = self.settings.batch
+        if len(self.results) % batch == 0:  # an iteration is complete: the agent learns from it
+            finished = [(r.candidate.block, r.reward) for r in self.results[-batch:]]
+            number = len(self.results) // batch - 1
+            self._agent.end_iteration(finished, generator(self.settings.seed, "replay", number))
+
+    def _may_propose(self) -> bool:
+        waits = self.settings.mode == "sync" and bool(self._pending)
+        return not waits and len(self.candidates) < self.total
+
+    def _propose(self) -> None:
+        records: list[Record] = []
+        first, iteration = len(self.candidates), self.iteration
+        batch = self.settings.batch
+        count = batch - first % batch if self.settings.mode == "sync" else 1
+        epsilon = self.schedule.at(iteration)
+        for number in range(first, first + count):
+            block = self._agent.propose(epsilon, generator(self.settings.seed, "proposal", number))
+            records.append(
+                {
+                    "type": "proposal",
+                    "number": number,
+                    "iteration": iteration,
+                    "epsilon": epsilon,
+                    "code": str(block),
+                    "key": block.key,
+                    "time": time.time(),
+                }
+            )
+        self._append(records)
+        self._queue.extend(c for c in self.candidates[first:] if self._needs_training(c))
+
+    def _needs_training(self, candidate: Candidate) -> bool:
+        """Whether nobody else's outcome, and no look at its cost, can settle a pending candidate."""
+        if candidate.number in self._arrived or self.result_of(candidate.key) is not None:
+            return False
+        if self._reason_against(candidate):
+            return False
+        first = next(c for c in self._pending.values() if c.key == candidate.key)
+        return first.number == candidate.number
+
+    def _settle(self) -> set[int]:
+        """Journal every pending candidate whose outcome is known, in order; returns their numbers.
+
+        In sync mode the first one not known stops it.
+        """
+        settled: set[int] = set()
+        progress = True
+        while progress:  # an outcome can settle others that share its block
+            progress = False
+            for candidate in self.pending:
+                record = self._record_of(candidate)
+                if record is not None:
+                    self._append([record])
+                    settled.add(candidate.number)
+                    progress = True
+                elif self.settings.mode == "sync":
+                    progress = False
+                    break
+        for number in settled:
+            self._arrived.pop(number, None)
+            self._costs.pop(number, None)
+            shutil.rmtree(candidate_directory(self.directory, number), ignore_errors=True)
+        return settled
+
+    def _record_of(self, candidate: Candidate) -> Record | None:
+        cost = self._cost(candidate)
+        earlier = self.result_of(candidate.key)
+        if earlier is not None:
+            outcome = earlier.outcome
+        elif reason := self._reason_against(candidate):
+            outcome = Outcome(kind="infeasible", reason=reason)
+        elif candidate.number in self._arrived:
+            outcome = self._arrived[candidate.number]
+        else:
+            return None
+        value = self.task.chance
+        if outcome.accuracy is not None:
+            value = reward(
+                outcome.accuracy,
+                macs=cost.macs,
+                density=candidate.block.density,
+                mu=self.settings.reward.mu,
+                rho=self.settings.reward.rho,
+            )
+        same_as = earlier.candidate.number if earlier else None
+        return outcome_record(candidate, outcome, value, cost, same_as, time.time())
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        if candidate.number not in self._costs:
+            network = self.settings.network
+            self._costs[candidate.number] = network_cost(
+                candidate.block,
+                filters=network.filters,
+                repeats=network.repeats,
+                num_classes=self.task.num_classes,
+                in_channels=self.task.in_channels,
+                image_size=self.task.image_size,
+                skeleton=network.skeleton,
+            )
+        return self._costs[candidate.number]
+
+    def _reason_against(self, candidate: Candidate) -> str:
+        return over_budget(self._cost(candidate), self.settings.budget, self.settings.recipe)
+
+    def _keep_early(self, candidate: Candidate, outcome: Outcome) -> None:
+        with _explained(self.directory):
+            own = identity(candidate.block, self.settings, self.task.fingerprint)
+            keep_outcome(candidate_directory(self.directory, candidate.number), own, outcome)
+
+    def _read_early(self, candidate: Candidate) -> Outcome | None:
+        path = candidate_directory(self.directory, candidate.number) / "outcome.json"
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["identity"] == identity(
+                candidate.block, self.settings, self.task.fingerprint
+            ):
+                return Outcome.from_dict(kept["outcome"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning("%s is not used, the candidate is trained again: %s", path, error)
+        return None
+
+    def _append(self, records: list[Record]) -> None:
+        with _explained(self.directory):
+            self._journal.append(records)
+        for record in records:
+            self.apply(record)
+
+    def _begin_record(self, settings: Settings, task: Task) -> dict[str, Any]:
+        return {
+            "type": "begin",
+            "version": VERSION,
+            "blockqnn": __version__,
+            "settings": settings.to_dict(),
+            "task": task.to_dict(),
+            "time": time.time(),
+        }
+
+
+def candidate_directory(directory: Path, number: int) -> Path:
+    """Where a search keeps the work on one candidate until its outcome is in the journal."""
+    return directory / "candidates" / f"{number:06d}"
+
+
+def keep_outcome(directory: Path, identity: str, outcome: Outcome) -> None:
+    """Put an outcome on disk until its turn in the journal comes; raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"identity": identity, "outcome": outcome.to_dict()})
+    write_atomically(directory / "outcome.json", lambda file: file.write(text.encode()))
+
+
+def _check_image_size(settings: Settings, task: Task) -> None:
+    pools = len(settings.network.filters) - 1 + (2 if settings.network.skeleton == "imagenet" else 0)
+    if task.image_size >> pools == 0:
+        raise SettingsError(
+            f"network.filters is {settings.network.filters!r}: {pools} poolings leave nothing of images of "
+            f"{task.image_size} pixels; give fewer stages or larger images"
+        )
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """OSError as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise SearchError(
+            f"cannot write in {directory} ({error.strerror}): free some space or mend the permissions, then "
+            "start the same search again; nothing that was recorded is lost"
+        ) from error

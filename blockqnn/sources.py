@@ -1,0 +1,173 @@
+"""Where images come from: scikit-learn's digits, torchvision's sets, your own class folders."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from blockqnn.config import DataSettings
+from blockqnn.errors import SettingsError
+from blockqnn.files import write_atomically
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+TEST_SHARE = 0.2
+"""Share of the images that become the test set where a source has none of its own."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images `(N, H, W, C)` uint8 and labels `(N,)` int64 of the official training and test sets."""
+
+    classes: tuple[str, ...]
+    train_pixels: Pixels
+    train_labels: Labels
+    test_pixels: Pixels
+    test_labels: Labels
+
+
+def read(settings: DataSettings) -> Source:
+    """All images of a data set; raises `SettingsError` when they are not to be had."""
+    if settings.name == "digits":
+        return _digits()
+    if settings.name == "folder":
+        return _folder(Path(settings.root or ""), settings.image_size or 0)
+    return _torchvision(settings)
+
+
+def _digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # 4-bit grey values become the full range of a byte
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int64)
+    return _with_test_set(tuple(str(digit) for digit in digits.target_names), pixels, labels)
+
+
+def _torchvision(settings: DataSettings) -> Source:
+    from torchvision import datasets
+
+    known = {
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "fashion-mnist": datasets.FashionMNIST,
+    }
+    root = settings.root or ""
+    parts = []
+    for is_train in (True, False):
+        try:
+            part = known[settings.name](root, train=is_train, download=settings.download)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"data.root is {root!r}: {settings.name} is not there or not whole ({error}); set "
+                "data.download=true to fetch it, or data.root to where it lies"
+            ) from None
+        except OSError as error:
+            raise SettingsError(
+                f"data.root is {root!r}: {settings.name} could not be read or fetched ({error}); check "
+                "the directory and, with data.download=true, the network"
+            ) from None
+        pixels, labels = np.asarray(part.data, dtype=np.uint8), np.asarray(part.targets, np.int64)
+        parts += [pixels if pixels.ndim == 4 else pixels[..., None], labels]
+    return Source(tuple(part.classes), *parts)
+
+
+def _folder(root: Path, size: int) -> Source:
+    """Class folders under `root`, or under `root/train` and `root/test` (or `root/val`)."""
+    train = root / "train"
+    test = next((path for path in (root / "test", root / "val") if path.is_dir()), None)
+    if not (train.is_dir() and test is not None):
+        return _with_test_set(*_class_folders(root, size))
+    classes, train_pixels, train_labels = _class_folders(train, size)
+    test_classes, test_pixels, test_labels = _class_folders(test, size)
+    if test_classes != classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise SettingsError(
+            f"data.root is {str(root)!r}: train and {test.name} must have the same class folders, but "
+            f"{', '.join(odd[:5])} is in one of them only"
+        )
+    return Source(classes, train_pixels, train_labels, test_pixels, test_labels)
+
+
+def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labels]:
+    """Images resized once: the result is kept in `root/.blockqnn` where that can be written."""
+    from torchvision.datasets import ImageFolder
+
+    class VisibleFolders(ImageFolder):
+        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+            names = [name for name in super().find_classes(directory)[0] if name[0] != "."]
+            return names, {name: number for number, name in enumerate(names)}
+
+    try:
+        listing = VisibleFolders(str(root))
+    except OSError as error:
+        raise SettingsError(
+            f"data.root is {str(root)!r}: {error}; give a directory with one folder of images a class"
+        ) from None
+    if len(listing.classes) < 2:
+        raise SettingsError(
+            f"data.root is {str(root)!r}: it has the single class {listing.classes[0]!r}; give a "
+            "directory with one folder of images a class, two classes or more"
+        )
+    labels = np.asarray(listing.targets, dtype=np.int64)
+    files = [Path(path) for path, _ in listing.samples]
+    digest = hashlib.sha256(f"{size}".encode())
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.relative_to(root)}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+    cache = root / ".blockqnn" / f"{digest.hexdigest()[:16]}.npy"
+    pixels = _cached(cache, (len(files), size, size, 3))
+    if pixels is None:
+        pixels = np.empty((len(files), size, size, 3), np.uint8)
+        for number, file in enumerate(files):
+            pixels[number] = _resized(file, size)
+        try:
+            cache.parent.mkdir(exist_ok=True)
+            write_atomically(cache, lambda file: np.save(file, pixels, allow_pickle=False))
+        except OSError:  # a read-only or full disk costs the next start some time, nothing else
+            pass
+    return tuple(listing.classes), pixels, labels
+
+
+def _cached(cache: Path, shape: tuple[int, ...]) -> Pixels | None:
+    try:
+        pixels = np.load(cache, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def _resized(file: Path, size: int) -> Pixels:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            # the short side fits, the centre is kept: no image is stretched
+            fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            return np.asarray(fitted, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SettingsError(f"{file} is not a readable image ({error}): mend or remove it") from None
+
+
+def _with_test_set(classes: tuple[str, ...], pixels: Pixels, labels: Labels) -> Source:
+    """A test set cut off by a seed of its own, the same whatever the search's seed is."""
+    from sklearn.model_selection import train_test_split
+
+    sizes = np.bincount(labels)
+    if sizes.min() < 3:
+        smallest = classes[int(sizes.argmin())]
+        raise SettingsError(
+            f"class {smallest!r} has {sizes.min()} images: give 3 or more, for training, validation, test"
+        )
+    count = max(len(classes), round(TEST_SHARE * len(labels)))
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=count, stratify=labels, random_state=0
+    )
+    train, test = np.sort(train), np.sort(test)
+    return Source(classes, pixels[train], labels[train], pixels[test], labels[test])
