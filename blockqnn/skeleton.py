@@ -50,8 +50,7 @@ def stage_repeats(
 def network_depth(block: Block, *, blocks: int, skeleton: str = "cifar") -> int:
     """Convolutions on the longest way through a network of so many blocks, as the paper counts.
 
-    Projections in front of an add and the linear layer do not count. The residual and the
-    plain way of a block count alike: the longest chain of convolutions decides.
+    Projections in front of an add and the linear layer do not count.
     """
     chains = [0]
     for layer in block.layers:
