@@ -1,7 +1,7 @@
 """What has to be settled before Prefect and MLflow are imported: silence, and which Prefect API.
 
-Both read the environment once, at import, so every entry point calls `quiet` first. Imports nothing
-but the standard library.
+Both read the environment once, at import, so every entry point calls `quiet` first. Nothing heavy
+is imported here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from blockqnn.errors import UserError
 from flows import guard
 
 SERVER_TIMEOUT = 180.0
@@ -30,11 +31,14 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 7 try a dead server for minutes
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow's git library complains where git is not installed
 }
+_LOG_LEVEL = "PREFECT_LOGGING_LEVEL"
+_COMMAND_LINE_LEVEL = "WARNING"
 
 
-class PrefectError(RuntimeError):
+class PrefectError(UserError, RuntimeError):
     """The Prefect API that was asked for cannot be used; the message says what to do."""
 
 
@@ -46,10 +50,18 @@ def quiet() -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if "PREFECT__FLOW_RUN_ID" not in os.environ:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault(_LOG_LEVEL, _COMMAND_LINE_LEVEL)
     for name in ("no_proxy", "NO_PROXY"):  # a company's proxy cannot reach our own servers
         hosts = [host for host in os.environ.get(name, "").split(",") if host]
         os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+
+
+def server_environment(**settings: str) -> dict[str, str]:
+    """The environment of a server or a worker we start: as ours, with Prefect's narration back."""
+    environment = {**os.environ, **settings}
+    if environment.get(_LOG_LEVEL) == _COMMAND_LINE_LEVEL:
+        del environment[_LOG_LEVEL]
+    return environment
 
 
 class PrefectAPI:
@@ -162,10 +174,7 @@ def _temporary_server() -> PrefectAPI:
     os.environ["PREFECT_API_URL"] = url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    environment = {
-        **os.environ,
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
+    environment = server_environment(
+        PREFECT_UI_ENABLED="0", PREFECT__SERVER_EPHEMERAL="1", PREFECT__SERVER_FINAL="1"
+    )
     return PrefectAPI(url, guard.start(command, env=environment, log=subprocess.DEVNULL))

@@ -1,76 +1,213 @@
-"""Keeps MLflow up to date behind a running search, which never waits for it."""
+"""Writes a part of a search's history into MLflow, so that writing it again changes nothing."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flows.tracking import Tracker
+from blockqnn.history import JOURNAL, History, Result
+from evaluation.drawing import draw_block
+from flows.curves import child_metrics, iteration_metrics, milliseconds
+from flows.store import ARTIFACTS, is_server, tracking_uri
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric, Run
 
-SHARE = 0.05
-"""Largest share of the time that syncing may take: reading a long journal takes a while."""
+CHUNK = 50
+"""Results written in one turn; as many may have to be looked up after a kill."""
 
 
-class Mirror:
-    """Syncs a `Tracker` in a thread of its own whenever asked to.
+class Turn:
+    """One turn with the database: up to `CHUNK` results after those that are there already."""
 
-    Trouble with MLflow (server down, disk full, database locked) is logged once until it is over;
-    what was missed is written by the next sync that succeeds.
-    """
+    def __init__(self, history: History, directory: Path, name: str, runs: Path) -> None:
+        """Find out, or make, the experiment `blockqnn/<name>` and the search's run in it."""
+        from mlflow import MlflowClient
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._wanted = threading.Event()
-        self._closing = threading.Event()
-        self._warned = False
-        self._thread = threading.Thread(target=self._run, name="mlflow mirror", daemon=True)
+        self._uri = tracking_uri(runs)
+        self._client: MlflowClient = MlflowClient(tracking_uri=self._uri)
+        self._directory = directory
+        self._name = name
+        self._runs = runs
+        self._history = history
+        self._experiment = self._find_experiment()
+        self._parent, fresh = self._find_parent()
+        tags = self._parent.data.tags
+        self._first = int(tags.get("mirrored_results", 0))
+        self._first_iteration = int(tags.get("mirrored_iterations", 0))
+        self._results = history.results[self._first : self._first + CHUNK]
+        self._last = self._first + len(self._results)
+        self._children = {} if fresh else self._find_children()
 
-    def start(self) -> None:
-        """Begin with a first sync: an earlier process may have left something behind."""
-        self._wanted.set()
-        self._thread.start()
+    @property
+    def done(self) -> bool:
+        """Whether this turn reached the end of the journal."""
+        return self._last >= len(self._history.results)
 
-    def request(self) -> None:
-        """The journal has grown; returns at once."""
-        self._wanted.set()
+    def write(self) -> int:
+        """Write the children, then what they add up to; return the number of children written."""
+        written = 0
+        for result in self._results:
+            run = self._children.get(str(result.candidate.number))
+            if result.same_as is None and (run is None or run.info.status == "RUNNING"):
+                self._write_child(result, run)
+                written += 1
+        self._write_progress()
+        return written
 
-    def close(self, timeout: float = 60.0) -> None:
-        """Sync once more and end; after `timeout` seconds leave the rest to a later sync."""
-        self._closing.set()
-        self._wanted.set()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._warn("it takes too long")
+    def _find_experiment(self) -> str:
+        name = f"blockqnn/{self._name}"
+        if (found := self._client.get_experiment_by_name(name)) is not None:
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        location = None
+        if not is_server(self._uri):
+            location = (self._runs.resolve() / ARTIFACTS / self._name).as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
 
-    def _run(self) -> None:
-        while True:
-            self._wanted.wait()
-            last = self._closing.is_set()
-            self._wanted.clear()
-            began = time.monotonic()
-            self._sync()
-            if last:
-                return
-            self._closing.wait((time.monotonic() - began) / SHARE)
+    def _find_parent(self) -> tuple[Run, bool]:
+        """The search's run, and whether it is new."""
+        identity, begun = _begun(self._directory)
+        runs = self._search(f"tags.search = '{identity}'")
+        task, settings = self._history.task, self._history.settings
+        tags = {
+            "search": identity,
+            "fingerprint": task.fingerprint,
+            "mlflow.note.content": f"Block search `{self._name}` on {task.data} with the "
+            f"{settings.agent.kind} agent; child runs are the distinct blocks it trained.",
+        }
+        run = runs[0] if runs else self._create(self._name, begun, tags)
+        if not run.data.params:  # new, or a kill came between the two
+            self._record(run.info.run_id, params=_flat(settings.to_dict()))
+            self._client.log_inputs(run.info.run_id, [self._dataset()])
+        return run, not runs
 
-    def _sync(self) -> None:
-        try:
-            self._tracker.sync()
-        except Exception as error:  # whatever MLflow raises must not stop the search
-            self._warn(str(error).partition("\n")[0] or type(error).__name__)
-        else:
-            self._warned = False
+    def _find_children(self) -> dict[str, Run]:
+        """Children of this turn's results that are there already, finished or not, by number."""
+        parent = self._parent.info.run_id
+        found: dict[str, Run] = {}
+        for iteration in {result.candidate.iteration for result in self._results}:
+            query = f"tags.mlflow.parentRunId = '{parent}' and tags.iteration = '{iteration}'"
+            found |= {run.data.tags["number"]: run for run in self._search(query)}
+        return found
 
-    def _warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "MLflow at %s is not up to date (%s); the search goes on and catches up later, "
-                "or run: blockqnn track --name %s",
-                self._tracker.uri,
-                reason,
-                self._tracker.name,
-            )
+    def _write_child(self, result: Result, run: Run | None) -> None:
+        candidate, outcome = result.candidate, result.outcome
+        end = milliseconds(result.time)
+        tags = {
+            "mlflow.parentRunId": self._parent.info.run_id,
+            "number": candidate.number,
+            "iteration": candidate.iteration,
+            "key": candidate.key,
+            "outcome": outcome.kind,
+        }
+        if outcome.reason:
+            tags["mlflow.note.content"] = outcome.reason
+        if run is None:
+            start = end - milliseconds(outcome.seconds)
+            run = self._create(f"{candidate.number:05d} {candidate.key[:8]}", start, tags)
+        run_id = run.info.run_id
+        params = {
+            "code": str(candidate.block),
+            "key": candidate.key,
+            "number": candidate.number,
+            "iteration": candidate.iteration,
+            "epsilon": candidate.epsilon,
+            "layers": len(candidate.block.layers) - 1,
+        }
+        self._record(run_id, metrics=child_metrics(result, end), params=params)
+        self._client.log_inputs(run_id, [self._dataset()])
+        with tempfile.TemporaryDirectory() as directory:
+            picture = Path(directory) / "block.svg"
+            draw_block(candidate.block, picture, _title(result))
+            self._client.log_artifact(run_id, str(picture))
+        self._client.set_terminated(run_id, "FINISHED", end)
+
+    def _write_progress(self) -> None:
+        """The parent's curves, one point a whole iteration, and how far the mirror has come."""
+        history, run_id = self._history, self._parent.info.run_id
+        batch = history.settings.batch
+        iterations = self._last // batch
+        metrics: list[Metric] = []
+        for iteration in range(self._first_iteration, iterations):
+            metrics += iteration_metrics(history.results[: (iteration + 1) * batch], batch)
+        tags = {
+            "schedule": json.dumps(history.settings.schedule),
+            "mirrored_results": self._last,
+            "mirrored_iterations": iterations,
+        }
+        self._record(run_id, metrics=metrics, tags=tags)
+        finished = history.finished and self.done
+        if finished and self._parent.info.status != "FINISHED":
+            self._client.set_terminated(run_id, "FINISHED", milliseconds(history.results[-1].time))
+        elif not finished and self._parent.info.status != "RUNNING":  # its schedule has grown
+            self._client.update_run(run_id, status="RUNNING")
+
+    def _search(self, query: str) -> list[Run]:
+        return list(self._client.search_runs([self._experiment], query, max_results=1000))
+
+    def _create(self, name: str, start: int, tags: Mapping[str, Any]) -> Run:
+        return self._client.create_run(
+            self._experiment, start, {key: str(value) for key, value in tags.items()}, name
+        )
+
+    def _record(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        self._client.log_batch(
+            run_id,
+            metrics,
+            [Param(key, str(value)) for key, value in (params or {}).items()],
+            [RunTag(key, str(value)) for key, value in (tags or {}).items()],
+        )
+
+    def _dataset(self) -> DatasetInput:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        task, data = self._history.task, self._history.settings.data
+        source = {"name": data.name, "root": data.root}
+        dataset = Dataset(
+            task.data,
+            digest=task.fingerprint[:36],  # as much as MLflow takes
+            source_type="local",
+            source=json.dumps(source),
+            profile=json.dumps(task.to_dict()),
+        )
+        return DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])
+
+
+def _begun(directory: Path) -> tuple[str, int]:
+    """What tells a search from one begun anew under its name, and when it was begun (ms)."""
+    with (directory / JOURNAL).open("rb") as file:
+        line = file.readline()
+    return hashlib.sha256(line).hexdigest()[:16], milliseconds(json.loads(line)["time"])
+
+
+def _title(result: Result) -> str:
+    accuracy = result.outcome.accuracy
+    score = result.outcome.kind if accuracy is None else f"{accuracy:.1f} %"
+    return f"{result.candidate.number}: {score}"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `recipe.epochs`; the schedule, which may grow, is a tag instead."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif name != "schedule":
+            flat[prefix + name] = value
+    return flat
