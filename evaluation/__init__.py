@@ -1,0 +1,1 @@
+"""Judges what a search brought out: drawings of blocks, learning curves, tables."""
