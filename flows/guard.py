@@ -122,7 +122,8 @@ def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _follow_leash() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter ends
+        pass
     stop_descendants()
 
 

@@ -96,6 +96,7 @@ class _Servers:
         self._environment = server_environment(
             **{name: value for name, value in own.items() if name not in os.environ},
             PREFECT_API_URL=url,
+            PREFECT_WORKER_QUERY_SECONDS="2",
             PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
             PYTHONUNBUFFERED="1",
@@ -130,6 +131,8 @@ class _Servers:
         """Stop everything; the worker first, so that its flow runs can still report their end."""
         if (worker := self._guards.pop("worker", None)) is not None:
             guard.stop(worker)
+            with contextlib.suppress(OSError):  # the server may be what has ended
+                self._forget_dead_runs()
         stops = [
             threading.Thread(target=guard.stop, args=[process]) for process in self._guards.values()
         ]
@@ -162,7 +165,7 @@ class _Servers:
         return any(worker["status"] == "ONLINE" for worker in workers)
 
     def _forget_dead_runs(self) -> None:
-        """Mark as crashed what a worker that was killed left as running; Prefect never would.
+        """Mark as crashed what a stopped worker left as running; Prefect never would.
 
         Only runs of deployments: those have no other worker than ours.
         """

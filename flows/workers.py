@@ -7,6 +7,7 @@ a thread. A process that crashes, is killed or hangs takes one attempt at one ca
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import subprocess
@@ -25,6 +26,8 @@ from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
 from blockqnn.worker import train_and_keep
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT = 600.0
 """Seconds a worker may take to import torch and load its data."""
@@ -206,7 +209,10 @@ class _Slot:
         process = self._process
         self.stop(closed=self._closed)
         status = process.returncode if process is not None else None
-        return WorkerDied(f"a worker {how} (exit status {status}); its last words are in {self._log}")
+        message = f"a worker {how} (exit status {status}); its last words are in {self._log}"
+        if not self._closed:
+            log.warning("%s; its candidate is tried again", message)
+        return WorkerDied(message)
 
 
 def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:

@@ -1,0 +1,27 @@
+"""The files that a person opens after a search: tables, the learning curve, drawings of the best blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blockqnn.history import History
+from evaluation.curve import draw_search
+from evaluation.drawing import draw_block
+from evaluation.table import best_table, write_table
+
+BEST = 10
+"""Blocks in the tables."""
+DRAWN = 3
+"""Blocks drawn."""
+
+
+def write_pictures(history: History, directory: Path, name: str) -> None:
+    """Write best.md, best.csv, learning_curve.png and best_1.png to best_3.png into `directory`."""
+    best = history.best(BEST)
+    rows = best_table(best)
+    for suffix in ("md", "csv"):
+        write_table(rows, directory / f"best.{suffix}")
+    draw_search(history, directory / "learning_curve.png")
+    for rank, result in enumerate(best[:DRAWN], start=1):
+        title = f"{name}: block {result.candidate.number}, reward {result.reward:.2f}"
+        draw_block(result.candidate.block, directory / f"best_{rank}.png", title)

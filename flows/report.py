@@ -1,0 +1,132 @@
+"""What the `blockqnn` command prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from blockqnn.cost import network_cost
+from blockqnn.errors import SettingsError
+from blockqnn.history import History, read_search
+from blockqnn.space import Block
+from blockqnn.zoo import BLOCKS
+from evaluation.drawing import draw_block
+from evaluation.pictures import BEST
+from evaluation.table import best_table
+
+
+def print_status(directory: Path, name: str, top: int) -> None:
+    """How far a search is, and its best blocks so far."""
+    history = read_search(directory)
+    kinds = [r.outcome.kind for r in history.results if r.same_as is None]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    repeats = sum(r.same_as is not None for r in history.results)
+    state = "finished" if history.finished else f"{len(history.pending)} pending"
+    console = Console()
+    console.print(
+        f"{name}: iteration {min(history.iteration + 1, history.iterations)} of {history.iterations}, "
+        f"epsilon {history.epsilon}, {len(history.results)} of {history.total} candidates "
+        f"({counts or 'none trained'}, {repeats} repeated), {state}",
+        highlight=False,
+    )
+    _print_best(console, history, top)
+
+
+def print_result(directory: Path, name: str, runs: Path) -> None:
+    """The best blocks of a finished search, and where everything lies."""
+    console = Console()
+    _print_best(console, read_search(directory), BEST)
+    console.print(
+        f"Pictures and tables: {directory}/ (learning_curve.png, best_1.png, best.md, best.csv)\n"
+        f"Every candidate: blockqnn serve{'' if str(runs) == 'runs' else f' --runs {runs}'}, "
+        "then the MLflow UI at http://127.0.0.1:5000",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_block(text: str, directory: Path, drawing: Path | None) -> None:
+    """A block by name, code or candidate number: its code, key, density and cost; and its drawing."""
+    history = None
+    if text in BLOCKS:
+        block = BLOCKS[text]
+    elif text.isdigit():
+        history = read_search(directory)
+        if int(text) >= len(history.candidates):
+            raise SettingsError(
+                f"candidate is {text}: the search in {directory} has 0 to {len(history.candidates) - 1}"
+            )
+        block = history.candidates[int(text)].block
+    else:
+        try:
+            block = Block.parse(text)
+        except ValueError as error:
+            raise SettingsError(
+                f"block is {text!r}: {error}; give one of {', '.join(BLOCKS)}, a candidate's number, "
+                "or a code such as (1,1,3,0,0)(2,7,0,0,0)"
+            ) from None
+    console = Console()
+    table = Table(show_header=False, box=None)
+    for name, value in _facts(block, history, text).items():
+        table.add_row(name, value)
+    console.print(table)
+    if drawing is not None:
+        try:
+            draw_block(block, drawing, f"Block {text}" if len(text) < 24 else "")
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"--to is {str(drawing)!r}: {error}") from None
+        console.print(f"drawn to {drawing}", highlight=False)
+
+
+def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
+    facts = {"code": str(block), "key": block.key, "density": f"{block.density:.3f}"}
+    facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
+    if history is not None:
+        network, task = history.settings.network, history.task
+        filters, repeats = network.filters, network.repeats
+        classes, channels, size, skeleton = (
+            task.num_classes,
+            task.in_channels,
+            task.image_size,
+            network.skeleton,
+        )
+        result = history.result(int(text))
+        if result is not None:
+            facts["outcome"] = " ".join((result.outcome.kind, result.outcome.reason)).strip()
+            facts["reward"] = f"{result.reward:.2f}"
+            if result.outcome.accuracy is not None:
+                facts["accuracy"] = f"{result.outcome.accuracy:.2f} %"
+    else:
+        filters, repeats, classes, channels, size, skeleton = (32, 64, 128), 4, 10, 3, 32, "cifar"
+    cost = network_cost(
+        block,
+        filters=filters,
+        repeats=repeats,
+        num_classes=classes,
+        in_channels=channels,
+        image_size=size,
+        skeleton=skeleton,
+    )
+    facts["network"] = f"{skeleton}, filters {filters}, repeats {repeats}, {size}x{size} images"
+    facts["parameters"] = f"{cost.parameters:,}"
+    facts["multiply-accumulates"] = f"{cost.macs:,}"
+    return facts
+
+
+def _print_best(console: Console, history: History, top: int) -> None:
+    rows = best_table(history.best(top))
+    if not rows:
+        console.print("no block has been trained yet")
+        return
+    table = Table()
+    columns = [column for column in rows[0] if column != "code"]
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        values = (row[column] for column in columns)
+        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in values))
+    console.print(table)
+    for row in rows:  # below: a code is too long for a column
+        console.print(f"{row['rank']:>4}  {row['code']}", highlight=False, soft_wrap=True)

@@ -1,0 +1,207 @@
+"""The search as a Prefect flow: one task a candidate, each waiting in a thread for a worker.
+
+Prefect knows what is running and tries again; what was done is the journal's business alone, so results are
+neither persisted nor cached here. The flow resumes by being run again with the same parameters.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Task as PrefectTask
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from blockqnn.config import ProcessSettings, Settings
+from blockqnn.errors import SearchError, UserError
+from blockqnn.history import Candidate, History
+from blockqnn.outcome import Outcome
+from blockqnn.params import load_settings
+from blockqnn.search import Search
+from evaluation.pictures import BEST, write_pictures
+from evaluation.table import best_table
+from flows.names import search_directory
+from flows.progress import Progress
+from flows.tracking import BackgroundTracker
+from flows.workers import WorkerDied, Workers, open_workers
+
+RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
+"""Seconds before each further attempt; the last one holds from then on."""
+
+
+@flow(name="blockqnn", flow_run_name="search-{name}", persist_result=False, retries=0)
+def search(
+    name: str = "demo",
+    profile: str | None = "demo",
+    overrides: dict[str, Any] | None = None,
+    params: str = "params.yaml",
+    runs: str = "runs",
+) -> dict[str, Any]:
+    """Search for blocks, or go on with the search of that name; returns its summary.
+
+    Args:
+        name: the search's name and its directory under `runs`.
+        profile: a file under profiles/ laid over the params file; null for none.
+        overrides: single settings, dotted names to values, say {"recipe.epochs": 3}.
+        params: the params file.
+        runs: directory of all searches, beside the MLflow database.
+    """
+    settings = load_settings(Path(params), profile, overrides)
+    directory = search_directory(Path(runs), name)
+    with Search.open(directory, settings) as opened:
+        tracker = None
+        if settings.tracking:
+            tracker = BackgroundTracker(directory, name, Path(runs), opened)
+        workers = open_workers(settings, directory)
+        progress = Progress(name, opened)
+        try:
+            with ThreadPoolTaskRunner(max_workers=workers.slots) as runner:
+                _Round(name, opened, workers, runner, progress, tracker).run()
+        finally:
+            workers.close()
+            progress.close()
+            if tracker is not None:
+                tracker.close()
+        write_pictures(opened, directory, name)
+        return summary(opened)
+
+
+def summary(history: History) -> dict[str, Any]:
+    """What a finished search comes to, in plain values."""
+    best = history.best(1)
+    return {
+        "candidates": len(history.results),
+        "trained": sum(r.outcome.kind == "trained" and r.same_as is None for r in history.results),
+        "best_reward": best[0].reward if best else None,
+        "best_accuracy": best[0].outcome.accuracy if best else None,
+        "best_code": str(best[0].candidate.block) if best else None,
+    }
+
+
+class _Round:
+    """Keeps every worker busy until the search is finished."""
+
+    def __init__(
+        self,
+        name: str,
+        opened: Search,
+        workers: Workers,
+        runner: ThreadPoolTaskRunner[Any],
+        progress: Progress,
+        tracker: BackgroundTracker | None,
+    ) -> None:
+        self._name = name
+        self._search = opened
+        self._workers = workers
+        self._runner = runner
+        self._progress = progress
+        self._tracker = tracker
+        self._ended: queue.SimpleQueue[tuple[Candidate, PrefectFuture[Any]]] = queue.SimpleQueue()
+        self._running = 0
+        self._trained = 0
+        self._lost: list[tuple[Candidate, Exception]] = []
+        self._task = _candidate_task(workers.train, opened.settings)
+
+    def run(self) -> None:
+        """Ask, train, tell, until the schedule is done."""
+        search, iteration = self._search, self._search.iteration
+        while not search.finished:
+            while self._running < self._workers.slots and (candidate := search.ask()) is not None:
+                self._submit(candidate)
+            if self._running:
+                self._take(*self._ended.get())
+            elif not search.finished:  # asking settled the last ones: blocks scored before
+                self._settle_lost()
+            self._progress.update(search)
+            if search.iteration != iteration:
+                iteration = search.iteration
+                self._publish()
+
+    def _submit(self, candidate: Candidate) -> None:
+        future = self._task.submit(candidate.number, str(candidate.block))
+        self._running += 1
+        future.add_done_callback(lambda done: self._ended.put((candidate, done)))
+
+    def _take(self, candidate: Candidate, future: PrefectFuture[Any]) -> None:
+        self._running -= 1
+        try:
+            outcome = future.result()
+        except UserError:
+            raise
+        except Exception as error:  # its attempts are used up; the others go on
+            self._lost.append((candidate, error))
+            return
+        self._trained += 1
+        self._search.tell(candidate, outcome)
+
+    def _settle_lost(self) -> None:
+        """Decide on candidates that took every attempt's worker with them, when nothing else is left to do.
+
+        Where other candidates came through, it is the block's doing; where none did, the workers are at
+        fault, and they may not teach the agent anything.
+        """
+        if not self._lost:
+            raise SearchError("the search waits for outcomes that nobody is working on: start it again")
+        if not self._trained:
+            candidate, error = self._lost[0]
+            raise SearchError(
+                f"no candidate came through: candidate {candidate.number} failed every attempt ({error}); "
+                "mend the workers, then start the same search again"
+            )
+        for candidate, error in self._lost:
+            outcome = Outcome(kind="infeasible", reason=f"every attempt failed: {error}"[:500])
+            self._search.tell(candidate, outcome)
+        self._lost.clear()
+
+    def _publish(self) -> None:
+        """One Prefect table of the best blocks and one of the progress, and the mirror in MLflow."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")
+        search = self._search
+        create_table_artifact(
+            key=f"best-{slug}", table=best_table(search.best(BEST)), description="Best blocks so far"
+        )
+        create_table_artifact(
+            key=f"progress-{slug}", table=[self._progress.row(search)], description="Progress"
+        )
+        if self._tracker is not None:
+            self._tracker.request()
+
+
+def _candidate_task(
+    train: Callable[[int, str], Outcome], settings: Settings
+) -> PrefectTask[[int, str], Outcome]:
+    """The Prefect task that trains one candidate."""
+    workers = settings.workers
+    # no timeout_seconds: Prefect cannot interrupt a thread; the workers' own timeout kills the process
+    retries = workers.retries if isinstance(workers, ProcessSettings) else 0
+
+    def candidate(number: int, code: str) -> Outcome:
+        return train(number, code)
+
+    return task(
+        candidate,
+        task_run_name="candidate-{number}",
+        retries=retries,
+        retry_delay_seconds=[RETRY_DELAYS[min(n, len(RETRY_DELAYS) - 1)] for n in range(retries)],
+        retry_condition_fn=_is_worth_another_attempt,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def _is_worth_another_attempt(task: Any, run: Any, state: Any) -> bool:
+    """A lost worker is; a full disk, or a defect of ours, would only fail again."""
+    try:
+        state.result(raise_on_failure=True)
+    except (WorkerDied, TimeoutError):
+        return True
+    except Exception:
+        return False
+    return False
