@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 Edge = tuple[int, int]
@@ -83,9 +84,7 @@ def _rows(count: int, edges: Sequence[Edge]) -> list[int]:
 class _Graph:
     """The nodes with the dummies behind them, so that every segment joins two adjacent rows."""
 
-    def __init__(
-        self, widths: Sequence[float], edges: Sequence[Edge], rows: Sequence[int]
-    ) -> None:
+    def __init__(self, widths: Sequence[float], edges: Sequence[Edge], rows: Sequence[int]) -> None:
         count = len(widths)
         self.widths = list(widths)
         self.order: list[list[int]] = [[] for _ in range(max(rows) + 1)]
@@ -120,7 +119,7 @@ class _Graph:
 def _crossings(graph: _Graph) -> int:
     """How many pairs of segments cross, by counting inversions row by row."""
     total = 0
-    for upper, lower in zip(graph.order, graph.order[1:], strict=False):
+    for upper, lower in pairwise(graph.order):
         place = {node: i for i, node in enumerate(lower)}
         seen: list[int] = []
         for node in upper:
@@ -248,7 +247,7 @@ def _free_space(graph: _Graph, x: list[float]) -> Callable[[int], Span]:
 def _offsets(graph: _Graph, row: Sequence[int]) -> list[float]:
     """Least distance of each node of a row from the first one."""
     offsets = [0.0]
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in pairwise(row):
         offsets.append(offsets[-1] + (graph.widths[left] + graph.widths[right]) / 2 + GAP)
     return offsets
 
