@@ -14,7 +14,7 @@ from blockqnn.config import Budget, Recipe, Settings
 from blockqnn.cost import Cost
 from blockqnn.data import Dataset
 from blockqnn.network import build_network
-from blockqnn.outcome import Outcome
+from blockqnn.outcome import Kind, Outcome
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
 from blockqnn.training import Checkpoint, NoBetterThanChance, NotFinite, Trainer
@@ -43,15 +43,17 @@ def train_candidate(
 ) -> Outcome:
     """Train the network stacked from `block` and say what became of it.
 
-    The checkpoint of a training in progress lies in `directory`. A first epoch no better than chance is
-    begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2). Whatever the
-    block does is an outcome; OSError (a full disk, say) is not the block's doing and is raised.
+    The checkpoint of a training in progress lies in `directory`. A first epoch no better than
+    chance is begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2).
+    Whatever the block does is an outcome; OSError (a full disk, say) is not the block's doing and
+    is raised.
     """
     begun = time.perf_counter()
     seed = seed_for(settings.seed, "training", block.key)
     checkpoint = Checkpoint(directory / "checkpoint", identity(block, settings, data.fingerprint))
     first, spent = _progress(checkpoint)
-    kind, reason, curve = "diverged", "", []
+    kind: Kind = "diverged"
+    reason = ""
     for restart in range(first, settings.recipe.restarts + 1):
         try:
             trainer = Trainer(

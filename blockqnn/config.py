@@ -1,8 +1,8 @@
 """The settings of a search: frozen dataclasses that check themselves.
 
-The defaults are the 2018 paper's search (sections 3.3 and 4.2); `params.yaml` states them again where
-users set them, and `blockqnn.params` reads that file. Every error is a `SettingsError` that names the
-field, its value and the remedy.
+The defaults are the 2018 paper's search (sections 3.3 and 4.2); `params.yaml` states them again
+where users set them, and `blockqnn.params` reads that file. Every error is a `SettingsError` that
+names the field, its value and the remedy.
 """
 
 from __future__ import annotations
@@ -134,9 +134,13 @@ class DataSettings:
     def __post_init__(self) -> None:
         choice = f"choose one of {', '.join(DATA_SETS)}"
         _require(self.name in DATA_SETS, "data.name", self.name, choice)
-        _require(0 < self.holdout < 1, "data.holdout", self.holdout, "give more than 0, less than 1")
+        _require(
+            0 < self.holdout < 1, "data.holdout", self.holdout, "give more than 0, less than 1"
+        )
         if self.images is not None:
-            _require(self.images >= 2, "data.images", self.images, "give 2 or more, or null for all")
+            _require(
+                self.images >= 2, "data.images", self.images, "give 2 or more, or null for all"
+            )
         if self.name == "digits":
             embedded = "digits is embedded; leave it out"
             _require(self.root is None, "data.root", self.root, embedded)
@@ -208,13 +212,19 @@ class Recipe:
     cutout: int = 0
     """Side of the square that cutout blanks, in pixels; 0 blanks nothing."""
     precision: str = "auto"
-    """float32, bfloat16 (automatic mixed precision), or auto: bfloat16 where the device is fast in it."""
+    """float32, bfloat16 (automatic mixed precision), or auto: bfloat16 where the device is fast in
+    it.
+    """
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "decay_epochs"):
-            _require(getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "give 1 or more")
+            _require(
+                getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "give 1 or more"
+            )
         for name in ("restarts", "crop", "cutout"):
-            _require(getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "give 0 or more")
+            _require(
+                getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "give 0 or more"
+            )
         _positive("recipe.learning_rate", self.learning_rate, "a rate")
         _positive("recipe.restart_factor", self.restart_factor, "a factor")
         _positive("recipe.decay", self.decay, "a factor")
@@ -246,7 +256,9 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"budget.{name}", value, "give more than 0, or null")
+            _require(
+                value is None or value > 0, f"budget.{name}", value, "give more than 0, or null"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +283,7 @@ class InlineSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSettings:
-    """Candidates are trained by long-lived processes, each with a device or CPU threads of its own."""
+    """Candidates are trained by long-lived processes, each with its own device or threads."""
 
     kind: Literal["processes"] = "processes"
     count: int | None = None
@@ -297,8 +309,12 @@ class ProcessSettings:
 
 def _check_device(name: str, device: str) -> None:
     kind, _, number = device.partition(":")
-    known = device in ("auto", "cpu", "mps") or (kind == "cuda" and (number.isdigit() or not number))
-    _require(known and not device.endswith(":"), name, device, "give cpu, cuda, cuda:N, mps or auto")
+    known = device in ("auto", "cpu", "mps") or (
+        kind == "cuda" and (number.isdigit() or not number)
+    )
+    _require(
+        known and not device.endswith(":"), name, device, "give cpu, cuda, cuda:N, mps or auto"
+    )
 
 
 WorkerSettings = InlineSettings | ProcessSettings
@@ -311,7 +327,7 @@ class Settings:
     seed: int = 0
     """Seed of every random number."""
     mode: Literal["sync", "async"] = "sync"
-    """sync: the agent learns from whole iterations; async: a new block as soon as a worker is free."""
+    """sync: the agent learns from whole iterations; async: a block as soon as a worker is free."""
     batch: int = 64
     """Candidates an iteration."""
     schedule: tuple[tuple[float, int], ...] = PAPER_SCHEDULE

@@ -1,13 +1,14 @@
 """Data sets become tensors on the device: splits, augmentation, fingerprints.
 
-A set lives on the device as one uint8 tensor. Normalisation and augmentation happen there in batches;
-there is no per-image Python and no DataLoader.
+A set lives on the device as one uint8 tensor. Normalisation and augmentation happen there in
+batches; there is no per-image Python and no DataLoader.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +43,8 @@ class ImageSet:
 class Dataset:
     """A data set, split for the search; the test set belongs to final evaluation alone.
 
-    `mean` and `std` are per channel, in pixel values, of the images trained on. `fingerprint` names the
-    bytes of all images and labels, the classes and the split.
+    `mean` and `std` are per channel, in pixel values, of the images trained on. `fingerprint` names
+    the bytes of all images and labels, the classes and the split.
     """
 
     name: str
@@ -79,8 +80,9 @@ class Dataset:
 def load(settings: DataSettings, seed: int) -> Dataset:
     """The data set that the settings name, on the CPU.
 
-    Training images are cut to `images` if given, then `holdout` of them are held out, both stratified and
-    fixed by `seed`. Raises `SettingsError` when files are missing, or a class is too small to split.
+    Training images are cut to `images` if given, then `holdout` of them are held out, both
+    stratified and fixed by `seed`. Raises `SettingsError` when files are missing, or a class is too
+    small to split.
     """
     source = sources.read(settings)
     pixels, labels = source.train_pixels, source.train_labels
@@ -140,9 +142,10 @@ def _stratified(
     if sizes.min() < 2 or len(labels) - count < len(classes) or count < len(classes):
         smallest = sizes.min()
         raise SettingsError(
-            f"data.{settings.name} cannot be split: {len(labels)} images in {len(classes)} classes, the "
-            f"smallest of {smallest}, with {count} to set apart; give at least 2 images in every class, "
-            "and data.images and data.holdout that leave one of each on both sides"
+            f"data.{settings.name} cannot be split: {len(labels)} images in {len(classes)} "
+            f"classes, the smallest of {smallest}, with {count} to set apart; give at least 2 "
+            "images in every class, and data.images and data.holdout that leave one of each on "
+            "both sides"
         )
     rest, chosen = train_test_split(
         np.arange(len(labels)), test_size=count, stratify=labels, random_state=seed % 2**32
@@ -156,7 +159,7 @@ def _image_set(pixels: Pixels, labels: Labels) -> ImageSet:
 
 
 def _moments(pixels: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and deviation of each channel, from histograms: exact, and no float copy of the images."""
+    """Mean and deviation of each channel, from histograms: exact, without a float copy."""
     channels = range(pixels.shape[3])
     counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in channels])
     share = counts / counts.sum(axis=1, keepdims=True)
@@ -171,8 +174,12 @@ def _per_channel(values: npt.NDArray[np.float64]) -> Tensor:
 
 def _fingerprint(source: sources.Source, *splits: npt.NDArray[np.int64]) -> str:
     digest = hashlib.sha256("\n".join(source.classes).encode())
-    arrays = (source.train_pixels, source.train_labels, source.test_pixels, source.test_labels)
-    for array in (*arrays, *splits):
+    pixels, labels = (
+        (source.train_pixels, source.test_pixels),
+        (source.train_labels, source.test_labels),
+    )
+    arrays: list[npt.NDArray[Any]] = [*pixels, *labels, *splits]
+    for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]

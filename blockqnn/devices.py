@@ -11,13 +11,17 @@ from blockqnn.errors import SettingsError
 
 
 def resolve(name: str) -> torch.device:
-    """The device of a name; auto is the first GPU, else the CPU. Raises `SettingsError` when absent."""
+    """The device of a name; auto is the first GPU, else the CPU. Raises `SettingsError` when
+    absent.
+    """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise SettingsError(f"device is {name!r}: {found} GPUs were found; name one of them, or cpu")
+        raise SettingsError(
+            f"device is {name!r}: {found} GPUs were found; name one of them, or cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise SettingsError("device is 'mps': this machine has none; use cpu")
     return device
@@ -30,10 +34,11 @@ def visible_devices() -> tuple[str, ...]:
 
 
 def limit_memory(device: torch.device, share: int) -> None:
-    """Let a CPU process take at most one `share`-th of the memory free now, where Linux can hold it to that.
+    """Let a CPU process take at most one `share`-th of the memory free now, where Linux can hold it
+    to that.
 
-    A training beyond it gets an error, which becomes an outcome, instead of a kill by the system, which
-    would look like any other crash.
+    A training beyond it gets an error, which becomes an outcome, instead of a kill by the system,
+    which would look like any other crash.
     """
     free = _free_memory()
     if device.type != "cpu" or free is None:

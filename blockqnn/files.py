@@ -1,4 +1,6 @@
-"""Writing files so that a crash or a power loss leaves the old one or the new one, never half of one."""
+"""Writing files so that a crash or a power loss leaves the old one or the new one, never half of
+one.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import BinaryIO
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
-    Raises OSError when the disk is full or the directory is not writable; `path` is untouched then and
-    no temporary file is left.
+    Raises OSError when the disk is full or the directory is not writable; `path` is untouched then
+    and no temporary file is left.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

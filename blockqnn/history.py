@@ -18,7 +18,7 @@ from blockqnn.space import Block
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
-"""Of the journal's format; a later version of this package reads older ones or says that it cannot."""
+"""Of the journal's format; later versions of this package read it or say that they cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,8 @@ class Candidate:
 class Result:
     """A candidate with its outcome and reward, in percent.
 
-    `same_as` is the number of the candidate whose training it shares, because their blocks compute the
-    same graph; `time` is when it was recorded, in seconds since 1970.
+    `same_as` is the number of the candidate whose training it shares, because their blocks compute
+    the same graph; `time` is when it was recorded, in seconds since 1970.
     """
 
     candidate: Candidate
@@ -106,8 +106,8 @@ class History:
         if kind == "begin":
             if record["version"] != VERSION:
                 raise SearchError(
-                    f"the journal has format {record['version']}, this version reads {VERSION}: go on "
-                    f"with blockqnn {record['blockqnn']}, which began it"
+                    f"the journal has format {record['version']}, this version reads {VERSION}: go "
+                    f"on with blockqnn {record['blockqnn']}, which began it"
                 )
             self.task = Task(**record["task"])
             self._set(settings_from_dict(record["settings"]))
@@ -223,7 +223,9 @@ def outcome_record(
     same_as: int | None,
     time: float,
 ) -> dict[str, Any]:
-    """The journal's record of an outcome; one that shares a training names it instead of repeating it."""
+    """The journal's record of an outcome; one that shares a training names it instead of repeating
+    it.
+    """
     record: Record = {"type": "outcome", "number": candidate.number, "reward": reward}
     if same_as is None:
         record |= {"outcome": outcome.to_dict(), "cost": asdict(cost)}

@@ -1,8 +1,9 @@
-"""The append-only record of one search: JSON lines, each with a checksum, each on disk before the next step.
+"""The append-only record of one search: JSON lines, each with a checksum, each on disk before the
+next step.
 
-A crash can tear only what was being appended last: such a tail is dropped when the journal is opened for
-writing. Damage anywhere else is refused, never repaired silently. The checksum leaves out the times, so
-that two journals of the same search are equal but for these.
+A crash can tear only what was being appended last: such a tail is dropped when the journal is
+opened for writing. Damage anywhere else is refused, never repaired silently. The checksum leaves
+out the times, so that two journals of the same search are equal but for these.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ def read_journal(path: Path) -> tuple[list[Record], int]:
     for number, record in enumerate(parsed[:good], start=1):
         if record is None:
             raise SearchError(
-                f"line {number} of {path} is damaged, though the lines after it are whole; nothing was "
-                f"changed. Restore the file from a copy, or go back to the {number - 1} lines before it: "
-                f"cp {path} {path}.damaged && head -n {number - 1} {path}.damaged > {path}"
+                f"line {number} of {path} is damaged, though the lines after it are whole; nothing "
+                f"was changed. Restore the file from a copy, or go back to the {number - 1} lines "
+                f"before it: cp {path} {path}.damaged && head -n {number - 1} {path}.damaged > "
+                f"{path}"
             )
         records.append(record)
     return records, sum(map(len, lines[:good]))

@@ -1,4 +1,4 @@
-"""One writer for a directory: a lock that the kernel drops when its holder dies, however it dies."""
+"""One writer for a directory: a lock that the kernel drops when its holder dies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from blockqnn.errors import SearchError
 
 
 class DirectoryLock:
-    """Holds `directory/lock` until `release`; raises `SearchError` naming the holder when it is taken.
+    """Holds `directory/lock` until `release`; raises `SearchError` naming the holder when it is
+    taken.
 
     On a shared file system the lock works between hosts where the file system supports flock.
     """
@@ -31,13 +32,14 @@ class DirectoryLock:
                     holder = _describe(os.pread(self._descriptor, 4096, 0))
                     os.close(self._descriptor)
                     raise SearchError(
-                        f"{directory} is in use by {holder}; wait for it, stop it, or use another name"
+                        f"{directory} is in use by {holder}; wait for it, stop it, or use another "
+                        "name"
                     ) from None
                 time.sleep(0.05)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         try:
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+            os.pwrite(self._descriptor, json.dumps(me).encode(), 0)
         except OSError:  # a full disk: the lock holds all the same, it just cannot say by whom
             pass
 

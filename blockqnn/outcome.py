@@ -16,9 +16,10 @@ KINDS = ("trained", "diverged", "infeasible")
 class Outcome:
     """The end of one candidate's training; a crash or a lost worker is not an outcome.
 
-    `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained. `curve` has
-    one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent), learning_rate,
-    seconds. `seconds` is the whole training's time. `reason` says why it was not trained.
+    `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained.
+    `curve` has one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent),
+    learning_rate, seconds. `seconds` is the whole training's time. `reason` says why it was not
+    trained.
     """
 
     kind: Kind
@@ -34,7 +35,9 @@ class Outcome:
         accuracy = self.accuracy
         if self.kind == "trained":
             if accuracy is None or not math.isfinite(accuracy) or not 0 <= accuracy <= 100:
-                raise ValueError(f"accuracy is {accuracy!r}: a trained outcome needs 0 to 100 percent")
+                raise ValueError(
+                    f"accuracy is {accuracy!r}: a trained outcome needs 0 to 100 percent"
+                )
         elif accuracy is not None:
             raise ValueError(f"accuracy is {accuracy!r}: only a trained outcome has one")
 

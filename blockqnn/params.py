@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, cast
 
 from blockqnn.config import Settings
 from blockqnn.errors import SettingsError
@@ -109,8 +109,7 @@ def _build(cls: type, tree: object, where: str) -> object:
 def _convert(hint: Any, value: object, name: str) -> object:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return _build(hint, value, name)
+        return _build(cast(Any, hint), value, name)
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, name)
     if origin is Literal:

@@ -31,14 +31,14 @@ def refuse_changes(
     if changed is not None:
         raise SearchError(
             f"schedule is {now.schedule!r}, but the search in {directory} was begun with "
-            f"{begun.schedule!r} and they differ at iteration {changed}: a schedule may only grow at its "
-            "end; set it back, or begin another search under a new name"
+            f"{begun.schedule!r} and they differ at iteration {changed}: a schedule may only grow "
+            "at its end; set it back, or begin another search under a new name"
         )
     if begun_task != task:
         raise SearchError(
-            f"the images of data.name {task.data} are not those that the search in {directory} was begun with "
-            f"(fingerprint {task.fingerprint}, then {begun_task.fingerprint}): restore them, or begin another "
-            "search under a new name"
+            f"the images of data.name {task.data} are not those that the search in {directory} was "
+            f"begun with (fingerprint {task.fingerprint}, then {begun_task.fingerprint}): restore "
+            "them, or begin another search under a new name"
         )
 
 

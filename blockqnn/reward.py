@@ -10,9 +10,10 @@ def reward(
 ) -> float:
     """Reward in percent: accuracy - mu log2(MFLOPs) - rho log2(density).
 
-    `accuracy` in percent after the short training; `macs` multiply-accumulates of one image (the plain
-    count, the formula takes it in millions); `density` edges over nodes of the block. The logarithm is
-    base 2, as the paper's figure 6 shows. Raises ValueError when macs or density is not positive.
+    `accuracy` in percent after the short training; `macs` multiply-accumulates of one image (the
+    plain count, the formula takes it in millions); `density` edges over nodes of the block. The
+    logarithm is base 2, as the paper's figure 6 shows. Raises ValueError when macs or density is
+    not positive.
     """
     if macs <= 0:
         raise ValueError(f"macs is {macs!r}: give the multiply-accumulates of one image, above 0")

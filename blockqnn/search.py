@@ -1,9 +1,9 @@
 """Search = agent + journal: ask for a candidate, tell its outcome, resume after anything.
 
-The journal is the only state. Opening a search replays it into a new agent, which ends where the old one
-was, because every random number comes from (seed, purpose, counter). In `sync` mode outcomes enter the
-journal in the order of their candidates, so that the journal does not depend on which worker was faster;
-one that came early waits on disk beside it, and is as safe there.
+The journal is the only state. Opening a search replays it into a new agent, which ends where the
+old one was, because every random number comes from (seed, purpose, counter). In `sync` mode
+outcomes enter the journal in the order of their candidates, so that the journal does not depend on
+which worker was faster; one that came early waits on disk beside it, and is as safe there.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Search(History):
     def open(cls, directory: Path | str, settings: Settings) -> Search:
         """Begin a search in `directory`, or continue the one that is there.
 
-        Raises `SearchError` when another process has it open, the journal is damaged, settings that change
-        the meaning of its results differ, or the directory cannot be written; `SettingsError` when the data
-        are missing.
+        Raises `SearchError` when another process has it open, the journal is damaged, settings that
+        change the meaning of its results differ, or the directory cannot be written;
+        `SettingsError` when the data are missing.
         """
         directory = Path(directory)
         task = Task.of(load(settings.data, settings.seed))
@@ -112,8 +112,9 @@ class Search(History):
     def ask(self) -> Candidate | None:
         """The next candidate to train, those left over from before first.
 
-        None when there is nothing to hand out: the iteration waits for outcomes, or the search is finished.
-        Blocks already scored and blocks over budget are settled here and never handed out.
+        None when there is nothing to hand out: the iteration waits for outcomes, or the search is
+        finished. Blocks already scored and blocks over budget are settled here and never handed
+        out.
         """
         while not self._queue and self._may_propose():
             self._propose()
@@ -123,8 +124,9 @@ class Search(History):
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record a candidate's outcome; it is on disk when this returns.
 
-        Raises `ValueError` for a candidate never proposed or told before, and `SearchError` when the disk
-        does not take it (the candidate is pending then, and comes first at the next start).
+        Raises `ValueError` for a candidate never proposed or told before, and `SearchError` when
+        the disk does not take it (the candidate is pending then, and comes first at the next
+        start).
         """
         number = candidate.number
         if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
@@ -196,7 +198,7 @@ class Search(History):
         self._queue.extend(c for c in self.candidates[first:] if self._needs_training(c))
 
     def _needs_training(self, candidate: Candidate) -> bool:
-        """Whether nobody else's outcome, and no look at its cost, can settle a pending candidate."""
+        """Whether no other candidate's outcome, and no look at its cost, settles a candidate."""
         if candidate.number in self._arrived or self.result_of(candidate.key) is not None:
             return False
         if self._reason_against(candidate):
@@ -277,9 +279,7 @@ class Search(History):
         path = candidate_directory(self.directory, candidate.number) / "outcome.json"
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["identity"] == identity(
-                candidate.block, self.settings, self.task.fingerprint
-            ):
+            if kept["identity"] == identity(candidate.block, self.settings, self.task.fingerprint):
                 return Outcome.from_dict(kept["outcome"])
         except FileNotFoundError:
             pass
@@ -317,11 +317,13 @@ def keep_outcome(directory: Path, identity: str, outcome: Outcome) -> None:
 
 
 def _check_image_size(settings: Settings, task: Task) -> None:
-    pools = len(settings.network.filters) - 1 + (2 if settings.network.skeleton == "imagenet" else 0)
+    pools = (
+        len(settings.network.filters) - 1 + (2 if settings.network.skeleton == "imagenet" else 0)
+    )
     if task.image_size >> pools == 0:
         raise SettingsError(
-            f"network.filters is {settings.network.filters!r}: {pools} poolings leave nothing of images of "
-            f"{task.image_size} pixels; give fewer stages or larger images"
+            f"network.filters is {settings.network.filters!r}: {pools} poolings leave nothing of "
+            f"images of {task.image_size} pixels; give fewer stages or larger images"
         )
 
 
@@ -332,6 +334,6 @@ def _explained(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SearchError(
-            f"cannot write in {directory} ({error.strerror}): free some space or mend the permissions, then "
-            "start the same search again; nothing that was recorded is lost"
+            f"cannot write in {directory} ({error.strerror}): free some space or mend the "
+            "permissions, then start the same search again; nothing that was recorded is lost"
         ) from error

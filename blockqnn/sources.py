@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 TEST_SHARE = 0.2
-"""Share of the images that become the test set where a source has none of its own."""
+"""Share of the images that become the test set where a source has none."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def _torchvision(settings: DataSettings) -> Source:
         "fashion-mnist": datasets.FashionMNIST,
     }
     root = settings.root or ""
-    parts = []
+    pixels: list[Pixels] = []
+    labels: list[Labels] = []
     for is_train in (True, False):
         try:
             part = known[settings.name](root, train=is_train, download=settings.download)
@@ -70,12 +71,13 @@ def _torchvision(settings: DataSettings) -> Source:
             ) from None
         except OSError as error:
             raise SettingsError(
-                f"data.root is {root!r}: {settings.name} could not be read or fetched ({error}); check "
-                "the directory and, with data.download=true, the network"
+                f"data.root is {root!r}: {settings.name} could not be read or fetched ({error}); "
+                "check the directory and, with data.download=true, the network"
             ) from None
-        pixels, labels = np.asarray(part.data, dtype=np.uint8), np.asarray(part.targets, np.int64)
-        parts += [pixels if pixels.ndim == 4 else pixels[..., None], labels]
-    return Source(tuple(part.classes), *parts)
+        images = np.asarray(part.data, dtype=np.uint8)
+        pixels.append(images if images.ndim == 4 else images[..., None])
+        labels.append(np.asarray(part.targets, dtype=np.int64))
+    return Source(tuple(part.classes), pixels[0], labels[0], pixels[1], labels[1])
 
 
 def _folder(root: Path, size: int) -> Source:
@@ -89,34 +91,32 @@ def _folder(root: Path, size: int) -> Source:
     if test_classes != classes:
         odd = sorted(set(classes) ^ set(test_classes))
         raise SettingsError(
-            f"data.root is {str(root)!r}: train and {test.name} must have the same class folders, but "
-            f"{', '.join(odd[:5])} is in one of them only"
+            f"data.root is {str(root)!r}: train and {test.name} must have the same class folders, "
+            f"but {', '.join(odd[:5])} is in one of them only"
         )
     return Source(classes, train_pixels, train_labels, test_pixels, test_labels)
 
 
 def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labels]:
     """Images resized once: the result is kept in `root/.blockqnn` where that can be written."""
-    from torchvision.datasets import ImageFolder
-
-    class VisibleFolders(ImageFolder):
-        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-            names = [name for name in super().find_classes(directory)[0] if name[0] != "."]
-            return names, {name: number for number, name in enumerate(names)}
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
     try:
-        listing = VisibleFolders(str(root))
+        classes = [name for name in find_classes(root)[0] if not name.startswith(".")]
+        numbers = {name: number for number, name in enumerate(classes)}
+        samples = make_dataset(root, numbers, IMG_EXTENSIONS)
     except OSError as error:
         raise SettingsError(
-            f"data.root is {str(root)!r}: {error}; give a directory with one folder of images a class"
+            f"data.root is {str(root)!r}: {error}; give a directory with one folder of images a "
+            "class"
         ) from None
-    if len(listing.classes) < 2:
+    if len(classes) < 2:
         raise SettingsError(
-            f"data.root is {str(root)!r}: it has the single class {listing.classes[0]!r}; give a "
-            "directory with one folder of images a class, two classes or more"
+            f"data.root is {str(root)!r}: it has {len(classes)} class folders; give a directory "
+            "with one folder of images a class, two classes or more"
         )
-    labels = np.asarray(listing.targets, dtype=np.int64)
-    files = [Path(path) for path, _ in listing.samples]
+    labels = np.asarray([label for _, label in samples], dtype=np.int64)
+    files = [Path(path) for path, _ in samples]
     digest = hashlib.sha256(f"{size}".encode())
     for file in files:
         stat = file.stat()
@@ -132,7 +132,7 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
             write_atomically(cache, lambda file: np.save(file, pixels, allow_pickle=False))
         except OSError:  # a read-only or full disk costs the next start some time, nothing else
             pass
-    return tuple(listing.classes), pixels, labels
+    return tuple(classes), pixels, labels
 
 
 def _cached(cache: Path, shape: tuple[int, ...]) -> Pixels | None:
@@ -152,7 +152,9 @@ def _resized(file: Path, size: int) -> Pixels:
             fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
             return np.asarray(fitted, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SettingsError(f"{file} is not a readable image ({error}): mend or remove it") from None
+        raise SettingsError(
+            f"{file} is not a readable image ({error}): mend or remove it"
+        ) from None
 
 
 def _with_test_set(classes: tuple[str, ...], pixels: Pixels, labels: Labels) -> Source:
@@ -163,7 +165,8 @@ def _with_test_set(classes: tuple[str, ...], pixels: Pixels, labels: Labels) -> 
     if sizes.min() < 3:
         smallest = classes[int(sizes.argmin())]
         raise SettingsError(
-            f"class {smallest!r} has {sizes.min()} images: give 3 or more, for training, validation, test"
+            f"class {smallest!r} has {sizes.min()} images: give 3 or more, for training, "
+            "validation, test"
         )
     count = max(len(classes), round(TEST_SHARE * len(labels)))
     train, test = train_test_split(

@@ -233,7 +233,9 @@ def _check_layer(position: int, layer: Layer) -> None:
     if kernel not in KERNELS[op]:
         raise refuse(f"kernel {kernel} is not allowed for {name}, use {_or(KERNELS[op])}")
     sources = predecessors(layer)
-    for field, value in zip(("pred1", "pred2")[len(sources) :], (pred1, pred2)[len(sources) :]):
+    for field, value in zip(
+        ("pred1", "pred2")[len(sources) :], (pred1, pred2)[len(sources) :], strict=True
+    ):
         if value != 0:
             raise refuse(f"{field} is {value} but {name} does not use it, write 0")
     if position == 1 and op in MERGES:

@@ -1,7 +1,8 @@
-"""The one training loop: a network, a recipe, a data set, and a checkpoint at the end of every epoch.
+"""The one training loop: a network, a recipe, a data set, and a checkpoint at the end of every
+epoch.
 
-Every random number of an epoch comes from (seed, purpose, epoch), so a training killed and resumed draws
-the same batches and, on a CPU, ends with the same weights.
+Every random number of an epoch comes from (seed, purpose, epoch), so a training killed and resumed
+draws the same batches and, on a CPU, ends with the same weights.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class NoBetterThanChance(ArithmeticError):
 class Checkpoint:
     """Where a training keeps its state, and what makes that state its own.
 
-    `identity` names everything the result depends on: a checkpoint that carries another is not used.
+    `identity` names everything the result depends on: a checkpoint that carries another is not
+    used.
     """
 
     path: Path
@@ -61,12 +63,18 @@ class Checkpoint:
         )
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The saved state; None when there is none, it is damaged, or it belongs to something else."""
+        """The saved state; None when there is none, or it is damaged or something else's."""
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
         except FileNotFoundError:
             return None
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except (
+            RuntimeError,
+            EOFError,
+            ValueError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
             log.warning("%s is damaged and is not used: %s", self.path, error)
             return None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
@@ -82,8 +90,8 @@ class Checkpoint:
 class Trainer:
     """Trains one network by one recipe; resumes from its checkpoint.
 
-    `restart` counts the fresh starts before this one, each with a smaller learning rate. `chance` is the
-    held-out accuracy in percent that the first epoch has to exceed; None does not ask.
+    `restart` counts the fresh starts before this one, each with a smaller learning rate. `chance`
+    is the held-out accuracy in percent that the first epoch has to exceed; None does not ask.
     """
 
     network: nn.Module
@@ -97,12 +105,14 @@ class Trainer:
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def run(self) -> list[dict[str, float]]:
-        """Train to the last epoch and return the curve: one mapping an epoch, as `Outcome` describes.
+        """Train to the last epoch and return the curve: one mapping an epoch, as `Outcome`
+        describes.
 
         Raises `NotFinite`, `NoBetterThanChance`, torch's out-of-memory errors, and OSError when the
         checkpoint cannot be written.
         """
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device)
+        self.network.to(memory_format=torch.channels_last)
         optimizer = self._optimizer()
         self._resume(optimizer)
         for epoch in range(len(self.curve), self.recipe.epochs):

@@ -1,11 +1,12 @@
 """A long-lived process that trains candidates: `python -m blockqnn.worker`.
 
-It speaks JSON lines and knows only `blockqnn`: no Prefect, no MLflow. The first line on standard input is
-`{"settings": {...}, "directory": "runs/x", "device": "cpu", "threads": 1}`; every further one a candidate,
-`{"number": 3, "code": "..."}`. It answers `{"ready": true}`, then `{"number": 3, "outcome": {...}}`, or
-`{"error": "..."}` for what the user has to mend (a full disk, missing data). An outcome is on disk before it
-is answered, so that it survives the death of whoever asked. When standard input closes, whoever asked is
-gone, and the worker ends at once, in the middle of a training too.
+It speaks JSON lines and knows only `blockqnn`: no Prefect, no MLflow. The first line on standard
+input is `{"settings": {...}, "directory": "runs/x", "device": "cpu", "threads": 1}`; every further
+one a candidate, `{"number": 3, "code": "..."}`. It answers `{"ready": true}`, then `{"number": 3,
+"outcome": {...}}`, or `{"error": "..."}` for what the user has to mend (a full disk, missing data).
+An outcome is on disk before it is answered, so that it survives the death of whoever asked. When
+standard input closes, whoever asked is gone, and the worker ends at once, in the middle of a
+training too.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def main() -> None:
 def train_and_keep(
     block: Block, settings: Settings, data: Dataset, directory: Path, device: torch.device
 ) -> Outcome:
-    """Train a candidate and put its outcome on disk, in its own directory, which nobody else may use.
+    """Train a candidate and put its outcome on disk, in its own directory, which nobody else may
+    use.
 
     Raises OSError when the disk does not take it.
     """

@@ -1,4 +1,6 @@
-"""The files that a person opens after a search: tables, the learning curve, drawings of the best blocks."""
+"""The files that a person opens after a search: tables, the learning curve, drawings of the best
+blocks.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,10 @@ def _search(options: argparse.Namespace) -> int:
 
     from flows.search import search
 
-    for noisy in ("prefect.flow_runs", "prefect.task_runs"):  # their tracebacks are for the Prefect UI
+    for noisy in (
+        "prefect.flow_runs",
+        "prefect.task_runs",
+    ):  # their tracebacks are for the Prefect UI
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     api.wait()
     try:

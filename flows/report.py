@@ -26,9 +26,9 @@ def print_status(directory: Path, name: str, top: int) -> None:
     state = "finished" if history.finished else f"{len(history.pending)} pending"
     console = Console()
     console.print(
-        f"{name}: iteration {min(history.iteration + 1, history.iterations)} of {history.iterations}, "
-        f"epsilon {history.epsilon}, {len(history.results)} of {history.total} candidates "
-        f"({counts or 'none trained'}, {repeats} repeated), {state}",
+        f"{name}: iteration {min(history.iteration + 1, history.iterations)} of "
+        f"{history.iterations}, epsilon {history.epsilon}, {len(history.results)} of "
+        f"{history.total} candidates ({counts or 'none trained'}, {repeats} repeated), {state}",
         highlight=False,
     )
     _print_best(console, history, top)
@@ -48,7 +48,7 @@ def print_result(directory: Path, name: str, runs: Path) -> None:
 
 
 def print_block(text: str, directory: Path, drawing: Path | None) -> None:
-    """A block by name, code or candidate number: its code, key, density and cost; and its drawing."""
+    """A block by name, code or candidate number: its code, key, density, cost, drawing."""
     history = None
     if text in BLOCKS:
         block = BLOCKS[text]
@@ -56,7 +56,8 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
         history = read_search(directory)
         if int(text) >= len(history.candidates):
             raise SettingsError(
-                f"candidate is {text}: the search in {directory} has 0 to {len(history.candidates) - 1}"
+                f"candidate is {text}: the search in {directory} has 0 to "
+                f"{len(history.candidates) - 1}"
             )
         block = history.candidates[int(text)].block
     else:
@@ -64,8 +65,8 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
             block = Block.parse(text)
         except ValueError as error:
             raise SettingsError(
-                f"block is {text!r}: {error}; give one of {', '.join(BLOCKS)}, a candidate's number, "
-                "or a code such as (1,1,3,0,0)(2,7,0,0,0)"
+                f"block is {text!r}: {error}; give one of {', '.join(BLOCKS)}, a candidate's "
+                "number, or a code such as (1,1,3,0,0)(2,7,0,0,0)"
             ) from None
     console = Console()
     table = Table(show_header=False, box=None)

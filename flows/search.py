@@ -1,7 +1,8 @@
 """The search as a Prefect flow: one task a candidate, each waiting in a thread for a worker.
 
-Prefect knows what is running and tries again; what was done is the journal's business alone, so results are
-neither persisted nor cached here. The flow resumes by being run again with the same parameters.
+Prefect knows what is running and tries again; what was done is the journal's business alone, so
+results are neither persisted nor cached here. The flow resumes by being run again with the same
+parameters.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def search(
         workers = open_workers(settings, directory)
         progress = Progress(name, opened)
         try:
-            with ThreadPoolTaskRunner(max_workers=workers.slots) as runner:
+            runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers.slots)
+            with runner:
                 _Round(name, opened, workers, runner, progress, tracker).run()
         finally:
             workers.close()
@@ -142,18 +144,21 @@ class _Round:
         self._search.tell(candidate, outcome)
 
     def _settle_lost(self) -> None:
-        """Decide on candidates that took every attempt's worker with them, when nothing else is left to do.
+        """Decide on candidates that took every attempt's worker with them, when nothing else is
+        left to do.
 
-        Where other candidates came through, it is the block's doing; where none did, the workers are at
-        fault, and they may not teach the agent anything.
+        Where other candidates came through, it is the block's doing; where none did, the workers
+        are at fault, and they may not teach the agent anything.
         """
         if not self._lost:
-            raise SearchError("the search waits for outcomes that nobody is working on: start it again")
+            raise SearchError(
+                "the search waits for outcomes that nobody is working on: start it again"
+            )
         if not self._trained:
             candidate, error = self._lost[0]
             raise SearchError(
-                f"no candidate came through: candidate {candidate.number} failed every attempt ({error}); "
-                "mend the workers, then start the same search again"
+                f"no candidate came through: candidate {candidate.number} failed every attempt "
+                f"({error}); mend the workers, then start the same search again"
             )
         for candidate, error in self._lost:
             outcome = Outcome(kind="infeasible", reason=f"every attempt failed: {error}"[:500])
@@ -161,11 +166,13 @@ class _Round:
         self._lost.clear()
 
     def _publish(self) -> None:
-        """One Prefect table of the best blocks and one of the progress, and the mirror in MLflow."""
+        """One Prefect table of the best blocks, one of the progress, and the mirror in MLflow."""
         slug = re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")
         search = self._search
         create_table_artifact(
-            key=f"best-{slug}", table=best_table(search.best(BEST)), description="Best blocks so far"
+            key=f"best-{slug}",
+            table=best_table(search.best(BEST)),
+            description="Best blocks so far",
         )
         create_table_artifact(
             key=f"progress-{slug}", table=[self._progress.row(search)], description="Progress"
@@ -179,14 +186,14 @@ def _candidate_task(
 ) -> PrefectTask[[int, str], Outcome]:
     """The Prefect task that trains one candidate."""
     workers = settings.workers
-    # no timeout_seconds: Prefect cannot interrupt a thread; the workers' own timeout kills the process
+    # no timeout_seconds: Prefect cannot interrupt a thread; the workers' own timeout kills the
+    # process
     retries = workers.retries if isinstance(workers, ProcessSettings) else 0
 
     def candidate(number: int, code: str) -> Outcome:
         return train(number, code)
 
-    return task(
-        candidate,
+    decorate = task(
         task_run_name="candidate-{number}",
         retries=retries,
         retry_delay_seconds=[RETRY_DELAYS[min(n, len(RETRY_DELAYS) - 1)] for n in range(retries)],
@@ -194,6 +201,7 @@ def _candidate_task(
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+    return decorate(candidate)
 
 
 def _is_worth_another_attempt(task: Any, run: Any, state: Any) -> bool:

@@ -1,7 +1,8 @@
 """Where candidates are trained: in this process, or in long-lived processes of their own.
 
-A worker knows only `blockqnn` (see `blockqnn.worker` for the lines it speaks). A Prefect task waits for it in
-a thread. A process that crashes, is killed or hangs takes one attempt at one candidate with it.
+A worker knows only `blockqnn` (see `blockqnn.worker` for the lines it speaks). A Prefect task waits
+for it in a thread. A process that crashes, is killed or hangs takes one attempt at one candidate
+with it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
-"""Makes glibc keep freed memory: giving it back and taking it again costs a CPU half of its training time
-at large batches (benchmarks/training_speed.py)."""
+"""Makes glibc keep freed memory: giving it back and taking it again costs a CPU half of its
+training time at large batches (benchmarks/training_speed.py).
+"""
 
 
 class WorkerDied(RuntimeError):
@@ -53,7 +55,8 @@ class Workers(Protocol):
     def train(self, number: int, code: str) -> Outcome:
         """Train a candidate, waiting for a free worker. Called from several threads.
 
-        Raises `WorkerDied` when the attempt was lost, and `SearchError` for what the user has to mend.
+        Raises `WorkerDied` when the attempt was lost, and `SearchError` for what the user has to
+        mend.
         """
 
     def close(self) -> None:
@@ -87,8 +90,8 @@ class InlineWorker:
             return train_and_keep(block, self._settings, self._data, directory, self._device)
         except OSError as error:
             raise SearchError(
-                f"cannot write in {directory} ({error.strerror}): free some space or mend the permissions, "
-                "then start the same search again; nothing that was recorded is lost"
+                f"cannot write in {directory} ({error.strerror}): free some space or mend the "
+                "permissions, then start the same search again; nothing that was recorded is lost"
             ) from error
 
     def close(self) -> None:
@@ -102,7 +105,9 @@ class ProcessWorkers:
         devices = workers.devices or visible_devices()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         on_cpu = devices == ("cpu",)
-        self.slots = workers.count or (max(1, (cores or 1) // workers.threads) if on_cpu else len(devices))
+        self.slots = workers.count or (
+            max(1, (cores or 1) // workers.threads) if on_cpu else len(devices)
+        )
         self._timeout = workers.timeout
         (directory / "workers").mkdir(exist_ok=True)
         self._slots = [
@@ -181,8 +186,13 @@ class _Slot:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **memory, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                start_new_session=True,  # Ctrl-C is for the flow; the worker ends when its input closes
+                env={
+                    **os.environ,
+                    **memory,
+                    "OMP_NUM_THREADS": threads,
+                    "MKL_NUM_THREADS": threads,
+                },
+                start_new_session=True,  # Ctrl-C is for the flow; a worker ends with its input
             )
         self._answers = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(self._process, self._answers), daemon=True)

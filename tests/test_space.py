@@ -83,7 +83,7 @@ def test_samples_depend_on_the_generator_only():
 
 def test_samples_choose_every_first_layer_equally_often():
     rng = np.random.default_rng(0)
-    counts = {layer: 0 for layer in Space(2).next_layers(1)}
+    counts = dict.fromkeys(Space(2).next_layers(1), 0)
     for _ in range(4500):
         counts[Space(2).sample(rng).layers[0]] += 1
     assert all(400 < count < 600 for count in counts.values()), counts

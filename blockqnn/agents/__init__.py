@@ -1,4 +1,4 @@
-"""Who proposes blocks: Q-learning (the product), random and regularised evolution (the baselines)."""
+"""Who proposes blocks: Q-learning (the product); random and evolution (the baselines)."""
 
 from __future__ import annotations
 

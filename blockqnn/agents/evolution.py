@@ -1,7 +1,8 @@
 """Regularised evolution (Real et al., AAAI 2019): the baseline that is hard to beat.
 
-The population is a queue: the oldest dies, however good. A proposal is a mutation of the best of a random
-tournament. The mutations are ours, made for layer codes: replace, insert or delete one layer.
+The population is a queue: the oldest dies, however good. A proposal is a mutation of the best of a
+random tournament. The mutations are ours, made for layer codes: replace, insert or delete one
+layer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from blockqnn.space import Block, Layer, Op, Space
 
 
 class Evolution:
-    """Ageing evolution with tournament selection; until the population is full it proposes at random."""
+    """Ageing evolution with tournament selection; until the population is full it proposes at
+    random.
+    """
 
     def __init__(self, space: Space, *, population: int = 100, tournament: int = 25) -> None:
         self.space = space
@@ -44,7 +47,9 @@ class Evolution:
             try:
                 mutated = Block(tuple(layers))
                 self.space.check(mutated)
-            except ValueError:  # the change left equal operands, a hole or too many layers: draw again
+            except (
+                ValueError
+            ):  # the change left equal operands, a hole or too many layers: draw again
                 continue
             if mutated != block:
                 return mutated
@@ -64,7 +69,9 @@ class Evolution:
             later[0] = later[0]._replace(pred1=1)
         inserted = self._draw(place + 1, rng)
         reader = int(rng.integers(len(later)))
-        if later[reader].pred1:  # one later layer reads the new one, or it would only ever be a leaf
+        if later[
+            reader
+        ].pred1:  # one later layer reads the new one, or it would only ever be a leaf
             later[reader] = later[reader]._replace(pred1=place + 1)
         return [*block.layers[:place], inserted, *later]
 
@@ -76,7 +83,9 @@ class Evolution:
         later = []
         for layer in block.layers[place + 1 :]:
             preds = [gone.pred1 if pred == gone.index else pred for pred in layer[3:]]
-            later.append(_shifted(layer._replace(pred1=preds[0], pred2=preds[1]), gone.index + 1, -1))
+            later.append(
+                _shifted(layer._replace(pred1=preds[0], pred2=preds[1]), gone.index + 1, -1)
+            )
         return [*block.layers[:place], *later]
 
     def _draw(self, index: int, rng: np.random.Generator) -> Layer:

@@ -13,8 +13,8 @@ from blockqnn.space import Block
 class Agent(Protocol):
     """Proposes blocks and learns from their rewards.
 
-    An agent draws every random number from the generator it is handed, so that the same calls give the
-    same agent: that is how a search resumes without saving one.
+    An agent draws every random number from the generator it is handed, so that the same calls give
+    the same agent: that is how a search resumes without saving one.
     """
 
     def propose(self, epsilon: float, rng: np.random.Generator) -> Block:

@@ -1,8 +1,8 @@
 """Tabular Q-learning over layer codes, with a shaped reward and experience replay.
 
-Paper section 3.2: the state is the code of the current layer, the action the code of the next. What the
-paper leaves open follows MetaQNN: a trajectory is updated from its end backwards, ties between best
-actions are broken at random, replay keeps everything and is sampled with replacement.
+Paper section 3.2: the state is the code of the current layer, the action the code of the next. What
+the paper leaves open follows MetaQNN: a trajectory is updated from its end backwards, ties between
+best actions are broken at random, replay keeps everything and is sampled with replacement.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from blockqnn.space import Block, Layer, Op, Space
 class QLearning:
     """The agent of the 2018 search.
 
-    Learns reward / 100, so that with `initial_q` 0.5 an action never tried looks average. The table is
-    sparse: an action never updated has the initial value and takes no memory.
+    Learns reward / 100, so that with `initial_q` 0.5 an action never tried looks average. The table
+    is sparse: an action never updated has the initial value and takes no memory.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class QLearning:
     def learn(self, block: Block, reward: float) -> None:
         """One pass of Q updates over a block's trajectory, given its reward in percent.
 
-        The last action earns r_T, every earlier one r_T / T plus the discounted best value of the state
-        it led to, with T the number of layers, terminal included (paper equations 3 to 6).
+        The last action earns r_T, every earlier one r_T / T plus the discounted best value of the
+        state it led to, with T the number of layers, terminal included (paper equations 3 to 6).
         """
         self.space.check(block)
         final = reward / 100

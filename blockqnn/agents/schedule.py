@@ -34,7 +34,9 @@ class EpsilonSchedule:
         raise IndexError(f"iteration is {iteration}: the schedule has 0 to {self.iterations - 1}")
 
     def differs_from_prefix(self, begun: Iterable[tuple[float, int]]) -> int | None:
-        """First iteration that differs from a schedule begun earlier, None where this one continues it."""
+        """First iteration that differs from a schedule begun earlier, None where this one continues
+        it.
+        """
         old = EpsilonSchedule(tuple(begun))
         for iteration in range(old.iterations):
             if iteration >= self.iterations or self.at(iteration) != old.at(iteration):

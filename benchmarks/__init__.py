@@ -1,0 +1,1 @@
+"""Measures that back every claim about speed; `python -m benchmarks` runs them all."""
