@@ -135,7 +135,7 @@ def _convert_union(members: tuple[Any, ...], value: object, name: str) -> object
     if sections:
         if not isinstance(value, Mapping):
             raise SettingsError(f"{name} is {value!r}: give a section of `name: value` lines")
-        by_kind = {_kind(section): section for section in sections}
+        by_kind: dict[str, Any] = {_kind(section): section for section in sections}
         kind = value.get("kind")
         if kind not in by_kind:
             raise SettingsError(f"{name}.kind is {kind!r}: choose one of {', '.join(by_kind)}")

@@ -22,7 +22,7 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Source:
-    """Images `(N, H, W, C)` uint8 and labels `(N,)` int64 of the official training and test sets."""
+    """Images `(N, H, W, C)` uint8 and labels `(N,)` int64: official training and test sets."""
 
     classes: tuple[str, ...]
     train_pixels: Pixels
