@@ -36,7 +36,7 @@ def read(settings: DataSettings) -> Source:
     if settings.name == "digits":
         return _digits()
     if settings.name == "folder":
-        return _folder(Path(settings.root or ""), settings.image_size or 0)
+        return _folder(Path(settings.root or "").expanduser(), settings.image_size or 0)
     return _torchvision(settings)
 
 
@@ -58,7 +58,7 @@ def _torchvision(settings: DataSettings) -> Source:
         "cifar100": datasets.CIFAR100,
         "fashion-mnist": datasets.FashionMNIST,
     }
-    root = settings.root or ""
+    root = str(Path(settings.root or "").expanduser())
     pixels: list[Pixels] = []
     labels: list[Labels] = []
     for is_train in (True, False):
