@@ -75,25 +75,24 @@ class Journal:
 def read_journal(path: Path) -> tuple[list[Record], int]:
     """The whole records of a journal and the number of bytes they take; a torn tail is left out.
 
-    Raises `SearchError` for damage that is not at the end.
+    A crash tears one line at most, the last: `SearchError` for any other damage.
     """
     with path.open("rb") as file:
         lines = file.readlines()
     parsed = [_parse(line) for line in lines]
-    good = len(parsed)
-    while good and parsed[good - 1] is None:
-        good -= 1
+    if parsed and parsed[-1] is None and (len(lines) > 1 or not lines[0].endswith(b"\n")):
+        del parsed[-1], lines[-1]
     records = []
-    for number, record in enumerate(parsed[:good], start=1):
+    for number, record in enumerate(parsed, start=1):
         if record is None:
             raise SearchError(
-                f"line {number} of {path} is damaged, though the lines after it are whole; nothing "
-                f"was changed. Restore the file from a copy, or go back to the {number - 1} lines "
-                f"before it: cp {path} {path}.damaged && head -n {number - 1} {path}.damaged > "
-                f"{path}"
+                f"line {number} of {path} is damaged, and not as a crash would have left it; "
+                f"nothing was changed. Restore the file from a copy, or go back to the "
+                f"{number - 1} lines before it: cp {path} {path}.damaged && "
+                f"head -n {number - 1} {path}.damaged > {path}"
             )
         records.append(record)
-    return records, sum(map(len, lines[:good]))
+    return records, sum(map(len, lines))
 
 
 def without_times(value: Any) -> Any:
@@ -121,5 +120,5 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
         checksum = record.pop("crc")
         return record if checksum == _checksum(record) else None
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
