@@ -7,6 +7,7 @@ parameters.
 
 from __future__ import annotations
 
+import logging
 import queue
 import re
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from blockqnn.config import ProcessSettings, Settings
 from blockqnn.errors import SearchError, UserError
@@ -32,6 +32,8 @@ from flows.names import search_directory
 from flows.progress import Progress
 from flows.tracking import BackgroundTracker
 from flows.workers import WorkerDied, Workers, open_workers
+
+log = logging.getLogger(__name__)
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""
@@ -60,14 +62,12 @@ def search(
         tracker = None
         if settings.tracking:
             tracker = BackgroundTracker(directory, name, Path(runs), opened)
-        workers = open_workers(settings, directory)
         progress = Progress(name, opened)
+        workers = open_workers(settings, directory)
         try:
-            runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers.slots)
-            with runner:
-                _Round(name, opened, workers, runner, progress, tracker).run()
+            _Round(name, opened, workers, progress, tracker).run()
         finally:
-            workers.close()
+            workers.close()  # Prefect's threads, which wait for them, end with that
             progress.close()
             if tracker is not None:
                 tracker.close()
@@ -95,14 +95,12 @@ class _Round:
         name: str,
         opened: Search,
         workers: Workers,
-        runner: ThreadPoolTaskRunner[Any],
         progress: Progress,
         tracker: BackgroundTracker | None,
     ) -> None:
         self._name = name
         self._search = opened
         self._workers = workers
-        self._runner = runner
         self._progress = progress
         self._tracker = tracker
         self._ended: queue.SimpleQueue[tuple[Candidate, PrefectFuture[Any]]] = queue.SimpleQueue()
@@ -169,14 +167,17 @@ class _Round:
         """One Prefect table of the best blocks, one of the progress, and the mirror in MLflow."""
         slug = re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")
         search = self._search
-        create_table_artifact(
-            key=f"best-{slug}",
-            table=best_table(search.best(BEST)),
-            description="Best blocks so far",
-        )
-        create_table_artifact(
-            key=f"progress-{slug}", table=[self._progress.row(search)], description="Progress"
-        )
+        tables = {
+            "Best blocks so far": (f"best-{slug}", best_table(search.best(BEST))),
+            "Progress": (f"progress-{slug}", [self._progress.row(search)]),
+        }
+        try:
+            for description, (key, table) in tables.items():
+                create_table_artifact(key=key, table=table, description=description)
+        except Exception as error:  # Prefect's tables may be missing; the journal has it all
+            log.warning(
+                "Prefect did not take the tables of iteration %s: %s", search.iteration, error
+            )
         if self._tracker is not None:
             self._tracker.request()
 
@@ -186,8 +187,7 @@ def _candidate_task(
 ) -> PrefectTask[[int, str], Outcome]:
     """The Prefect task that trains one candidate."""
     workers = settings.workers
-    # no timeout_seconds: Prefect cannot interrupt a thread; the workers' own timeout kills the
-    # process
+    # No timeout_seconds: Prefect cannot interrupt a thread. The workers kill what runs too long.
     retries = workers.retries if isinstance(workers, ProcessSettings) else 0
 
     def candidate(number: int, code: str) -> Outcome:
@@ -208,7 +208,7 @@ def _is_worth_another_attempt(task: Any, run: Any, state: Any) -> bool:
     """A lost worker is; a full disk, or a defect of ours, would only fail again."""
     try:
         state.result(raise_on_failure=True)
-    except (WorkerDied, TimeoutError):
+    except WorkerDied:
         return True
     except Exception:
         return False

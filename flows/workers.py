@@ -7,6 +7,7 @@ with it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -139,7 +140,7 @@ class ProcessWorkers:
     def close(self) -> None:
         """Kill the processes; a training in progress goes on from its checkpoint next time."""
         for slot in self._slots:
-            slot.stop()
+            slot.close()
 
 
 class _Slot:
@@ -163,20 +164,24 @@ class _Slot:
             late = isinstance(error, queue.Empty)
             raise self._lost("ran out of time" if late else "was gone") from None
 
-    def stop(self, closed: bool = True) -> None:
-        """Kill the process, if there is one."""
-        self._closed = closed
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
+    def close(self) -> None:
+        """Kill the process for good."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
-            self._process = None
+                    with contextlib.suppress(BrokenPipeError):  # of a line it never read
+                        pipe.close()
 
     def _start(self) -> None:
         if self._closed:
-            raise WorkerDied("the workers are closed")
+            raise SearchError("the workers are closed")
         threads = str(self._begin["threads"])
         memory = KEEP_MEMORY if self._begin["device"] == "cpu" else {}
         with self._log.open("ab") as log:
@@ -211,17 +216,19 @@ class _Slot:
             raise self._lost("died")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            self.stop(closed=False)
+            self._stop()
             raise SearchError(answer["error"])
         return answer
 
-    def _lost(self, how: str) -> WorkerDied:
+    def _lost(self, how: str) -> Exception:
+        """What to raise when there is no answer; the next task gets a new process."""
         process = self._process
-        self.stop(closed=self._closed)
-        status = process.returncode if process is not None else None
+        self._stop()
+        if self._closed or process is None:
+            return SearchError("the workers are closed")
+        status = process.returncode
         message = f"a worker {how} (exit status {status}); its last words are in {self._log}"
-        if not self._closed:
-            log.warning("%s; its candidate is tried again", message)
+        log.warning("%s; its candidate is tried again", message)
         return WorkerDied(message)
 
 
