@@ -60,11 +60,12 @@ class Variant:
 
 
 PLAIN = Variant(name="plain loop")
+ON_GPU = torch.cuda.is_available()
 OURS = Variant(
-    name="ours",
+    name="ours" if ON_GPU else "ours: + a process a core",
     trainer=True,
-    keep_memory=not torch.cuda.is_available(),
-    processes=1 if torch.cuda.is_available() else machine.cores(),
+    keep_memory=not ON_GPU,
+    processes=1 if ON_GPU else machine.cores(),
     threads=1,
 )
 LADDER = (
@@ -79,7 +80,7 @@ LADDER = (
     ),
     Variant(name="+ Trainer: uint8 tensor, fused Adam, no .item()", trainer=True),
     Variant(name="+ malloc keeps memory", trainer=True, keep_memory=True),
-    Variant(name="+ a process a core", trainer=True, keep_memory=True, processes=2, threads=1),
+    OURS,
 )
 
 
@@ -274,7 +275,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
         yield (
             f"block {name}: {plain:.1f} images/s plain, {ours:.1f} ours: ratio {ours / plain:.2f} (aim 4)"
         )
-    if not options.quick and not torch.cuda.is_available():
+    if not options.quick and not ON_GPU:
         yield "ladder, block median:"
         previous = 0.0
         for variant, rate in zip(LADDER, measure(LADDER, "median", options), strict=True):

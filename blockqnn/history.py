@@ -96,13 +96,16 @@ class History:
         self.candidates: list[Candidate] = []
         self.results: list[Result] = []
         self.schedule = EpsilonSchedule(())
+        self._begun = False
         self._pending: dict[int, Candidate] = {}
         self._by_number: dict[int, Result] = {}
         self._by_key: dict[str, Result] = {}
 
     def apply(self, record: Record) -> None:
-        """Take in one record of the journal."""
+        """Take in one record of the journal; `SearchError` when it cannot follow those before."""
         kind = record["type"]
+        if (kind == "begin") == self._begun:
+            raise _misplaced(kind, record)
         if kind == "begin":
             if record["version"] != VERSION:
                 raise SearchError(
@@ -111,9 +114,12 @@ class History:
                 )
             self.task = Task(**record["task"])
             self._set(settings_from_dict(record["settings"]))
+            self._begun = True
         elif kind == "settings":
             self._set(settings_from_dict(record["settings"]))
         elif kind == "proposal":
+            if record["number"] != len(self.candidates) or record["iteration"] != self.iteration:
+                raise _misplaced(kind, record)
             candidate = Candidate(
                 record["number"],
                 record["iteration"],
@@ -124,6 +130,9 @@ class History:
             self.candidates.append(candidate)
             self._pending[candidate.number] = candidate
         elif kind == "outcome":
+            early = self.settings.mode == "sync" and record["number"] != len(self.results)
+            if early or record["number"] not in self._pending:
+                raise _misplaced(kind, record)
             self._add(record)
 
     def result(self, number: int) -> Result | None:
@@ -213,6 +222,14 @@ def read_search(directory: Path) -> History:
     for record in records:
         history.apply(record)
     return history
+
+
+def _misplaced(kind: str, record: Record) -> SearchError:
+    what = " ".join([kind, *([str(record["number"])] if "number" in record else [])])
+    return SearchError(
+        f"the journal's record of {what} does not follow from those before it: lines were removed, "
+        "moved or repeated; nothing was changed, restore the file from a copy"
+    )
 
 
 def outcome_record(

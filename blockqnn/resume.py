@@ -21,7 +21,9 @@ def refuse_changes(
     The schedule may grow at its end; `HARMLESS` settings may change.
     """
     old, new = _flat(begun.to_dict()), _flat(now.to_dict())
-    for name in sorted(old.keys() | new.keys()):
+    names = sorted(old.keys() | new.keys())
+    names.sort(key=lambda name: not name.endswith((".kind", ".name")))  # the others depend on them
+    for name in names:
         if old.get(name) != new.get(name) and not name.startswith(HARMLESS) and name != "schedule":
             raise SearchError(
                 f"{name} is {new.get(name)!r}, but the search in {directory} was begun with "

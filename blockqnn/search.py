@@ -146,10 +146,14 @@ class Search(History):
         if not records:
             self._append([self._begin_record(settings, task)])
         self._agent = build_agent(Space(settings.space.max_index), settings.agent)
-        for record in records:
-            self.apply(record)
         if records:
-            refuse_changes(self.directory, self.settings, settings, self.task, task)
+            begun = History()
+            for record in records:
+                if record["type"] in ("begin", "settings"):
+                    begun.apply(record)
+            refuse_changes(self.directory, begun.settings, settings, begun.task, task)
+            for record in records:  # only now: the agent has the new settings
+                self.apply(record)
             if settings.schedule != self.settings.schedule:
                 changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
                 self._append([changed])
@@ -276,16 +280,8 @@ class Search(History):
             keep_outcome(candidate_directory(self.directory, candidate.number), own, outcome)
 
     def _read_early(self, candidate: Candidate) -> Outcome | None:
-        path = candidate_directory(self.directory, candidate.number) / "outcome.json"
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["identity"] == identity(candidate.block, self.settings, self.task.fingerprint):
-                return Outcome.from_dict(kept["outcome"])
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            log.warning("%s is not used, the candidate is trained again: %s", path, error)
-        return None
+        own = identity(candidate.block, self.settings, self.task.fingerprint)
+        return kept_outcome(candidate_directory(self.directory, candidate.number), own)
 
     def _append(self, records: list[Record]) -> None:
         with _explained(self.directory):
@@ -314,6 +310,19 @@ def keep_outcome(directory: Path, identity: str, outcome: Outcome) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"identity": identity, "outcome": outcome.to_dict()})
     write_atomically(directory / "outcome.json", lambda file: file.write(text.encode()))
+
+
+def kept_outcome(directory: Path, identity: str) -> Outcome | None:
+    """What `keep_outcome` put on disk for the same work; None when there is nothing of use."""
+    path = directory / "outcome.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Outcome.from_dict(kept["outcome"]) if kept["identity"] == identity else None
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("%s is not used, the candidate is trained again: %s", path, error)
+    return None
 
 
 def _check_image_size(settings: Settings, task: Task) -> None:

@@ -29,7 +29,7 @@ from blockqnn.errors import UserError
 from blockqnn.lock import DirectoryLock
 from blockqnn.outcome import Outcome
 from blockqnn.params import settings_from_dict
-from blockqnn.search import candidate_directory, keep_outcome
+from blockqnn.search import candidate_directory, keep_outcome, kept_outcome
 from blockqnn.space import Block
 
 LOCK_WAIT = 60.0
@@ -69,10 +69,13 @@ def train_and_keep(
     Raises OSError when the disk does not take it.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    own = identity(block, settings, data.fingerprint)
     lock = DirectoryLock(directory, wait=LOCK_WAIT)
     try:
-        outcome = train_candidate(block, settings, data, directory, device)
-        keep_outcome(directory, identity(block, settings, data.fingerprint), outcome)
+        outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
+        if outcome is None:
+            outcome = train_candidate(block, settings, data, directory, device)
+            keep_outcome(directory, own, outcome)
         (directory / "checkpoint").unlink(missing_ok=True)
         return outcome
     finally:

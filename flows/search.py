@@ -140,6 +140,8 @@ class _Round:
             return
         self._trained += 1
         self._search.tell(candidate, outcome)
+        if self._tracker is not None:
+            self._tracker.request()
 
     def _settle_lost(self) -> None:
         """Decide on candidates that took every attempt's worker with them, when nothing else is
@@ -164,7 +166,7 @@ class _Round:
         self._lost.clear()
 
     def _publish(self) -> None:
-        """One Prefect table of the best blocks, one of the progress, and the mirror in MLflow."""
+        """One Prefect table of the best blocks and one of the progress."""
         slug = re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")
         search = self._search
         tables = {
@@ -178,8 +180,6 @@ class _Round:
             log.warning(
                 "Prefect did not take the tables of iteration %s: %s", search.iteration, error
             )
-        if self._tracker is not None:
-            self._tracker.request()
 
 
 def _candidate_task(

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from blockqnn.errors import SearchError
 from blockqnn.journal import Journal, read_journal, without_times
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, width=32)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, width=32)
+)
 FINITE = SCALARS.filter(lambda value: value not in (float("inf"), float("-inf")))
 VALUES = st.recursive(
     FINITE,
@@ -25,7 +27,12 @@ VALUES = st.recursive(
 RECORDS = st.dictionaries(st.text().filter(lambda name: name != "crc"), VALUES, max_size=4)
 
 FIRST = {"type": "begin", "settings": {"seed": 0}, "time": 1.5}
-SECOND = {"type": "outcome", "number": 0, "outcome": {"seconds": 2.5, "reason": "größer"}, "time": 2.5}
+SECOND = {
+    "type": "outcome",
+    "number": 0,
+    "outcome": {"seconds": 2.5, "reason": "größer"},
+    "time": 2.5,
+}
 THIRD = [{"type": "proposal", "number": number, "time": 3.5} for number in range(3)]
 
 
@@ -194,7 +201,9 @@ def test_a_file_that_is_no_journal_is_refused_and_not_emptied(tmp_path):
 def test_more_than_one_damaged_line_at_the_end_is_no_torn_append(tmp_path):
     path = tmp_path / "journal.jsonl"
     whole, _ = written(path, [FIRST], [SECOND], THIRD)
-    assert "line 4" in refused(path, whole.replace(b'"number":1', b'"number":8').replace(b":2,", b":7,"))
+    assert "line 4" in refused(
+        path, whole.replace(b'"number":1', b'"number":8').replace(b":2,", b":7,")
+    )
 
 
 def test_the_checksum_leaves_out_times_and_nothing_else(tmp_path):
