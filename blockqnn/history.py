@@ -130,8 +130,11 @@ class History:
             self.candidates.append(candidate)
             self._pending[candidate.number] = candidate
         elif kind == "outcome":
-            early = self.settings.mode == "sync" and record["number"] != len(self.results)
-            if early or record["number"] not in self._pending:
+            batch = self.settings.batch
+            in_turn = record["number"] == len(self.results) and len(self.candidates) % batch == 0
+            if record["number"] not in self._pending or (
+                self.settings.mode == "sync" and not in_turn
+            ):
                 raise _misplaced(kind, record)
             self._add(record)
 

@@ -148,9 +148,8 @@ class Search(History):
         self._agent = build_agent(Space(settings.space.max_index), settings.agent)
         if records:
             begun = History()
-            for record in records:
-                if record["type"] in ("begin", "settings"):
-                    begun.apply(record)
+            for record in (records[0], *(r for r in records if r["type"] == "settings")):
+                begun.apply(record)
             refuse_changes(self.directory, begun.settings, settings, begun.task, task)
             for record in records:  # only now: the agent has the new settings
                 self.apply(record)

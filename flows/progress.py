@@ -31,7 +31,7 @@ class Progress:
         if console.is_terminal:
             self._bar = Bar(
                 TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=8),
                 TextColumn("{task.fields[text]}"),
                 console=console,
             )
@@ -61,7 +61,11 @@ class Progress:
     def update(self, history: History) -> None:
         """Show the state: at once on a terminal, once an iteration elsewhere."""
         if self._bar is not None:
-            text = "  ".join(f"{name} {value}" for name, value in self.row(history).items())
+            row = self.row(history)
+            text = (  # 80 columns hold it
+                f"iteration {row['iteration']} ε {row['epsilon']} best {row['best reward'] or '-'} "
+                f"mean {row['mean reward'] or '-'} {row['candidates an hour']}/h {row['time left']}"
+            )
             self._bar.update(self._task, completed=len(history.results), text=text)
         elif history.iteration != self._iteration:
             self._iteration = history.iteration
