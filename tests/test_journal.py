@@ -237,7 +237,7 @@ FILL = textwrap.dedent(
     for number in range(1000):
         before = Path(sys.argv[1]).read_bytes()
         try:
-            journal.append([{"number": number, "text": "x" * 700}, {"number": number, "text": "y" * 70}])
+            journal.append([{"number": number, "text": "x" * length} for length in (700, 70)])
         except OSError as error:
             assert Path(sys.argv[1]).read_bytes() == before, "a torn line was left"
             print(number, error.strerror)
