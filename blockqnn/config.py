@@ -217,7 +217,9 @@ class Recipe:
     """
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "decay_epochs"):
+        remedy = "give 2 or more: batch norm has no variance of one image"
+        _require(self.batch >= 2, "recipe.batch", self.batch, remedy)
+        for name in ("epochs", "decay_epochs"):
             _require(
                 getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "give 1 or more"
             )
@@ -231,8 +233,8 @@ class Recipe:
         known = self.optimizer in ("adam", "sgd")
         _require(known, "recipe.optimizer", self.optimizer, "choose adam or sgd")
         _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "give 0 to below 1")
-        decay = self.weight_decay
-        _require(decay >= 0, "recipe.weight_decay", decay, "give 0 or more")
+        finite = 0 <= self.weight_decay < math.inf
+        _require(finite, "recipe.weight_decay", self.weight_decay, "give 0 or more")
         known = self.precision in ("auto", "float32", "bfloat16")
         choice = "choose auto, float32 or bfloat16"
         _require(known, "recipe.precision", self.precision, choice)
@@ -312,7 +314,7 @@ class ProcessSettings:
 def _check_device(name: str, device: str) -> None:
     kind, _, number = device.partition(":")
     known = device in ("auto", "cpu", "mps") or (
-        kind == "cuda" and (number.isdigit() or not number)
+        kind == "cuda" and (number.isdecimal() or not number)
     )
     _require(
         known and not device.endswith(":"), name, device, "give cpu, cuda, cuda:N, mps or auto"
@@ -346,7 +348,7 @@ class Settings:
     """Mirror the search in MLflow."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
         _require(self.mode in ("sync", "async"), "mode", self.mode, "choose sync or async")
         _require(self.batch >= 1, "batch", self.batch, "give 1 or more")
         remedy = "give pairs of an epsilon from 0 to 1 and a number of iterations >= 1"

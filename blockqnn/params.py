@@ -58,7 +58,7 @@ def _read(path: Path) -> Tree:
     except OSError as error:
         remedy = "run the command in the checkout, or name the file with --params"
         raise SettingsError(f"cannot read {path} ({error.strerror}): {remedy}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of bytes, dates, depths
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} holds no settings: write `name: value` lines")
@@ -124,7 +124,10 @@ def _convert(hint: Any, value: object, name: str) -> object:
         except ValueError:
             pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            pass
     if type(value) is hint:
         return value
     raise SettingsError(f"{name} is {value!r}: give {_words(hint)}")
@@ -137,7 +140,7 @@ def _convert_union(members: tuple[Any, ...], value: object, name: str) -> object
             raise SettingsError(f"{name} is {value!r}: give a section of `name: value` lines")
         by_kind: dict[str, Any] = {_kind(section): section for section in sections}
         kind = value.get("kind")
-        if kind not in by_kind:
+        if not isinstance(kind, str) or kind not in by_kind:
             raise SettingsError(f"{name}.kind is {kind!r}: choose one of {', '.join(by_kind)}")
         return _build(by_kind[kind], value, name)
     if value is None and type(None) in members:

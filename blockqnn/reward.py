@@ -15,8 +15,8 @@ def reward(
     logarithm is base 2, as the paper's figure 6 shows. Raises ValueError when macs or density is
     not positive.
     """
-    if macs <= 0:
+    if not macs > 0:
         raise ValueError(f"macs is {macs!r}: give the multiply-accumulates of one image, above 0")
-    if density <= 0:
+    if not density > 0:
         raise ValueError(f"density is {density!r}: give edges over nodes, above 0")
     return accuracy - mu * math.log2(macs / 1e6) - rho * math.log2(density)

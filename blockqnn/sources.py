@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from blockqnn.config import DataSettings
 from blockqnn.errors import SettingsError
 from blockqnn.files import write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -64,10 +68,12 @@ def _torchvision(settings: DataSettings) -> Source:
     for is_train in (True, False):
         try:
             part = known[settings.name](root, train=is_train, download=settings.download)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError, EOFError) as error:
+            what = str(error) or "its files do not have their format"
             raise SettingsError(
-                f"data.root is {root!r}: {settings.name} is not there or not whole ({error}); set "
-                "data.download=true to fetch it, or data.root to where it lies"
+                f"data.root is {root!r}: {settings.name} is not there or not whole ({what}); set "
+                "data.download=true to fetch it, after deleting a damaged one, or data.root to "
+                "where it lies"
             ) from None
         except OSError as error:
             raise SettingsError(
@@ -77,6 +83,11 @@ def _torchvision(settings: DataSettings) -> Source:
         images = np.asarray(part.data, dtype=np.uint8)
         pixels.append(images if images.ndim == 4 else images[..., None])
         labels.append(np.asarray(part.targets, dtype=np.int64))
+        if len(images) != len(labels[-1]):
+            raise SettingsError(
+                f"data.root is {root!r}: {settings.name} has {len(images)} images, but "
+                f"{len(labels[-1])} labels; delete it and fetch it again"
+            )
     return Source(tuple(part.classes), pixels[0], labels[0], pixels[1], labels[1])
 
 
@@ -84,6 +95,11 @@ def _folder(root: Path, size: int) -> Source:
     """Class folders under `root`, or under `root/train` and `root/test` (or `root/val`)."""
     train = root / "train"
     test = next((path for path in (root / "test", root / "val") if path.is_dir()), None)
+    if test is None and train.is_dir() and any(path.is_dir() for path in train.iterdir()):
+        raise SettingsError(
+            f"data.root is {str(root)!r}: it has train, but neither test nor val beside it; name "
+            "the folder of test images test, or set data.root to train to cut one off"
+        )
     if not (train.is_dir() and test is not None):
         return _with_test_set(*_class_folders(root, size))
     classes, train_pixels, train_labels = _class_folders(train, size)
@@ -98,28 +114,38 @@ def _folder(root: Path, size: int) -> Source:
 
 
 def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labels]:
-    """Images resized once: the result is kept in `root/.blockqnn` where that can be written."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+    """Images resized once: the result is kept in `root/.blockqnn` where that can be written.
+
+    Hidden files and folders, at any depth, are not images.
+    """
+    from torchvision.datasets import folder
+
+    def is_image(path: str) -> bool:
+        hidden = any(part.startswith(".") for part in Path(path).relative_to(root).parts)
+        return not hidden and folder.has_file_allowed_extension(path, folder.IMG_EXTENSIONS)
 
     try:
-        classes = [name for name in find_classes(root)[0] if not name.startswith(".")]
+        classes = [name for name in folder.find_classes(root)[0] if not name.startswith(".")]
+        if len(classes) < 2:
+            raise SettingsError(
+                f"data.root is {str(root)!r}: it has {len(classes)} class folders; give a "
+                "directory with one folder of images a class, two classes or more"
+            )
         numbers = {name: number for number, name in enumerate(classes)}
-        samples = make_dataset(root, numbers, IMG_EXTENSIONS)
+        samples = folder.make_dataset(root, numbers, is_valid_file=is_image)
     except OSError as error:
         raise SettingsError(
             f"data.root is {str(root)!r}: {error}; give a directory with one folder of images a "
-            "class"
+            f"class ({', '.join(folder.IMG_EXTENSIONS)})"
         ) from None
-    if len(classes) < 2:
-        raise SettingsError(
-            f"data.root is {str(root)!r}: it has {len(classes)} class folders; give a directory "
-            "with one folder of images a class, two classes or more"
-        )
     labels = np.asarray([label for _, label in samples], dtype=np.int64)
     files = [Path(path) for path, _ in samples]
     digest = hashlib.sha256(f"{size}".encode())
     for file in files:
-        stat = file.stat()
+        try:
+            stat = file.stat()
+        except OSError as error:  # a link to nowhere
+            raise _unreadable(file, error) from None
         digest.update(f"{file.relative_to(root)}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
     cache = root / ".blockqnn" / f"{digest.hexdigest()[:16]}.npy"
     pixels = _cached(cache, (len(files), size, size, 3))
@@ -148,13 +174,31 @@ def _resized(file: Path, size: int) -> Pixels:
 
     try:
         with Image.open(file) as image:
+            upright = _eight_bit_rgb(ImageOps.exif_transpose(image))
             # the short side fits, the centre is kept: no image is stretched
-            fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
             return np.asarray(fitted, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SettingsError(
-            f"{file} is not a readable image ({error}): mend or remove it"
-        ) from None
+        raise _unreadable(file, error) from None
+
+
+def _eight_bit_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB; what is transparent becomes white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):  # PIL would cut every value above 255 down to it
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits have no known range, save it with 8 or 16")
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        # colours under transparent pixels are arbitrary, and black line art may have no others
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _unreadable(file: Path, error: Exception) -> SettingsError:
+    return SettingsError(f"{file} is not a readable image ({error}): mend or remove it")
 
 
 def _with_test_set(classes: tuple[str, ...], pixels: Pixels, labels: Labels) -> Source:

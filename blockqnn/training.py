@@ -7,14 +7,14 @@ draws the same batches and, on a CPU, ends with the same weights.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
-import pickle
 import time
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from blockqnn.seeds import seed_for
 
 log = logging.getLogger(__name__)
 
+DIGEST_BYTES = 32
 EVALUATION_BATCH = 500
 
 
@@ -58,32 +59,35 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint, atomically. Raises OSError when the disk is full."""
-        write_atomically(
-            self.path, lambda file: torch.save({**state, "identity": self.identity}, file)
-        )
+        # through memory: torch's own writer hides the OSError of a full disk in a RuntimeError
+        buffer = io.BytesIO()
+        torch.save({**state, "identity": self.identity}, buffer)
+        content = buffer.getbuffer()
+
+        def write(file: BinaryIO) -> None:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+
+        write_atomically(self.path, write)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The saved state; None when there is none, or it is damaged or something else's."""
+        """The saved state; None when there is none, it is damaged, or it belongs to something else.
+
+        Torch's format does not notice a changed bit among the weights: the digest before it does.
+        """
         try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
+            with self.path.open("rb") as file:
+                digest, content = file.read(DIGEST_BYTES), file.read()
         except FileNotFoundError:
             return None
-        except (
-            RuntimeError,
-            EOFError,
-            ValueError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
-            log.warning("%s is damaged and is not used: %s", self.path, error)
+        if hashlib.sha256(content).digest() != digest:
+            log.warning("%s is damaged and is not used", self.path)
             return None
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         if not isinstance(state, dict) or state.get("identity") != self.identity:
+            log.warning("%s belongs to another training and is not used", self.path)
             return None
         return state
-
-    def remove(self) -> None:
-        """Delete the checkpoint; it need not exist."""
-        self.path.unlink(missing_ok=True)
 
 
 @dataclass
