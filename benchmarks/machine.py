@@ -27,9 +27,9 @@ def name() -> str:
 
 
 def describe() -> str:
-    """One line for the head of every result. A load above 0.5 means that the machine was not quiet."""
+    """One line for the head of a result; a load above 0.5 says that the machine was not quiet."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return (
-        f"{name()}, {cores()} cores, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"load {load}"
+        f"{name()}, {cores()} cores, torch {torch.__version__}, "
+        f"Python {platform.python_version()}, load {load}"
     )

@@ -4,11 +4,11 @@
 
 Plain: a DataLoader over per-image ToTensor and Normalize, float32, default layout, `torch.cat`,
 all threads in one process, ordinary Adam, `.item()` at every step. Ours: `Trainer` as the search
-runs it, one process a core with one thread each and `KEEP_MEMORY` (on a GPU: one process), the sum of
-their rates. Random 32x32 images, batches of 256 and filters 32/64/128 as in the paper, one block a
-stage so that a round takes seconds (`--repeats 4` is the paper's). `median` is the block of median
-MACs among 101 random ones. Every process is warmed up; the variants take turns, and the medians over
-the rounds are compared. The ladder adds one trick after the other to the plain loop.
+runs it, one process a core with one thread each and `KEEP_MEMORY` (on a GPU: one process), the
+sum of their rates. Random 32x32 images, batches of 256 and filters 32/64/128 as in the paper, one
+block a stage so that a round takes seconds (`--repeats 4` is the paper's). `median` is the block
+of median MACs among 101 random ones. Every process is warmed up; the variants take turns, and the
+medians over the rounds are compared. The ladder adds one trick after the other to the plain loop.
 """
 
 from __future__ import annotations
@@ -269,12 +269,12 @@ def measure(variants: tuple[Variant, ...], name: str, options: argparse.Namespac
 
 def lines(options: argparse.Namespace) -> Iterator[str]:
     """The results as they come."""
-    yield f"training speed: {machine.describe()}; batch {options.batch}, {options.repeats} block(s) a stage"
+    size = f"batch {options.batch}, {options.repeats} block(s) a stage"
+    yield f"training speed: {machine.describe()}; {size}"
     for name in options.blocks:
         plain, ours = measure((PLAIN, OURS), name, options)
-        yield (
-            f"block {name}: {plain:.1f} images/s plain, {ours:.1f} ours: ratio {ours / plain:.2f} (aim 4)"
-        )
+        rates = f"{plain:.1f} images/s plain, {ours:.1f} ours"
+        yield f"block {name}: {rates}: ratio {ours / plain:.2f} (aim 4)"
     if not options.quick and not ON_GPU:
         yield "ladder, block median:"
         previous = 0.0
@@ -287,7 +287,9 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     """Print one line a result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one small block, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="one small block, to see that it works"
+    )
     parser.add_argument("--blocks", nargs="+", default=["S", "B", "median"])
     parser.add_argument("--repeats", type=int, default=1, help="blocks a stage")
     parser.add_argument("--batch", type=int, default=256)

@@ -1,0 +1,30 @@
+"""Every benchmark runs, and ends with its comparison; what it measures is for `make bench`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import SCRIPTS
+
+ROOT = Path(__file__).parents[1]
+COMPARISON = {
+    "training_speed": r"ratio \d+\.\d\d \(aim 4\)",
+    "agent_speed": r"ratio \d+\.\d over .*; same blocks, same values",
+    "stack_overhead": r"share -?\d+\.\d\d% of a ten-second candidate",
+    "resume_time": r"opened in \d+\.\d\d s .* ratio \d+\.\d",
+    "candidates_per_hour": r"ratio \d+\.\d\d of a process a core",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_benchmark_prints_its_comparison(script: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{script}", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert re.search(COMPARISON[script], last), done.stdout
