@@ -1,0 +1,340 @@
+"""Settings: the file says what the defaults are; every refusal names field, value and remedy."""
+
+import ast
+import dataclasses
+import itertools
+import json
+import math
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from blockqnn.config import (
+    PAPER_SCHEDULE,
+    DataSettings,
+    EvolutionSettings,
+    InlineSettings,
+    QLearningSettings,
+    RandomSettings,
+    Recipe,
+    Settings,
+)
+from blockqnn.errors import SettingsError
+from blockqnn.params import load_settings, merge, profiles, settings_from_dict
+
+ROOT = Path(__file__).parent.parent
+PARAMS = ROOT / "params.yaml"
+
+
+def load(profile=None, **overrides):
+    """Overrides with a double underscore for the dot."""
+    named = {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_settings(PARAMS, profile, named)
+
+
+def refusal(tree):
+    """The sentence with which settings are refused, all else being embedded data."""
+    base = {"data": {"name": "digits"}}
+    with pytest.raises(SettingsError) as caught:
+        settings_from_dict(merge(base, tree))
+    return str(caught.value)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a params file and load it."""
+
+    def write(text):
+        path = tmp_path / "params.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_settings(path)
+
+    return write
+
+
+class TestParamsFile:
+    def test_it_states_the_defaults(self):
+        assert load() == Settings()
+
+    def test_it_states_every_field(self):
+        def missing(settings, tree, where=""):
+            for field in dataclasses.fields(settings):
+                value = getattr(settings, field.name)
+                if field.name not in tree:
+                    yield where + field.name
+                elif dataclasses.is_dataclass(value):
+                    yield from missing(value, tree[field.name], f"{where}{field.name}.")
+
+        assert list(missing(Settings(), yaml.safe_load(PARAMS.read_text()))) == []
+
+    def test_its_numbers_are_the_papers(self):
+        settings = load()
+        assert settings.schedule == PAPER_SCHEDULE
+        assert sum(iterations for _, iterations in settings.schedule) * settings.batch == 11_392
+        agent = (settings.agent.learning_rate, settings.agent.discount, settings.agent.replay)
+        assert agent == (0.01, 1.0, 64)
+        assert (settings.reward.mu, settings.reward.rho) == (1.0, 8.0)
+        assert settings.network.filters == (32, 64, 128)
+        recipe = settings.recipe
+        assert (recipe.epochs, recipe.batch, recipe.optimizer) == (12, 256, "adam")
+        assert (recipe.learning_rate, recipe.decay, recipe.decay_epochs) == (0.001, 0.2, 5)
+        assert (recipe.restarts, recipe.restart_factor) == (3, 0.4)
+        assert (recipe.crop, recipe.flip, recipe.cutout) == (0, False, 0)
+
+    def test_every_value_says_what_it_is(self):
+        silent = [
+            field.target.id
+            for cls in ast.parse((ROOT / "blockqnn" / "config.py").read_text()).body
+            if isinstance(cls, ast.ClassDef)
+            for field, after in itertools.pairwise(cls.body)
+            if isinstance(field, ast.AnnAssign) and not isinstance(after, ast.Expr)
+        ]
+        sections = {"space", "agent", "reward", "data", "network", "recipe", "budget", "workers"}
+        assert set(silent) - sections == {"kind"}
+
+    @pytest.mark.parametrize("profile", [None, *profiles(PARAMS)])
+    def test_settings_survive_json(self, profile):
+        settings = load(profile)
+        assert settings_from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+class TestProfiles:
+    def test_the_promised_ones_are_there(self):
+        assert {"demo", "paper", "cifar10-small"} <= set(profiles(PARAMS))
+
+    def test_paper_is_the_default_but_for_the_download(self):
+        data = dataclasses.replace(Settings().data, download=True)
+        assert load("paper") == dataclasses.replace(Settings(), data=data)
+
+    def test_demo_needs_no_download(self):
+        demo = load("demo")
+        assert demo.data == DataSettings(name="digits", holdout=0.3)
+        assert demo.recipe.optimizer == "adam"  # what a profile leaves out stays
+
+    def test_an_unknown_one(self):
+        with pytest.raises(SettingsError, match=r"profile is 'dmo': choose one of .*demo.*paper"):
+            load("dmo")
+
+    @pytest.mark.parametrize("name", ["", "../params", "/etc/passwd"])
+    def test_a_profile_is_a_name_not_a_path(self, name):
+        with pytest.raises(SettingsError, match="profile is"):
+            load(name)
+
+
+class TestOverrides:
+    def test_they_win_over_the_profile(self):
+        assert load("demo", recipe__epochs=7).recipe.epochs == 7
+
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+    def test_order_does_not_matter(self, order):
+        data = [("data.root", "elsewhere"), ("data.name", "cifar10"), ("data.holdout", 0.25)]
+        agent = [("agent.tournament", 2), ("agent.kind", "evolution"), ("agent.population", 9)]
+        overrides = dict(pair for place in order for pair in (data[place], agent[place]))
+        settings = load_settings(PARAMS, "demo", overrides)
+        assert settings.data == DataSettings(name="cifar10", root="elsewhere", holdout=0.25)
+        assert settings.agent == EvolutionSettings(population=9, tournament=2)
+
+    def test_another_kind_drops_the_settings_of_the_old_one(self):
+        assert load("demo", agent__kind="random").agent == RandomSettings()
+        assert load(workers__kind="inline", workers__threads=2).workers == InlineSettings(threads=2)
+
+    def test_the_same_kind_keeps_them(self):
+        agent = load("demo", agent__kind="q_learning", agent__replay=8).agent
+        assert agent == QLearningSettings(learning_rate=0.2, replay=8)
+        assert load(data__name="cifar100", data__images=500).data.root == "data"
+
+    def test_a_setting_of_another_kind_is_an_error(self):
+        with pytest.raises(SettingsError, match=r"agent\.replay is not a setting"):
+            load(agent__replay=8, agent__kind="random")
+        with pytest.raises(SettingsError, match=r"workers\.retries is not a setting"):
+            load(workers__retries=1, workers__kind="inline")
+
+    def test_a_whole_section(self):
+        assert load(agent={"kind": "random"}).agent == RandomSettings()
+        assert load(recipe={"epochs": 2}).recipe == Recipe(epochs=2)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("recipe.epoch", 3, "recipe.epoch is not a setting: did you mean epochs?"),
+            ("recipe.batchsize", 3, "did you mean batch?"),
+            ("sed", 3, "sed is not a setting: did you mean seed?"),
+            ("data.roots", "x", "did you mean root?"),
+            ("zzz", 3, "zzz is not a setting: known are seed, mode"),
+            ("recipe", 5, "recipe is 5: give a section"),
+            ("seed.x", 5, "seed is {'x': 5}: give a whole number"),
+            ("", 5, "is not a setting"),
+            ("agent", "random", "agent is 'random': give a section"),
+        ],
+    )
+    def test_wrong_names(self, name, value, message):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(PARAMS, None, {name: value})
+        assert message in str(caught.value)
+
+
+WRONG = [
+    ({"seed": -1}, "seed is -1: give 0"),
+    ({"seed": 2**63}, "seed is 9223372036854775808: give 0 to 2**63 - 1"),
+    ({"seed": True}, "seed is True: give a whole number"),
+    ({"seed": 1.0}, "seed is 1.0: give a whole number"),
+    ({"seed": "1"}, "seed is '1': give a whole number"),
+    ({"seed": None}, "seed is None: give a whole number"),
+    ({"tracking": 1}, "tracking is 1: give true or false"),
+    ({"mode": "parallel"}, "mode is 'parallel': choose sync or async"),
+    ({"batch": 0}, "batch is 0: give 1 or more"),
+    ({"schedule": []}, "schedule is (): give pairs"),
+    ({"schedule": [[1.5, 3]]}, "schedule is ((1.5, 3),): give pairs"),
+    ({"schedule": [[math.nan, 3]]}, "schedule is ((nan, 3),): give pairs"),
+    ({"schedule": [[1.0, 0]]}, "schedule is ((1.0, 0),): give pairs"),
+    ({"schedule": [[1.0, True]]}, "schedule is True: give a whole number"),
+    ({"schedule": [[1.0, 2, 3]]}, "schedule has the item [1.0, 2, 3]: give 2 values"),
+    ({"schedule": 5}, "schedule is 5: give a list"),
+    ({"schedule": "1.0"}, "schedule is '1.0': give a list"),
+    ({"space": {"max_index": 1}}, "space.max_index is 1: give 2 to 64"),
+    ({"agent": {"kind": "sarsa"}}, "agent.kind is 'sarsa': choose one of q_learning, random"),
+    ({"agent": {"kind": ["random"]}}, "agent.kind is ['random']: choose one of"),
+    ({"agent": {"replay": 3}}, "agent.kind is None: choose one of"),
+    ({"agent": {"kind": "q_learning", "learning_rate": 0}}, "agent.learning_rate is 0.0: give"),
+    ({"agent": {"kind": "q_learning", "discount": 1.1}}, "agent.discount is 1.1: give 0 to 1"),
+    ({"agent": {"kind": "q_learning", "initial_q": math.inf}}, "agent.initial_q is inf: give"),
+    ({"agent": {"kind": "evolution", "tournament": 101}}, "agent.tournament is 101: give 1 to"),
+    ({"reward": {"mu": math.nan}}, "reward.mu is nan: give a number"),
+    ({"reward": {"rho": "eight"}}, "reward.rho is 'eight': give a number"),
+    ({"data": {"name": "mnist"}}, "data.name is 'mnist': choose one of digits"),
+    ({"data": {"name": "cifar10"}}, "data.root is None: give the directory where cifar10 lies"),
+    ({"data": {"name": "digits", "root": "x"}}, "data.root is 'x': digits is embedded"),
+    ({"data": {"name": "digits", "download": True}}, "data.download is True: digits is"),
+    ({"data": {"holdout": 1.0}}, "data.holdout is 1.0: give more than 0, less than 1"),
+    ({"data": {"holdout": math.nan}}, "data.holdout is nan: give"),
+    ({"data": {"images": 1}}, "data.images is 1: give 2 or more"),
+    ({"data": {"image_size": 8}}, "data.image_size is 8: only data.name folder is resized"),
+    ({"data": {"name": "folder", "root": "x"}}, "data.image_size is None: give 8 to 1024"),
+    ({"data": {"name": "folder", "root": "x", "image_size": 7}}, "data.image_size is 7: give 8"),
+    ({"data": None}, "data is None: give a section"),
+    ({"network": {"skeleton": "vgg"}}, "network.skeleton is 'vgg': choose cifar or imagenet"),
+    ({"network": {"filters": []}}, "network.filters is (): give at least one"),
+    ({"network": {"filters": [8, 0]}}, "network.filters is (8, 0): give"),
+    ({"network": {"repeats": 0}}, "network.repeats is 0: give 1 or more"),
+    ({"network": {"repeats": [1, 2]}}, "network.repeats is (1, 2): give one number >= 1 for each"),
+    ({"network": {"repeats": True}}, "network.repeats is True: give a whole number or a list"),
+    ({"recipe": {"epochs": 0}}, "recipe.epochs is 0: give 1 or more"),
+    ({"recipe": {"batch": 1}}, "recipe.batch is 1: give 2 or more"),
+    ({"recipe": {"learning_rate": math.inf}}, "recipe.learning_rate is inf: give a rate"),
+    ({"recipe": {"learning_rate": "nan"}}, "recipe.learning_rate is nan: give a rate"),
+    ({"recipe": {"learning_rate": 10**400}}, "recipe.learning_rate is 1000"),
+    ({"recipe": {"weight_decay": math.inf}}, "recipe.weight_decay is inf: give 0 or more"),
+    ({"recipe": {"weight_decay": -1e-4}}, "recipe.weight_decay is -0.0001: give 0 or more"),
+    ({"recipe": {"momentum": 1.0}}, "recipe.momentum is 1.0: give 0 to below 1"),
+    ({"recipe": {"decay": 0.0}}, "recipe.decay is 0.0: give a factor greater than 0"),
+    ({"recipe": {"flip": "yes"}}, "recipe.flip is 'yes': give true or false"),
+    ({"recipe": {"precision": "float16"}}, "recipe.precision is 'float16': choose auto"),
+    ({"recipe": {"optimizer": "lamb"}}, "recipe.optimizer is 'lamb': choose adam or sgd"),
+    ({"budget": {"macs": 0}}, "budget.macs is 0: give more than 0, or null"),
+    ({"budget": {"macs": "1e9"}}, "budget.macs is '1e9': give a whole number or null"),
+    ({"workers": {"kind": "inline", "device": "gpu"}}, "workers.device is 'gpu': give cpu, cuda"),
+    ({"workers": {"kind": "inline", "device": "cuda:"}}, "workers.device is 'cuda:': give cpu"),
+    ({"workers": {"kind": "inline", "device": "cuda:²"}}, "workers.device is 'cuda:²': give cpu"),
+    ({"workers": {"kind": "processes", "count": 0}}, "workers.count is 0: give 1 or more, or null"),
+    ({"workers": {"kind": "processes", "devices": "cpu"}}, "workers.devices is 'cpu': give a list"),
+    ({"workers": {"kind": "processes", "timeout": 0}}, "workers.timeout is 0.0: give seconds"),
+]
+
+
+@pytest.mark.parametrize(("tree", "message"), WRONG, ids=[message[:50] for _, message in WRONG])
+def test_refusals_name_field_value_and_remedy(tree, message):
+    assert message in refusal(tree)
+
+
+def test_every_checked_range_has_both_ends():
+    accepted = [
+        {"space": {"max_index": 2}},
+        {"space": {"max_index": 64}},
+        {"agent": {"kind": "q_learning", "learning_rate": 1, "discount": 0, "replay": 0}},
+        {"agent": {"kind": "evolution", "population": 2, "tournament": 1}},
+        {"agent": {"kind": "evolution", "population": 7, "tournament": 7}},
+        {"schedule": [[0, 1], [1, 1]]},
+        {"network": {"filters": [4, 8], "repeats": [1, 2]}},
+        {"recipe": {"epochs": 1, "batch": 2, "decay_epochs": 1, "restarts": 0, "crop": 0}},
+        {"recipe": {"learning_rate": "1e-3"}},  # YAML reads it as text
+        {"workers": {"kind": "inline", "device": "cuda:1"}},
+        {"workers": {"kind": "processes", "devices": ["cuda", "cpu", "mps", "auto"]}},
+        {"seed": 2**63 - 1},
+    ]
+    for tree in accepted:
+        settings_from_dict(merge({"data": {"name": "digits"}}, tree))
+
+
+def test_numbers_become_the_type_of_the_field():
+    settings = settings_from_dict({"data": {"name": "digits"}, "reward": {"mu": 2}})
+    assert type(settings.reward.mu) is float
+    assert settings_from_dict({"recipe": {"learning_rate": "1e-3"}}).recipe.learning_rate == 0.001
+
+
+def test_settings_are_frozen_and_compare_by_value():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().seed = 3
+    assert Settings() == Settings()
+    assert hash(Settings()) == hash(Settings())
+    assert typing.get_type_hints(Settings)["batch"] is int
+
+
+class TestNastyYaml:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "seed: !!python/object/apply:os.system ['false']",
+            "a: b: c",
+            "seed: [1",
+            "\tseed: 1",
+            "seed: 1\n---\nseed: 2",
+            "? [a]\n: 1",
+            "seed: \x00",
+            "seed: 0x_",
+            "data: {root: 2020-99-99}",
+            "seed: " + "9" * 5000,
+            "[" * 400,
+            b"seed: \xff\xfe",
+        ],
+        ids=lambda text: repr(text)[:30],
+    )
+    def test_what_is_not_yaml(self, written, text):
+        with pytest.raises(SettingsError, match=r"params\.yaml is not valid YAML: .+") as caught:
+            written(text)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["", "null", "- 1", "seed", "3", "# nothing"])
+    def test_what_holds_no_settings(self, written, text):
+        with pytest.raises(SettingsError, match="holds no settings: write `name: value` lines"):
+            written(text)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("data: {name: no}", "data.name is False: give a text"),
+            ("mode: on", "mode is True: choose sync or async"),
+            ("1: 2", "1 is not a setting"),
+            ("~: 2", "None is not a setting"),
+            ("seed: 2020-01-01", "seed is datetime.date(2020, 1, 1): give a whole number"),
+            ("data: &d {name: *d}", "data.name is {'name': {...}}: give a text"),
+            ("schedule: &s [*s, *s]", "schedule is [[...], [...]]: give a number"),
+            ("reward: {mu: .nan}", "reward.mu is nan: give a number"),
+            ("reward: {mu: .inf}", "reward.mu is inf: give a number"),
+            ("seed: !!binary aGk=", "seed is b'hi': give a whole number"),
+        ],
+    )
+    def test_what_means_something_else(self, written, text, message):
+        with pytest.raises(SettingsError) as caught:
+            written(text)
+        assert message in str(caught.value)
+
+    def test_an_editors_byte_order_mark(self, written):
+        assert written(b"\xef\xbb\xbfseed: 3").seed == 3
+
+    def test_files_that_cannot_be_read(self, tmp_path):
+        with pytest.raises(SettingsError, match=r"cannot read .*absent\.yaml .*--params"):
+            load_settings(tmp_path / "absent.yaml")
+        with pytest.raises(SettingsError, match=r"cannot read .*Is a directory"):
+            load_settings(tmp_path)
