@@ -125,5 +125,6 @@ def identity(block: Block, settings: Settings, fingerprint: str) -> str:
 def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "bad_alloc" in text
+    # of torch's CPU allocator, of Windows, of C++, of cuBLAS and cuDNN
+    texts = ("can't allocate memory", "not enough memory", "bad_alloc", "STATUS_ALLOC_FAILED")
+    return any(text in str(error) for text in texts)

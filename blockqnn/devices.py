@@ -43,6 +43,9 @@ def limit_memory(device: torch.device, share: int) -> None:
     free = _free_memory()
     if device.type != "cpu" or free is None:
         return
+    # torch imports much of itself for the first optimizer: an import that runs out of memory
+    # halfway would break every later training too
+    torch.optim.SGD([torch.zeros(1)])
     in_use = _status_bytes("VmData")
     limit = in_use + int(0.9 * free) // share
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +84,11 @@ class Checkpoint:
         if hashlib.sha256(content).digest() != digest:
             log.warning("%s is damaged and is not used", self.path)
             return None
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        except pickle.UnpicklingError as error:  # it holds more than weights: never run it
+            log.warning("%s is not a checkpoint and is not used: %s", self.path, error)
+            return None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             log.warning("%s belongs to another training and is not used", self.path)
             return None
