@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from blockqnn.errors import UserError
 from flows import guard
 
-SERVER_TIMEOUT = 180.0
+SERVER_TIMEOUT = 300.0
 """Seconds a server may take to answer: a first start on a busy machine builds its database."""
 
 _QUIET = {
