@@ -77,7 +77,7 @@ class Search(History):
         directory = Path(directory)
         task = Task.of(load(settings.data, settings.seed))
         _check_image_size(settings, task)
-        with _explained(directory):
+        with explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
             lock = DirectoryLock(directory)
             try:
@@ -274,7 +274,7 @@ class Search(History):
         return over_budget(self._cost(candidate), self.settings.budget, self.settings.recipe)
 
     def _keep_early(self, candidate: Candidate, outcome: Outcome) -> None:
-        with _explained(self.directory):
+        with explained(self.directory):
             own = identity(candidate.block, self.settings, self.task.fingerprint)
             keep_outcome(candidate_directory(self.directory, candidate.number), own, outcome)
 
@@ -283,7 +283,7 @@ class Search(History):
         return kept_outcome(candidate_directory(self.directory, candidate.number), own)
 
     def _append(self, records: list[Record]) -> None:
-        with _explained(self.directory):
+        with explained(self.directory):
             self._journal.append(records)
         for record in records:
             self.apply(record)
@@ -336,7 +336,7 @@ def _check_image_size(settings: Settings, task: Task) -> None:
 
 
 @contextmanager
-def _explained(directory: Path) -> Iterator[None]:
+def explained(directory: Path) -> Iterator[None]:
     """OSError as a sentence."""
     try:
         yield

@@ -29,7 +29,7 @@ from blockqnn.errors import UserError
 from blockqnn.lock import DirectoryLock
 from blockqnn.outcome import Outcome
 from blockqnn.params import settings_from_dict
-from blockqnn.search import candidate_directory, keep_outcome, kept_outcome
+from blockqnn.search import candidate_directory, explained, keep_outcome, kept_outcome
 from blockqnn.space import Block
 
 LOCK_WAIT = 60.0
@@ -57,7 +57,7 @@ def main() -> None:
             outcome = train_and_keep(block, settings, data, directory, device)
             _answer(answers, {"number": task["number"], "outcome": outcome.to_dict()})
     except (UserError, OSError) as error:
-        _answer(answers, {"error": _sentence(error)})
+        _answer(answers, {"error": str(error)})
 
 
 def train_and_keep(
@@ -66,20 +66,21 @@ def train_and_keep(
     """Train a candidate and put its outcome on disk, in its own directory, which nobody else may
     use.
 
-    Raises OSError when the disk does not take it.
+    Raises `SearchError` when the disk does not take it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    own = identity(block, settings, data.fingerprint)
-    lock = DirectoryLock(directory, wait=LOCK_WAIT)
-    try:
-        outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
-        if outcome is None:
-            outcome = train_candidate(block, settings, data, directory, device)
-            keep_outcome(directory, own, outcome)
-        (directory / "checkpoint").unlink(missing_ok=True)
-        return outcome
-    finally:
-        lock.release()
+    with explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        own = identity(block, settings, data.fingerprint)
+        lock = DirectoryLock(directory, wait=LOCK_WAIT)
+        try:
+            outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
+            if outcome is None:
+                outcome = train_candidate(block, settings, data, directory, device)
+                keep_outcome(directory, own, outcome)
+            (directory / "checkpoint").unlink(missing_ok=True)
+            return outcome
+        finally:
+            lock.release()
 
 
 def _read(lines: queue.Queue[str]) -> None:
@@ -92,12 +93,6 @@ def _read(lines: queue.Queue[str]) -> None:
 def _answer(answers: TextIO, message: dict[str, Any]) -> None:
     answers.write(json.dumps(message) + "\n")
     answers.flush()
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot write {error.filename} ({error.strerror}): free some space or mend it"
-    return str(error)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from blockqnn.errors import SearchError, UserError
 from blockqnn.history import Candidate, History
 from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
-from blockqnn.search import Search
+from blockqnn.search import Search, candidate_directory
 from evaluation.pictures import BEST, write_pictures
 from evaluation.table import best_table
 from flows.names import search_directory
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""
+
+SIMPLEST = "(1,7,0,0,0)"
+"""A block that every worker can train."""
 
 
 @flow(name="blockqnn", flow_run_name="search-{name}", persist_result=False, retries=0)
@@ -105,8 +109,9 @@ class _Round:
         self._tracker = tracker
         self._ended: queue.SimpleQueue[tuple[Candidate, PrefectFuture[Any]]] = queue.SimpleQueue()
         self._running = 0
-        self._trained = 0
-        self._lost: list[tuple[Candidate, Exception]] = []
+        self._workers_work = False
+        self._lost: list[tuple[Candidate, WorkerDied]] = []
+        self._tried_alone: set[int] = set()
         self._task = _candidate_task(workers.train, opened.settings)
 
     def run(self) -> None:
@@ -133,37 +138,58 @@ class _Round:
         self._running -= 1
         try:
             outcome = future.result()
-        except UserError:
-            raise
-        except Exception as error:  # its attempts are used up; the others go on
+        except WorkerDied as error:  # its attempts are used up; the others go on
+            if not self._workers_work:
+                self._probe(candidate, error)
             self._lost.append((candidate, error))
             return
-        self._trained += 1
+        except UserError:
+            raise
+        except Exception as error:  # Prefect's trouble, say, which must not teach the agent
+            raise SearchError(
+                f"candidate {candidate.number} could not be trained, and not by its own fault "
+                f"({type(error).__name__}: {error}); start the same search again"
+            ) from error
+        self._workers_work = True
         self._search.tell(candidate, outcome)
         if self._tracker is not None:
             self._tracker.request()
 
+    def _probe(self, candidate: Candidate, error: WorkerDied) -> None:
+        """Train the simplest block: where not even that comes through, the workers are at fault,
+        and they may not teach the agent anything.
+        """
+        number = self._search.total  # no candidate's, whose checkpoint may be worth keeping
+        try:
+            self._task.submit(number, SIMPLEST).result()
+        except WorkerDied:
+            raise SearchError(
+                f"no block comes through: candidate {candidate.number} failed every attempt "
+                f"({error}), and so did the simplest block; mend the workers, then start the same "
+                "search again"
+            ) from None
+        finally:
+            shutil.rmtree(candidate_directory(self._search.directory, number), ignore_errors=True)
+        self._workers_work = True
+
     def _settle_lost(self) -> None:
-        """Decide on candidates that took every attempt's worker with them, when nothing else is
+        """Decide on a candidate that took every attempt's worker with it, when nothing else is
         left to do.
 
-        Where other candidates came through, it is the block's doing; where none did, the workers
-        are at fault, and they may not teach the agent anything.
+        With every worker free and all memory its own it is tried again, in case one worker or a
+        neighbour was at fault. After that it is the block's doing.
         """
         if not self._lost:
             raise SearchError(
                 "the search waits for outcomes that nobody is working on: start it again"
             )
-        if not self._trained:
-            candidate, error = self._lost[0]
-            raise SearchError(
-                f"no candidate came through: candidate {candidate.number} failed every attempt "
-                f"({error}); mend the workers, then start the same search again"
-            )
-        for candidate, error in self._lost:
-            outcome = Outcome(kind="infeasible", reason=f"every attempt failed: {error}"[:500])
-            self._search.tell(candidate, outcome)
-        self._lost.clear()
+        candidate, error = self._lost.pop(0)
+        if candidate.number not in self._tried_alone:
+            self._tried_alone.add(candidate.number)
+            self._submit(candidate)
+            return
+        outcome = Outcome(kind="infeasible", reason=f"every attempt failed: {error}"[:500])
+        self._search.tell(candidate, outcome)
 
     def _publish(self) -> None:
         """One Prefect table of the best blocks and one of the progress."""

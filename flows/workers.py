@@ -23,7 +23,7 @@ import torch
 from blockqnn.config import InlineSettings, ProcessSettings, Settings
 from blockqnn.data import load
 from blockqnn.devices import resolve, visible_devices
-from blockqnn.errors import SearchError
+from blockqnn.errors import SearchError, UserError
 from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
@@ -89,11 +89,10 @@ class InlineWorker:
         directory = candidate_directory(self._directory, number)
         try:
             return train_and_keep(block, self._settings, self._data, directory, self._device)
-        except OSError as error:
-            raise SearchError(
-                f"cannot write in {directory} ({error.strerror}): free some space or mend the "
-                "permissions, then start the same search again; nothing that was recorded is lost"
-            ) from error
+        except UserError:
+            raise
+        except Exception as error:  # what would have killed a process
+            raise WorkerDied(f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -157,6 +156,7 @@ class _Slot:
         """The worker's answer to one task; starts a worker if there is none."""
         try:
             if self._process is None or self._process.poll() is not None:
+                self._stop()
                 self._start()
             self._send(task)
             return self._answer(timeout)
@@ -184,21 +184,22 @@ class _Slot:
             raise SearchError("the workers are closed")
         threads = str(self._begin["threads"])
         memory = KEEP_MEMORY if self._begin["device"] == "cpu" else {}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "blockqnn.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={
-                    **os.environ,
-                    **memory,
-                    "OMP_NUM_THREADS": threads,
-                    "MKL_NUM_THREADS": threads,
-                },
-                start_new_session=True,  # Ctrl-C is for the flow; a worker ends with its input
-            )
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **memory}
+        try:
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "blockqnn.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env={**os.environ, **environment},
+                    start_new_session=True,  # Ctrl-C is for the flow; a worker ends with its input
+                )
+        except OSError as error:  # a full disk, no more processes: not the candidate's doing
+            raise SearchError(
+                f"cannot start a worker, its log being {self._log}: {error}"
+            ) from None
         self._answers = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(self._process, self._answers), daemon=True)
         reader.start()
@@ -212,7 +213,7 @@ class _Slot:
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         line = self._answers.get(timeout=timeout)
-        if not line:
+        if not line.endswith("\n"):  # no answer, or half of one
             raise self._lost("died")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

@@ -1,8 +1,13 @@
 """The small search that several tests share, and outcomes for those that train nothing."""
 
 import hashlib
+import os
+import subprocess
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from blockqnn import data
 from blockqnn.journal import read_journal, without_times
@@ -15,9 +20,9 @@ TINY = {
     "schedule": [[1.0, 2], [0.5, 2], [0.0, 1]],
     "space": {"max_index": 4},
     "agent": {"kind": "q_learning", "learning_rate": 0.2, "replay": 8},
-    "data": {"name": "digits", "images": 300, "holdout": 0.3},
-    "network": {"filters": [4, 6], "repeats": 1},
-    "recipe": {"epochs": 3, "batch": 32, "learning_rate": 0.005, "decay_epochs": 2},
+    "data": {"name": "digits", "images": 600, "holdout": 0.3},
+    "network": {"filters": [8, 12], "repeats": 1},
+    "recipe": {"epochs": 3, "batch": 16, "learning_rate": 0.01, "decay_epochs": 2},
     "workers": {"kind": "processes", "count": 2},
     "tracking": False,
 }
@@ -83,3 +88,16 @@ def finish(directory, settings, outcome=supplied, rng=None, most=10**9):
 def asked(search):
     """All candidates that are to be had now."""
     return list(iter(search.ask, None))
+
+
+@contextmanager
+def small_disk(place, size):
+    """A file system of so many KiB at `place`; skips the test where this user may not mount one."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", place]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
