@@ -1,5 +1,6 @@
 """Agents: Q values by hand, exploration by count, evolution by property, no hidden state."""
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -157,6 +158,15 @@ class TestExploration:
             means.append(np.mean([score(block) for block in blocks]))
             agent.end_iteration([(block, score(block)) for block in blocks], draws)
         assert np.mean(means[-5:]) > np.mean(means[:20]) + 15
+
+
+def test_a_search_of_the_papers_size_takes_seconds():
+    agent, schedule, draws = QLearning(Space()), EpsilonSchedule.paper(), rng()
+    begun = time.process_time()
+    for iteration in range(schedule.iterations):
+        blocks = [agent.propose(schedule.at(iteration), draws) for _ in range(64)]
+        agent.end_iteration([(block, 50.0 + len(block.layers)) for block in blocks], draws)
+    assert time.process_time() - begun < 20  # 2 seconds on one core of 2025
 
 
 class CountingLearner(QLearning):

@@ -5,6 +5,7 @@ For `epoch` and `write` it then waits to be killed.
 """
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from blockqnn.space import Block
 from blockqnn.training import Checkpoint, Trainer
 from blockqnn.zoo import BLOCKS
 
+ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 DIGITS = {"name": "digits", "images": 200, "holdout": 0.3}
 RECIPE = {
@@ -67,6 +69,23 @@ def tiny_settings(filters=(4, 6), **recipe):
             "network": {"filters": list(filters), "repeats": 1},
             "recipe": {**RECIPE, **recipe},
         }
+    )
+
+
+def without_seconds(curve):
+    """A curve without what differs from run to run."""
+    return [{name: entry[name] for name in entry if name != "seconds"} for entry in curve]
+
+
+def program(directory, mode):
+    """This file as a program."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(directory), mode],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
