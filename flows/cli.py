@@ -12,6 +12,7 @@ from typing import Any
 from blockqnn import __version__
 from blockqnn.errors import SettingsError, UserError
 from flows.environment import PrefectError, quiet
+from flows.names import runs_directory, search_directory
 
 EPILOG = """\
 examples:
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", help="Prefect server and worker with the deployment blockqnn/search, MLflow UI"
     )
-    serve.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=RUNS)
+    serve.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at")
     serve.add_argument("--prefect-port", type=int, default=4200, metavar="PORT", help="Prefect UI")
     serve.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT", help="MLflow UI")
@@ -100,18 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-RUNS = "directory of all searches and of the MLflow database (runs)"
+RUNS = "directory of all searches and of the MLflow database (BLOCKQNN_RUNS, else runs)"
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="demo", help="the search's name (demo)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help=RUNS)
+    parser.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
 
 
 def _search(options: argparse.Namespace) -> int:
     from blockqnn.params import load_settings
     from flows.environment import choose_prefect_api
-    from flows.names import search_directory
 
     overrides = dict(_assignment(text) for text in options.set)
     profile = None if options.profile == "none" else options.profile
@@ -121,11 +121,8 @@ def _search(options: argparse.Namespace) -> int:
 
     from flows.search import search
 
-    for noisy in (
-        "prefect.flow_runs",
-        "prefect.task_runs",
-    ):  # their tracebacks are for the Prefect UI
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    for runs in ("flow_runs", "task_runs"):  # their tracebacks are for the Prefect UI
+        logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
     api.wait()
     try:
         search(options.name, profile, overrides, options.params, str(options.runs))
@@ -138,7 +135,6 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from flows.names import search_directory
     from flows.report import print_status
 
     print_status(search_directory(options.runs, options.name), options.name, options.top)
@@ -146,7 +142,6 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from flows.names import search_directory
     from flows.report import print_block
 
     print_block(options.block, search_directory(options.runs, options.name), options.to)
@@ -154,7 +149,6 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _track(options: argparse.Namespace) -> int:
-    from flows.names import search_directory
     from flows.tracking import Tracker
 
     tracker = Tracker(search_directory(options.runs, options.name), options.name, options.runs)

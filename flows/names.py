@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from blockqnn.errors import SettingsError
+
+RUNS_VARIABLE = "BLOCKQNN_RUNS"
+"""Environment variable that says where searches live; `blockqnn serve` sets it for its worker."""
+
+
+def runs_directory() -> Path:
+    """Where searches and the MLflow database live when nobody says otherwise."""
+    return Path(os.environ.get(RUNS_VARIABLE) or "runs")
 
 
 def search_directory(runs: Path, name: str) -> Path:

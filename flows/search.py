@@ -29,7 +29,7 @@ from blockqnn.params import load_settings
 from blockqnn.search import Search, candidate_directory
 from evaluation.pictures import BEST, write_pictures
 from evaluation.table import best_table
-from flows.names import search_directory
+from flows.names import runs_directory, search_directory
 from flows.progress import Progress
 from flows.tracking import BackgroundTracker
 from flows.workers import WorkerDied, Workers, open_workers
@@ -49,7 +49,7 @@ def search(
     profile: str | None = "demo",
     overrides: dict[str, Any] | None = None,
     params: str = "params.yaml",
-    runs: str = "runs",
+    runs: str | None = None,
 ) -> dict[str, Any]:
     """Search for blocks, or go on with the search of that name; returns its summary.
 
@@ -58,14 +58,15 @@ def search(
         profile: a file under profiles/ laid over the params file; null for none.
         overrides: single settings, dotted names to values, say {"recipe.epochs": 3}.
         params: the params file.
-        runs: directory of all searches, beside the MLflow database.
+        runs: directory of all searches, beside the MLflow database; null for the usual one.
     """
     settings = load_settings(Path(params), profile, overrides)
-    directory = search_directory(Path(runs), name)
+    home = Path(runs) if runs else runs_directory()
+    directory = search_directory(home, name)
     with Search.open(directory, settings) as opened:
         tracker = None
         if settings.tracking:
-            tracker = BackgroundTracker(directory, name, Path(runs), opened)
+            tracker = BackgroundTracker(directory, name, home, opened)
         progress = Progress(name, opened)
         workers = open_workers(settings, directory)
         try:

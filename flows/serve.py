@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from blockqnn.errors import UserError
 from flows import guard
 from flows.environment import SERVER_TIMEOUT, is_prefect, server_environment, wait_until
+from flows.names import RUNS_VARIABLE
 from flows.store import ARTIFACTS, database_lock, is_server, tracking_uri
 
 POOL = "blockqnn"
@@ -96,6 +97,7 @@ class _Servers:
         self._environment = server_environment(
             **{name: value for name, value in own.items() if name not in os.environ},
             PREFECT_API_URL=url,
+            **{RUNS_VARIABLE: str(logs.parent.resolve())},
             PREFECT_WORKER_QUERY_SECONDS="2",
             PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
