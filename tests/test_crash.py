@@ -126,7 +126,7 @@ class Killed:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"it ended after {self.kills}: {self.log()}"
-            for path in self.directory.glob("candidates/*/checkpoint.*.tmp"):
+            for path in self._files("checkpoint.*.tmp"):
                 if path not in self.torn:
                     return int(path.name.split(".")[1]), path
         raise AssertionError("no checkpoint is written")
@@ -169,9 +169,17 @@ class Killed:
                 command, cwd=self.place, env=environment, stdout=log, stderr=log
             )
 
+    def _files(self, pattern):
+        """Files of candidates, whose directories come and go."""
+        found = []
+        for directory in self.directory.glob("candidates/*"):
+            with suppress(OSError):
+                found.extend(directory.glob(pattern))
+        return found
+
     def _checkpoints(self):
         found = set()
-        for path in self.directory.glob("candidates/*/checkpoint"):
+        for path in self._files("checkpoint"):
             with suppress(OSError):
                 status = path.stat()
                 found.add((path, status.st_ino, status.st_mtime_ns))

@@ -1,7 +1,6 @@
 """The journal: what was appended is there, what a crash tore is dropped, damage is refused."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import textwrap
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_search import small_disk
 
 from blockqnn.errors import SearchError
 from blockqnn.journal import Journal, read_journal, without_times
@@ -261,21 +261,10 @@ def test_a_file_that_may_not_grow_leaves_the_journal_as_it_was(tmp_path):
     assert len(reopened(path)) == 22
 
 
-def test_a_full_disk_leaves_the_journal_as_it_was(full_disk):
-    path = full_disk / "journal.jsonl"
-    told = subprocess.run([sys.executable, "-c", FILL, path], capture_output=True, text=True)
-    number, reason = told.stdout.strip().split(" ", 1)
-    assert reason == "No space left on device", told.stderr
-    assert len(reopened(path)) == 2 * int(number)
-
-
-@pytest.fixture
-def full_disk(tmp_path):
-    """A file system of 64 KiB; skipped where this user may not mount one."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield place
-    subprocess.run(["umount", place], check=True)
+def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path):
+    with small_disk(tmp_path / "disk", 64) as disk:
+        path = disk / "journal.jsonl"
+        told = subprocess.run([sys.executable, "-c", FILL, path], capture_output=True, text=True)
+        number, reason = told.stdout.strip().split(" ", 1)
+        assert reason == "No space left on device", told.stderr
+        assert len(reopened(path)) == 2 * int(number)

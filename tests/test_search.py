@@ -164,7 +164,7 @@ def test_rewards(tmp_path):
             assert search.result(candidate.number).reward == 10.0  # chance among ten digits
         result = search.result(held[0].number)
         cost = network_cost(
-            held[0].block, filters=(4, 6), repeats=1, num_classes=10, in_channels=1, image_size=8
+            held[0].block, filters=(8, 12), repeats=1, num_classes=10, in_channels=1, image_size=8
         )
         assert result.cost == cost
         expected = reward(50.0, macs=cost.macs, density=held[0].block.density, mu=1.0, rho=8.0)
