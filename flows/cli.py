@@ -126,12 +126,28 @@ def _search(options: argparse.Namespace) -> int:
     api.wait()
     try:
         search(options.name, profile, overrides, options.params, str(options.runs))
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if not _is_finished(directory):
+            raise
+        logging.warning("Prefect could not record the end of the search: %s", error)
     finally:
         api.close()
     from flows.report import print_result
 
     print_result(directory, options.name, options.runs)
     return 0
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether the journal, which alone decides it, says so."""
+    from blockqnn.history import read_search
+
+    try:
+        return read_search(directory).finished
+    except UserError:
+        return False
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -7,9 +7,7 @@ parameters.
 
 from __future__ import annotations
 
-import logging
 import queue
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 
 from prefect import Task as PrefectTask
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
@@ -29,12 +26,11 @@ from blockqnn.params import load_settings
 from blockqnn.search import Search, candidate_directory
 from evaluation.pictures import BEST, write_pictures
 from evaluation.table import best_table
+from flows.artifacts import Publisher
 from flows.names import runs_directory, search_directory
 from flows.progress import Progress
 from flows.tracking import BackgroundTracker
 from flows.workers import WorkerDied, Workers, open_workers
-
-log = logging.getLogger(__name__)
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""
@@ -68,12 +64,14 @@ def search(
         if settings.tracking:
             tracker = BackgroundTracker(directory, name, home, opened)
         progress = Progress(name, opened)
+        publisher = Publisher(name)
         workers = open_workers(settings, directory)
         try:
-            _Round(name, opened, workers, progress, tracker).run()
+            _Round(opened, workers, progress, publisher, tracker).run()
         finally:
             workers.close()  # Prefect's threads, which wait for them, end with that
             progress.close()
+            publisher.close()
             if tracker is not None:
                 tracker.close()
         write_pictures(opened, directory, name)
@@ -97,16 +95,16 @@ class _Round:
 
     def __init__(
         self,
-        name: str,
         opened: Search,
         workers: Workers,
         progress: Progress,
+        publisher: Publisher,
         tracker: BackgroundTracker | None,
     ) -> None:
-        self._name = name
         self._search = opened
         self._workers = workers
         self._progress = progress
+        self._publisher = publisher
         self._tracker = tracker
         self._ended: queue.SimpleQueue[tuple[Candidate, PrefectFuture[Any]]] = queue.SimpleQueue()
         self._running = 0
@@ -194,19 +192,8 @@ class _Round:
 
     def _publish(self) -> None:
         """One Prefect table of the best blocks and one of the progress."""
-        slug = re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")
-        search = self._search
-        tables = {
-            "Best blocks so far": (f"best-{slug}", best_table(search.best(BEST))),
-            "Progress": (f"progress-{slug}", [self._progress.row(search)]),
-        }
-        try:
-            for description, (key, table) in tables.items():
-                create_table_artifact(key=key, table=table, description=description)
-        except Exception as error:  # Prefect's tables may be missing; the journal has it all
-            log.warning(
-                "Prefect did not take the tables of iteration %s: %s", search.iteration, error
-            )
+        best = best_table(self._search.best(BEST))
+        self._publisher.publish(best, [self._progress.row(self._search)])
 
 
 def _candidate_task(
