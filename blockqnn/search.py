@@ -165,6 +165,7 @@ class Search(History):
         if self.settings.mode == "sync" and len(self.candidates) % self.settings.batch:
             self._propose()  # a crash tore the batch of proposals: draw the missing ones
         self._settle()
+        self._clean()
 
     def _add(self, record: Record) -> None:
         super()._add(record)
@@ -232,6 +233,13 @@ class Search(History):
             self._costs.pop(number, None)
             shutil.rmtree(candidate_directory(self.directory, number), ignore_errors=True)
         return settled
+
+    def _clean(self) -> None:
+        """Remove the work on candidates that are not pending: a kill came before that was done."""
+        pending = {candidate_directory(self.directory, number) for number in self._pending}
+        for path in (self.directory / "candidates").glob("*"):
+            if path not in pending:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _record_of(self, candidate: Candidate) -> Record | None:
         cost = self._cost(candidate)

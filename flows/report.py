@@ -30,6 +30,7 @@ def print_status(directory: Path, name: str, top: int) -> None:
         f"{history.iterations}, epsilon {history.epsilon}, {len(history.results)} of "
         f"{history.total} candidates ({counts or 'none trained'}, {repeats} repeated), {state}",
         highlight=False,
+        soft_wrap=True,
     )
     _print_best(console, history, top)
 
