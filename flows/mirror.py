@@ -69,7 +69,8 @@ class Turn:
         location = None
         if not is_server(self._uri):
             location = (self._runs.resolve() / ARTIFACTS / self._name).as_uri()
-        return str(self._client.create_experiment(name, artifact_location=location))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # the view the UI opens with
+        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
 
     def _find_parent(self) -> tuple[Run, bool]:
         """The search's run, and whether it is new."""
