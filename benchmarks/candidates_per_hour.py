@@ -10,6 +10,7 @@ itself, with one thread. Every worker has trained one block before; the variants
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,10 @@ from blockqnn.space import Space
 from flows.workers import Workers, open_workers
 
 
-def train_all(workers: Workers, codes: list[str]) -> float:
+def train_all(workers: Workers, codes: list[str], directory: Path) -> float:
     """Candidates an hour over these blocks."""
+    # What a round left on disk would be an outcome of the next one, with nothing trained.
+    shutil.rmtree(directory / "candidates", ignore_errors=True)
     begun = time.perf_counter()
     with ThreadPoolExecutor(workers.slots) as pool:
         list(pool.map(workers.train, range(len(codes)), codes))
@@ -64,20 +67,21 @@ def main() -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as root:
-        opened: dict[str, Workers] = {}
+        opened: dict[str, tuple[Workers, Path]] = {}
         rates: dict[str, list[float]] = {}
         try:
             for number, (name, chosen) in enumerate(variants(settings).items()):
                 directory = Path(root) / str(number)
                 directory.mkdir()
-                opened[name] = open_workers(chosen, directory)
+                workers = open_workers(chosen, directory)
+                opened[name] = workers, directory
                 rates[name] = []
-                train_all(opened[name], [codes[0]] * opened[name].slots)
+                train_all(workers, [codes[0]] * workers.slots, directory)
             for _ in range(options.rounds):
-                for name, workers in opened.items():
-                    rates[name].append(train_all(workers, codes))
+                for name, (workers, directory) in opened.items():
+                    rates[name].append(train_all(workers, codes, directory))
         finally:
-            for workers in opened.values():
+            for workers, _ in opened.values():
                 workers.close()
     hourly = [median(each) for each in rates.values()]
     for name, rate in zip(rates, hourly, strict=True):
