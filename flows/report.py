@@ -122,7 +122,7 @@ def _print_best(console: Console, history: History, top: int) -> None:
     if not rows:
         console.print("no block has been trained yet")
         return
-    table = Table()
+    table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns hold it
     columns = [column for column in rows[0] if column != "code"]
     for column in columns:
         table.add_column(column, justify="right")
