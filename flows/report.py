@@ -70,10 +70,8 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
                 "number, or a code such as (1,1,3,0,0)(2,7,0,0,0)"
             ) from None
     console = Console()
-    table = Table(show_header=False, box=None)
     for name, value in _facts(block, history, text).items():
-        table.add_row(name, value)
-    console.print(table)
+        console.print(f"{name:<21} {value}", highlight=False, markup=False, soft_wrap=True)
     if drawing is not None:
         try:
             draw_block(block, drawing, f"Block {text}" if len(text) < 24 else "")
