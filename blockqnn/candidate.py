@@ -125,6 +125,12 @@ def identity(block: Block, settings: Settings, fingerprint: str) -> str:
 def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # of torch's CPU allocator, of Windows, of C++, of cuBLAS and cuDNN
-    texts = ("can't allocate memory", "not enough memory", "bad_alloc", "STATUS_ALLOC_FAILED")
+    texts = (
+        "can't allocate memory",  # torch's CPU allocator
+        "not enough memory",  # the same on Windows
+        "bad_alloc",  # C++
+        "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+        "could not create a primitive",  # oneDNN, short of memory for its scratch space
+        "could not execute a primitive",
+    )
     return any(text in str(error) for text in texts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import pickle
 import time
 from collections.abc import Mapping
@@ -160,7 +161,7 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, train_accuracy = self._train(epoch, optimizer)
-        if not torch.isfinite(torch.tensor(loss)):
+        if not (math.isfinite(loss) and _is_finite(self.network)):
             raise NotFinite(epoch + 1, self.curve)
         accuracy = evaluate(self.network, self.data, self.data.held_out, self.recipe)
         self.curve.append(
@@ -233,6 +234,11 @@ def fast_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
+
+
+def _is_finite(network: nn.Module) -> bool:
+    """Whether every weight is a number: an epoch's last step shows in no loss of that epoch."""
+    return bool(torch.stack([weight.isfinite().all() for weight in network.parameters()]).all())
 
 
 def _generator(device: torch.device, seed: int, purpose: str, epoch: int) -> torch.Generator:

@@ -87,6 +87,15 @@ class TestOutcomes:
         assert (outcome.kind, outcome.restarts, outcome.curve) == ("diverged", 3, ())
         assert outcome.reason == "the loss was not finite in epoch 1"
 
+    def test_weights_lost_in_the_very_last_step_are_noticed(self, digits, tmp_path):
+        recipe = Recipe(  # one step in all: its loss is fine, the weights after it are not
+            epochs=1, batch=10_000, optimizer="sgd", learning_rate=1e300, precision="float32"
+        )
+        settings = replace(tiny_settings(), recipe=recipe)
+        outcome = train_candidate(RESIDUAL, settings, digits, tmp_path, CPU)
+        assert (outcome.kind, outcome.accuracy) == ("diverged", None)
+        assert "not finite" in outcome.reason
+
     def test_not_finite_later_is_the_end(self, digits, tmp_path, monkeypatch):
         monkeypatch.setattr(candidate, "best_constant_guess", lambda data: 0.0)
         settings = tiny_settings(optimizer="sgd", learning_rate=0.01, decay=1e38, decay_epochs=1)
@@ -106,6 +115,7 @@ class TestOutcomes:
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
             RuntimeError("std::bad_alloc"),
+            RuntimeError("could not create a primitive"),
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
         ],
         ids=str,

@@ -133,8 +133,8 @@ def run_out_of_memory(directory):
     candidate.best_constant_guess = lambda data: 0.0  # whatever it learns in one epoch
     digits = tiny_data()
     free = devices._free_memory()
-    devices.limit_memory(CPU, share=int(0.9 * free / 60e6))
-    for block, filters in ((WIDE, (128, 128)), (BLOCKS["residual"], (4, 6))):
+    devices.limit_memory(CPU, share=int(0.9 * free / 250e6))
+    for block, filters in ((WIDE, (1024, 1024)), (BLOCKS["residual"], (4, 6))):
         settings = tiny_settings(filters, epochs=1, batch=128, restarts=0)
         outcome = candidate.train_candidate(block, settings, digits, directory, CPU)
         print(outcome.kind, outcome.reason or "-", flush=True)
