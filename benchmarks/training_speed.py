@@ -31,11 +31,11 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks import machine
-from blockqnn.config import Recipe
 from blockqnn.cost import network_cost
 from blockqnn.data import Dataset, ImageSet
 from blockqnn.devices import resolve
 from blockqnn.network import Concat, build_network
+from blockqnn.recipe import Recipe
 from blockqnn.space import Block, Space
 from blockqnn.training import Trainer, mixed_precision
 from blockqnn.zoo import BLOCKS

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from blockqnn.config import Budget, Recipe, Settings
+from blockqnn.config import Budget, Settings
 from blockqnn.cost import Cost
 from blockqnn.data import Dataset
 from blockqnn.network import build_network
 from blockqnn.outcome import Kind, Outcome
+from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
 from blockqnn.training import Checkpoint, NoBetterThanChance, NotFinite, Trainer

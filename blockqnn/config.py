@@ -12,7 +12,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockqnn.errors import SettingsError
+from blockqnn.checks import check_device, positive, require
+from blockqnn.recipe import Recipe
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (1.0, 95),
@@ -28,16 +29,6 @@ PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
 )
 
 
-def _require(condition: bool, name: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise SettingsError(f"{name} is {value!r}: {remedy}")
-
-
-def _positive(name: str, value: float, what: str) -> None:
-    finite = math.isfinite(value)
-    _require(finite and value > 0, name, value, f"give {what} greater than 0")
-
-
 @dataclass(frozen=True, kw_only=True)
 class SpaceSettings:
     """Which blocks may be proposed."""
@@ -46,7 +37,7 @@ class SpaceSettings:
     """Largest layer index, terminal included (paper: 23)."""
 
     def __post_init__(self) -> None:
-        _require(2 <= self.max_index <= 64, "space.max_index", self.max_index, "give 2 to 64")
+        require(2 <= self.max_index <= 64, "space.max_index", self.max_index, "give 2 to 64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +56,10 @@ class QLearningSettings:
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
-        _require(0 < rate <= 1, "agent.learning_rate", rate, "give more than 0 and at most 1")
-        _require(0 <= self.discount <= 1, "agent.discount", self.discount, "give 0 to 1")
-        _require(math.isfinite(self.initial_q), "agent.initial_q", self.initial_q, "give a number")
-        _require(self.replay >= 0, "agent.replay", self.replay, "give 0 or more")
+        require(0 < rate <= 1, "agent.learning_rate", rate, "give more than 0 and at most 1")
+        require(0 <= self.discount <= 1, "agent.discount", self.discount, "give 0 to 1")
+        require(math.isfinite(self.initial_q), "agent.initial_q", self.initial_q, "give a number")
+        require(self.replay >= 0, "agent.replay", self.replay, "give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +80,9 @@ class EvolutionSettings:
     """Candidates drawn for one tournament; the best of them is the parent."""
 
     def __post_init__(self) -> None:
-        _require(self.population >= 2, "agent.population", self.population, "give 2 or more")
+        require(self.population >= 2, "agent.population", self.population, "give 2 or more")
         fits = 1 <= self.tournament <= self.population
-        _require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
+        require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
 
 
 AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings
@@ -107,11 +98,14 @@ class RewardSettings:
     """Percent of accuracy that halving the density is worth."""
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.mu), "reward.mu", self.mu, "give a number")
-        _require(math.isfinite(self.rho), "reward.rho", self.rho, "give a number")
+        require(math.isfinite(self.mu), "reward.mu", self.mu, "give a number")
+        require(math.isfinite(self.rho), "reward.rho", self.rho, "give a number")
 
 
-DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder")
+DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder", "prepared", "imagenet")
+IN_MEMORY_UNUSED = ("auto_augment", "random_erasing", "augment_repeats")
+"""Settings of a recipe that only streamed images have."""
+READERS = ("folder", "tar", "wds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +113,11 @@ class DataSettings:
     """Which images, and how they are split."""
 
     name: str = "cifar100"
-    """digits, fashion-mnist, cifar10, cifar100, or folder (your own class folders)."""
+    """digits, fashion-mnist, cifar10, cifar100, folder (your own class folders), prepared (the file
+    that `blockqnn data` writes), or imagenet: train/ and val/ folders of any size, read from disk
+    while the network trains, for final training alone."""
     root: str | None = None
-    """Directory of the images; needed by every data set but digits."""
+    """Directory of the images, or file of prepared ones; needed by every data set but digits."""
     download: bool = False
     """Fetch the data set through torchvision when it is not under root."""
     holdout: float = 0.1
@@ -129,32 +125,49 @@ class DataSettings:
     images: int | None = None
     """Training images kept before the split, stratified; null keeps all."""
     image_size: int | None = None
-    """Side in pixels that images of a folder are resized to, once."""
+    """Side in pixels that images of a folder are resized to, once, and those of imagenet cut to,
+    each time."""
+    reader: str | None = None
+    """Of imagenet: folder, tar or wds (WebDataset), as timm reads them; null is folder."""
+    loaders: int = 4
+    """Processes that read images of imagenet; 0 reads in the training process."""
 
     def __post_init__(self) -> None:
         choice = f"choose one of {', '.join(DATA_SETS)}"
-        _require(self.name in DATA_SETS, "data.name", self.name, choice)
-        _require(
-            0 < self.holdout < 1, "data.holdout", self.holdout, "give more than 0, less than 1"
-        )
+        require(self.name in DATA_SETS, "data.name", self.name, choice)
+        require(0 < self.holdout < 1, "data.holdout", self.holdout, "give more than 0, less than 1")
         if self.images is not None:
-            _require(
-                self.images >= 2, "data.images", self.images, "give 2 or more, or null for all"
-            )
+            require(self.images >= 2, "data.images", self.images, "give 2 or more, or null for all")
         if self.name == "digits":
             embedded = "digits is embedded; leave it out"
-            _require(self.root is None, "data.root", self.root, embedded)
-            _require(not self.download, "data.download", self.download, embedded)
+            require(self.root is None, "data.root", self.root, embedded)
         else:
             where = f"give the directory where {self.name} lies"
-            _require(bool(self.root), "data.root", self.root, where)
-        if self.name == "folder":
+            if self.name == "prepared":
+                where = "give the file that `blockqnn data` wrote"
+            require(bool(self.root), "data.root", self.root, where)
+        if self.name in ("digits", "folder", "prepared", "imagenet"):
+            remedy = f"{self.name} has no download; leave it out"
+            require(not self.download, "data.download", self.download, remedy)
+        if self.name in ("folder", "imagenet"):
             size = self.image_size or 0
-            _require(8 <= size <= 1024, "data.image_size", self.image_size, "give 8 to 1024 pixels")
-            _require(not self.download, "data.download", self.download, "a folder has no download")
+            require(8 <= size <= 1024, "data.image_size", self.image_size, "give 8 to 1024 pixels")
         else:
-            only = "only data.name folder is resized; leave it out"
-            _require(self.image_size is None, "data.image_size", self.image_size, only)
+            only = "only folder and imagenet are resized; leave it out"
+            require(self.image_size is None, "data.image_size", self.image_size, only)
+        if self.streamed:
+            require(self.images is None, "data.images", self.images, "imagenet is read whole")
+            known = self.reader is None or self.reader in READERS
+            require(known, "data.reader", self.reader, f"choose one of {', '.join(READERS)}")
+        else:
+            remedy = "only imagenet has one; leave it out"
+            require(self.reader is None, "data.reader", self.reader, remedy)
+        require(self.loaders >= 0, "data.loaders", self.loaders, "give 0 or more")
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are read from disk while the network trains, instead of once."""
+        return self.name == "imagenet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,78 +183,15 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         known = self.skeleton in ("cifar", "imagenet")
-        _require(known, "network.skeleton", self.skeleton, "choose cifar or imagenet")
+        require(known, "network.skeleton", self.skeleton, "choose cifar or imagenet")
         whole = len(self.filters) > 0 and all(f >= 1 for f in self.filters)
-        _require(whole, "network.filters", self.filters, "give at least one number of filters >= 1")
+        require(whole, "network.filters", self.filters, "give at least one number of filters >= 1")
         repeats = self.repeats
         if isinstance(repeats, int):
-            _require(repeats >= 1, "network.repeats", repeats, "give 1 or more")
+            require(repeats >= 1, "network.repeats", repeats, "give 1 or more")
         else:
             fits = len(repeats) == len(self.filters) and all(r >= 1 for r in repeats)
-            _require(fits, "network.repeats", repeats, "give one number >= 1 for each stage")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a network is trained. The defaults are the search's proxy task (paper section 4.2)."""
-
-    epochs: int = 12
-    """Passes over the training images."""
-    batch: int = 256
-    """Images a step."""
-    optimizer: str = "adam"
-    """adam or sgd."""
-    learning_rate: float = 0.001
-    """Learning rate of the first epochs."""
-    decay: float = 0.2
-    """Factor on the learning rate every decay_epochs epochs."""
-    decay_epochs: int = 5
-    """Epochs between two reductions of the learning rate."""
-    momentum: float = 0.9
-    """Momentum of sgd; beta 1 of adam."""
-    weight_decay: float = 0.0
-    """L2 penalty."""
-    restarts: int = 3
-    """Fresh starts allowed when the first epoch is no better than chance."""
-    restart_factor: float = 0.4
-    """Factor on the learning rate at each fresh start."""
-    crop: int = 0
-    """Zero padding of random crops in pixels; 0 does not crop."""
-    flip: bool = False
-    """Mirror images at random."""
-    cutout: int = 0
-    """Side of the square that cutout blanks, in pixels; 0 blanks nothing."""
-    precision: str = "auto"
-    """float32, bfloat16 (automatic mixed precision), or auto: bfloat16 where the device is fast in
-    it.
-    """
-
-    def __post_init__(self) -> None:
-        remedy = "give 2 or more: batch norm has no variance of one image"
-        _require(self.batch >= 2, "recipe.batch", self.batch, remedy)
-        for name in ("epochs", "decay_epochs"):
-            _require(
-                getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "give 1 or more"
-            )
-        for name in ("restarts", "crop", "cutout"):
-            _require(
-                getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "give 0 or more"
-            )
-        _positive("recipe.learning_rate", self.learning_rate, "a rate")
-        _positive("recipe.restart_factor", self.restart_factor, "a factor")
-        _positive("recipe.decay", self.decay, "a factor")
-        known = self.optimizer in ("adam", "sgd")
-        _require(known, "recipe.optimizer", self.optimizer, "choose adam or sgd")
-        _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "give 0 to below 1")
-        finite = 0 <= self.weight_decay < math.inf
-        _require(finite, "recipe.weight_decay", self.weight_decay, "give 0 or more")
-        known = self.precision in ("auto", "float32", "bfloat16")
-        choice = "choose auto, float32 or bfloat16"
-        _require(known, "recipe.precision", self.precision, choice)
-
-    def learning_rate_at(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
-        return self.learning_rate * self.decay ** (epoch // self.decay_epochs)
+            require(fits, "network.repeats", repeats, "give one number >= 1 for each stage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +210,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
-            _require(
+            require(
                 value is None or value > 0, f"budget.{name}", value, "give more than 0, or null"
             )
 
@@ -276,8 +226,8 @@ class InlineSettings:
     """CPU threads of torch."""
 
     def __post_init__(self) -> None:
-        _require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
-        _check_device("workers.device", self.device)
+        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
+        check_device("workers.device", self.device)
 
     @property
     def slots(self) -> int:
@@ -303,25 +253,19 @@ class ProcessSettings:
 
     def __post_init__(self) -> None:
         count = self.count
-        _require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
-        _require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
-        _require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        _positive("workers.timeout", self.timeout, "seconds")
+        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
+        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
+        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
+        positive("workers.timeout", self.timeout, "seconds")
         for device in self.devices:
-            _check_device("workers.devices", device)
-
-
-def _check_device(name: str, device: str) -> None:
-    kind, _, number = device.partition(":")
-    known = device in ("auto", "cpu", "mps") or (
-        kind == "cuda" and (number.isdecimal() or not number)
-    )
-    _require(
-        known and not device.endswith(":"), name, device, "give cpu, cuda, cuda:N, mps or auto"
-    )
+            check_device("workers.devices", device)
 
 
 WorkerSettings = InlineSettings | ProcessSettings
+
+FINAL_ONLY = ("sync_batch_norm", "compile")
+"""Settings of a recipe that have no effect in a search: a candidate is one process, and compiling
+takes longer than its training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,13 +292,24 @@ class Settings:
     """Mirror the search in MLflow."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
-        _require(self.mode in ("sync", "async"), "mode", self.mode, "choose sync or async")
-        _require(self.batch >= 1, "batch", self.batch, "give 1 or more")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
+        require(self.mode in ("sync", "async"), "mode", self.mode, "choose sync or async")
+        require(self.batch >= 1, "batch", self.batch, "give 1 or more")
         remedy = "give pairs of an epsilon from 0 to 1 and a number of iterations >= 1"
-        _require(len(self.schedule) > 0, "schedule", self.schedule, remedy)
+        require(len(self.schedule) > 0, "schedule", self.schedule, remedy)
         for epsilon, iterations in self.schedule:
-            _require(0 <= epsilon <= 1 and iterations >= 1, "schedule", self.schedule, remedy)
+            require(0 <= epsilon <= 1 and iterations >= 1, "schedule", self.schedule, remedy)
+
+        remedy = "a search keeps its images in memory; choose folder for your own"
+        require(not self.data.streamed, "data.name", self.data.name, remedy)
+        for name in IN_MEMORY_UNUSED:
+            value = getattr(self.recipe, name)
+            remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
+            require(not value, f"recipe.{name}", value, remedy)
+        for name in FINAL_ONLY:
+            value = getattr(self.recipe, name)
+            remedy = "only final trainings have it; leave it out"
+            require(not value, f"recipe.{name}", value, remedy)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in params.yaml and in the journal."""

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from blockqnn import sources
-from blockqnn.config import DataSettings, Recipe
+from blockqnn.config import DataSettings
 from blockqnn.errors import SettingsError
+from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 
 Pixels = npt.NDArray[np.uint8]
@@ -93,7 +94,7 @@ def load(settings: DataSettings, seed: int) -> Dataset:
     train, held_out = _stratified(settings, labels, held, seed_for(seed, "split"))
     mean, std = _moments(pixels[train])
     return Dataset(
-        name=settings.name,
+        name=source.name or settings.name,
         classes=source.classes,
         train=_image_set(pixels[train], labels[train]),
         held_out=_image_set(pixels[held_out], labels[held_out]),

@@ -12,8 +12,13 @@ from typing import Any, Literal, Union, cast
 
 from blockqnn.config import Settings
 from blockqnn.errors import SettingsError
+from blockqnn.plan import Plan
 
 Tree = dict[str, Any]
+
+
+SECTIONS = ("search", "recipes", "training", "evaluation", "pipeline", "imagenet")
+"""Of a params file; the last two are read by dvc.yaml alone."""
 
 
 def load_settings(
@@ -21,26 +26,108 @@ def load_settings(
     profile: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings of `params`, overridden by `profiles/<profile>.yaml` beside it, then by `overrides`.
+    """Settings of a search: section `search` of `params`, overridden by `profiles/<profile>.yaml`
+    beside it, then by `overrides`.
 
     `overrides` maps dotted names to values, say `{"recipe.epochs": 3}`. Raises `SettingsError` for
     files that cannot be read, unknown names and values that cannot be used.
     """
-    tree = _read(params)
-    if profile is not None:
-        tree = merge(tree, _read(_profile_path(params, profile)))
-    changes: Tree = {}
-    for name, value in (overrides or {}).items():
-        branch: Any = value
-        for part in reversed(name.split(".")):
-            branch = {part: branch}
-        changes = merge(changes, branch)
-    return settings_from_dict(merge(tree, changes))
+    search = _section(_tree(params, profile), "search", params)
+    return settings_from_dict(merge(search, _branches(overrides)))
+
+
+def load_plan(
+    params: Path = Path("params.yaml"),
+    data: str = "digits",
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan of final trainings on one data set: `training.<data>` of `params`, overridden as in
+    `load_settings`.
+
+    Its `recipe` is the name of one under `recipes`, or a section of settings whose `base` is that
+    name. Raises `SettingsError`.
+    """
+    tree = _tree(params, profile)
+    plans = _section(tree, "training", params)
+    if data not in plans:
+        raise SettingsError(
+            f"data is {data!r}: choose one of {', '.join(plans)} (section training)"
+        )
+    plan = merge({"evaluation": tree.get("evaluation") or {}}, _section(plans, data, params))
+    plan = merge(plan, _branches(overrides))
+    return plan_from_dict({**plan, "recipe": _recipe(plan.get("recipe", {}), tree)})
+
+
+def plan_from_dict(tree: Mapping[str, Any]) -> Plan:
+    """The inverse of `Plan.to_dict`."""
+    plan = _build(Plan, tree, "")
+    assert isinstance(plan, Plan)
+    return plan
 
 
 def profiles(params: Path = Path("params.yaml")) -> list[str]:
     """Names of the profiles beside a params file."""
     return sorted(path.stem for path in (params.parent / "profiles").glob("*.yaml"))
+
+
+def _tree(params: Path, profile: str | None) -> Tree:
+    """All sections of a params file with a profile laid over them."""
+    tree = _with_bases(_read(params))
+    if profile is not None:
+        tree = merge(tree, _with_bases(_read(_profile_path(params, profile))))
+    for name in tree:
+        if name not in SECTIONS:
+            near = difflib.get_close_matches(str(name), SECTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
+            raise SettingsError(f"{name} is not a section of {params}: {hint}")
+    return tree
+
+
+def _section(tree: Tree, name: str, params: Path) -> Tree:
+    section = tree.get(name)
+    if not isinstance(section, dict):
+        raise SettingsError(f"{name} is {section!r} in {params}: give a section of settings")
+    return section
+
+
+def _branches(overrides: Mapping[str, Any] | None) -> Tree:
+    """Dotted names as a tree."""
+    changes: Tree = {}
+    for name, value in (overrides or {}).items():
+        branch: Any = {"base": value} if name == "recipe" and isinstance(value, str) else value
+        for part in reversed(name.split(".")):
+            branch = {part: branch}
+        changes = merge(changes, branch)
+    return changes
+
+
+def _with_bases(tree: Tree) -> Tree:
+    """The same with `recipe: name` of a plan as `recipe: {base: name}`, which can be overridden."""
+    plans = tree.get("training")
+    if not isinstance(plans, dict):
+        return tree
+    changed = {
+        label: {**plan, "recipe": {"base": plan["recipe"]}}
+        for label, plan in plans.items()
+        if isinstance(plan, dict) and isinstance(plan.get("recipe"), str)
+    }
+    return {**tree, "training": {**plans, **changed}}
+
+
+def _recipe(section: object, tree: Tree) -> object:
+    """A plan's recipe with the settings of its base, if it has one, below its own."""
+    if not isinstance(section, dict) or "base" not in section:
+        return section
+    recipes = tree.get("recipes")
+    known = recipes if isinstance(recipes, dict) else {}
+    own = {name: value for name, value in section.items() if name != "base"}
+    base = known.get(section["base"])
+    if not isinstance(base, dict):
+        raise SettingsError(
+            f"recipe is {section['base']!r}: choose one of {', '.join(known)} (section recipes)"
+        )
+    return {**base, **own}
 
 
 def _profile_path(params: Path, profile: str) -> Path:
@@ -68,15 +155,16 @@ def _read(path: Path) -> Tree:
 def merge(base: Tree, over: Tree) -> Tree:
     """`over` laid on `base`, section by section.
 
-    A section whose `kind` changes (or, for data, whose `name` does) starts empty: settings of one
-    kind mean nothing to another.
+    A section whose `kind` changes (for data its `name`, for a recipe its `base`) starts empty:
+    settings of one kind mean nothing to another.
     """
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
         if isinstance(value, dict) and isinstance(old, dict):
             changed = any(
-                key in value and key in old and value[key] != old[key] for key in ("kind", "name")
+                key in value and key in old and value[key] != old[key]
+                for key in ("kind", "name", "base")
             )
             merged[name] = dict(value) if changed else merge(old, value)
         else:

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from blockqnn.config import Recipe
 from blockqnn.data import Dataset, ImageSet, augment
 from blockqnn.files import write_atomically
+from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,8 @@
 
 A and B won the CIFAR-100 search, S a second search held to ten million parameters (CVPR 2018,
 figure 8; the figure gives drawings, so the order of the layers is ours). The Inception-like and
-the residual block are the codes printed in its figure 2.
+the residual block are the codes printed in its figure 2. The plain one is ours: two convolutions,
+what a searched block has to beat.
 """
 
 from blockqnn.space import Block
@@ -28,6 +29,7 @@ BLOCKS: dict[str, Block] = {
             "(8,1,1,7,0)(9,6,0,6,8)(10,7,0,0,0)"
         ),
         "residual": "(1,4,0,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,5,0,1,3)(5,7,0,0,0)",
+        "plain": "(1,1,3,0,0)(2,1,3,1,0)(3,7,0,0,0)",
     }.items()
 }
-"""Each published block under the name that the command line and the documents use."""
+"""Each block under the name that the command line and the documents use."""

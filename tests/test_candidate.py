@@ -9,10 +9,11 @@ from tiny_training import CPU, program, tiny_data, tiny_settings, without_second
 
 from blockqnn import candidate
 from blockqnn.candidate import best_constant_guess, identity, over_budget, train_candidate
-from blockqnn.config import Budget, Recipe
+from blockqnn.config import Budget
 from blockqnn.cost import Cost
 from blockqnn.data import ImageSet
 from blockqnn.outcome import Outcome
+from blockqnn.recipe import Recipe
 from blockqnn.space import Block
 from blockqnn.training import Trainer
 from blockqnn.zoo import BLOCKS

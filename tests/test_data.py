@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from blockqnn import data, sources
-from blockqnn.config import DataSettings, Recipe
+from blockqnn.config import DataSettings
 from blockqnn.errors import SettingsError
+from blockqnn.recipe import Recipe
 from blockqnn.sources import Source
 
 DIGITS = DataSettings(name="digits", images=300, holdout=0.3)

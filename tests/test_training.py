@@ -24,8 +24,8 @@ from torch import nn
 
 from blockqnn import data, training
 from blockqnn.candidate import train_candidate
-from blockqnn.config import Recipe
 from blockqnn.data import ImageSet
+from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 from blockqnn.training import Checkpoint, NoBetterThanChance, NotFinite, evaluate
 from blockqnn.zoo import BLOCKS

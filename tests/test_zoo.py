@@ -8,7 +8,7 @@ from blockqnn.zoo import BLOCKS
 
 
 def test_names():
-    assert list(BLOCKS) == ["A", "B", "S", "inception", "residual"]
+    assert list(BLOCKS) == ["A", "B", "S", "inception", "residual", "plain"]
 
 
 @pytest.mark.parametrize("name", BLOCKS)

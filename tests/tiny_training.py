@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from blockqnn import candidate, data, devices, training
-from blockqnn.config import DataSettings, Recipe
+from blockqnn.config import DataSettings
 from blockqnn.network import build_network
 from blockqnn.params import settings_from_dict
+from blockqnn.recipe import Recipe
 from blockqnn.space import Block
 from blockqnn.training import Checkpoint, Trainer
 from blockqnn.zoo import BLOCKS

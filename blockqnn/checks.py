@@ -1,0 +1,32 @@
+"""Checks of settings: each raises a `SettingsError` that names the field, the value, the remedy."""
+
+from __future__ import annotations
+
+import math
+
+from blockqnn.errors import SettingsError
+
+
+def require(condition: bool, name: str, value: object, remedy: str) -> None:
+    """Refuse a value unless the condition holds."""
+    if not condition:
+        raise SettingsError(f"{name} is {value!r}: {remedy}")
+
+
+def positive(name: str, value: float, what: str) -> None:
+    """Refuse what is not a finite number above 0."""
+    require(math.isfinite(value) and value > 0, name, value, f"give {what} greater than 0")
+
+
+def share(name: str, value: float) -> None:
+    """Refuse what is not from 0 to below 1."""
+    require(0 <= value < 1, name, value, "give 0 to below 1")
+
+
+def check_device(name: str, device: str) -> None:
+    """Refuse what is not the name of a device."""
+    kind, _, number = device.partition(":")
+    known = device in ("auto", "cpu", "mps") or (
+        kind == "cuda" and (number.isdecimal() or not number)
+    )
+    require(known and not device.endswith(":"), name, device, "give cpu, cuda, cuda:N, mps or auto")
