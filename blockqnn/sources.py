@@ -1,4 +1,6 @@
-"""Where images come from: scikit-learn's digits, torchvision's sets, your own class folders."""
+"""Where images come from: scikit-learn's digits, torchvision's sets, your own class folders, files
+of prepared images.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,8 @@ class Source:
     train_labels: Labels
     test_pixels: Pixels
     test_labels: Labels
+    name: str | None = None
+    """Of the data set, where the settings do not say it: for prepared images."""
 
 
 def read(settings: DataSettings) -> Source:
@@ -41,6 +45,10 @@ def read(settings: DataSettings) -> Source:
         return _digits()
     if settings.name == "folder":
         return _folder(Path(settings.root or "").expanduser(), settings.image_size or 0)
+    if settings.name == "prepared":
+        from blockqnn.prepared import read_prepared  # which knows this module
+
+        return read_prepared(Path(settings.root or "").expanduser())
     return _torchvision(settings)
 
 
