@@ -10,15 +10,17 @@ from pathlib import Path
 
 import torch
 
+from blockqnn.checkpoint import Checkpoint
 from blockqnn.config import Budget, Settings
 from blockqnn.cost import Cost
 from blockqnn.data import Dataset
+from blockqnn.feeds import MemoryFeed
 from blockqnn.network import build_network
 from blockqnn.outcome import Kind, Outcome
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
-from blockqnn.training import Checkpoint, NoBetterThanChance, NotFinite, Trainer
+from blockqnn.training import NoBetterThanChance, NotFinite, Trainer
 
 
 def over_budget(cost: Cost, budget: Budget, recipe: Recipe) -> str:
@@ -57,11 +59,12 @@ def train_candidate(
     reason = ""
     for restart in range(first, settings.recipe.restarts + 1):
         try:
+            own = seed_for(seed, "restart", restart)
             trainer = Trainer(
                 network=_network(block, settings, data, seed_for(seed, "weights", restart)),
                 recipe=settings.recipe,
-                data=data,
-                seed=seed_for(seed, "restart", restart),
+                feed=MemoryFeed(data, settings.recipe, own, device),
+                seed=own,
                 device=device,
                 checkpoint=checkpoint,
                 restart=restart,

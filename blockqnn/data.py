@@ -72,6 +72,17 @@ class Dataset:
         moved = {name: getattr(self, name).to(device) for name in ("train", "held_out", "test")}
         return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
 
+    def everything(self) -> Dataset:
+        """The same data with nothing held out: for final training, once the selection is made."""
+        train = ImageSet(
+            torch.cat([self.train.images, self.held_out.images]),
+            torch.cat([self.train.labels, self.held_out.labels]),
+        )
+        none = ImageSet(self.held_out.images[:0], self.held_out.labels[:0])
+        mean, std = _normalisation(train.images.permute(0, 2, 3, 1).cpu().numpy())
+        device = self.mean.device
+        return replace(self, train=train, held_out=none, mean=mean.to(device), std=std.to(device))
+
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 images `(N, C, H, W)` as float32 of mean 0 and deviation 1, channels last."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
@@ -92,26 +103,36 @@ def load(settings: DataSettings, seed: int) -> Dataset:
         pixels, labels = pixels[keep], labels[keep]
     held = max(len(source.classes), round(settings.holdout * len(labels)))
     train, held_out = _stratified(settings, labels, held, seed_for(seed, "split"))
-    mean, std = _moments(pixels[train])
+    mean, std = _normalisation(pixels[train])
     return Dataset(
         name=source.name or settings.name,
         classes=source.classes,
         train=_image_set(pixels[train], labels[train]),
         held_out=_image_set(pixels[held_out], labels[held_out]),
         test=_image_set(source.test_pixels, source.test_labels),
-        mean=_per_channel(mean),
-        std=_per_channel(np.maximum(std, 1.0)),  # a constant channel must not divide by zero
+        mean=mean,
+        std=std,
         fingerprint=_fingerprint(source, train, held_out),
     )
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Random crop, mirror and cutout of a normalised batch `(N, C, H, W)`, on its own device."""
+def augment(
+    images: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    of: int | None = None,
+    part: slice = slice(None),
+) -> Tensor:
+    """Random crop, mirror and cutout of a normalised batch `(N, C, H, W)`, on its own device.
+
+    Images that are the `part` of a batch of `of` images are changed as they are in the whole one.
+    """
     count, _, height, width = images.shape
     device = images.device
 
     def draw(high: int) -> Tensor:
-        return torch.randint(high, (count,), generator=generator, device=device)
+        drawn = torch.randint(high, (of or count,), generator=generator, device=device)
+        return drawn[part]
 
     if recipe.crop:
         padded = torch.nn.functional.pad(images, (recipe.crop,) * 4)
@@ -167,6 +188,13 @@ def _moments(pixels: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     values = np.arange(256.0)
     mean = share @ values
     return mean, np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0))
+
+
+def _normalisation(pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """What to subtract from a channel and to divide it by, as tensors that fit a batch."""
+    mean, std = _moments(pixels)
+    # a constant channel must not divide by zero
+    return _per_channel(mean), _per_channel(np.maximum(std, 1.0))
 
 
 def _per_channel(values: npt.NDArray[np.float64]) -> Tensor:

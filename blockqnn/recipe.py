@@ -139,18 +139,18 @@ class Recipe:
         require(fits, "recipe.accumulate", self.accumulate, "give parts of 2 images or more")
 
     def _check_choices(self) -> None:
-        for name, known in (
+        for name, choices in (
             ("schedule", SCHEDULES),
             ("loss", LOSSES),
             ("precision", PRECISIONS),
         ):
             value = getattr(self, name)
-            require(value in known, f"recipe.{name}", value, f"choose {', '.join(known)}")
+            require(value in choices, f"recipe.{name}", value, f"choose {', '.join(choices)}")
         if self.optimizer not in USUAL_OPTIMIZERS:
             from timm.optim import list_optimizers
 
-            known = list_optimizers()
-            near = difflib.get_close_matches(self.optimizer, known, n=3) or USUAL_OPTIMIZERS
+            known = [str(name) for name in list_optimizers()]
+            near = difflib.get_close_matches(self.optimizer, known, n=3) or list(USUAL_OPTIMIZERS)
             remedy = f"choose {', '.join(near)} or another of timm's"
             require(self.optimizer in known, "recipe.optimizer", self.optimizer, remedy)
 

@@ -1,35 +1,36 @@
-"""The one training loop: a network, a recipe, a data set, and a checkpoint at the end of every
-epoch.
+"""The one training loop: a network, a recipe, a feed of batches, and checkpoints, in the middle of
+an epoch too.
 
-Every random number of an epoch comes from (seed, purpose, epoch), so a training killed and resumed
-draws the same batches and, on a CPU, ends with the same weights.
+Every random number comes from (seed, purpose, epoch and step), so a training killed and resumed
+draws the same batches and, on a CPU, ends with the same weights. Optimisers, schedules, mixup, the
+average of weights and clipping are timm's.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import logging
+import inspect
 import math
-import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blockqnn.data import Dataset, ImageSet, augment
-from blockqnn.files import write_atomically
+from blockqnn.checkpoint import Checkpoint
+from blockqnn.distributed import Group, synchronise_batch_norm
+from blockqnn.feeds import Batch, Feed
+from blockqnn.plan import CheckpointSettings
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 
-log = logging.getLogger(__name__)
-
-DIGEST_BYTES = 32
-EVALUATION_BATCH = 500
+BCE_THRESHOLD = 0.2
+"""Above it a mixed target counts as 1, as in timm's A2 recipe."""
+AGREE_EVERY = 10
+"""Steps between two questions to all processes whether to save or stop."""
 
 
 class NotFinite(ArithmeticError):
@@ -48,52 +49,18 @@ class NoBetterThanChance(ArithmeticError):
         self.curve = curve
 
 
+class Stopped(Exception):
+    """Somebody asked the training to stop; its state is saved."""
+
+
 @dataclass
-class Checkpoint:
-    """Where a training keeps its state, and what makes that state its own.
+class _Totals:
+    """Sums over the steps of the running epoch, by this process."""
 
-    `identity` names everything the result depends on: a checkpoint that carries another is not
-    used.
-    """
-
-    path: Path
-    identity: str
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint, atomically. Raises OSError when the disk is full."""
-        # through memory: torch's own writer hides the OSError of a full disk in a RuntimeError
-        buffer = io.BytesIO()
-        torch.save({**state, "identity": self.identity}, buffer)
-        content = buffer.getbuffer()
-
-        def write(file: BinaryIO) -> None:
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
-
-        write_atomically(self.path, write)
-
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The saved state; None when there is none, it is damaged, or it belongs to something else.
-
-        Torch's format does not notice a changed bit among the weights: the digest before it does.
-        """
-        try:
-            with self.path.open("rb") as file:
-                digest, content = file.read(DIGEST_BYTES), file.read()
-        except FileNotFoundError:
-            return None
-        if hashlib.sha256(content).digest() != digest:
-            log.warning("%s is damaged and is not used", self.path)
-            return None
-        try:
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        except pickle.UnpicklingError as error:  # it holds more than weights: never run it
-            log.warning("%s is not a checkpoint and is not used: %s", self.path, error)
-            return None
-        if not isinstance(state, dict) or state.get("identity") != self.identity:
-            log.warning("%s belongs to another training and is not used", self.path)
-            return None
-        return state
+    loss: Tensor
+    correct: Tensor
+    seen: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -102,129 +69,340 @@ class Trainer:
 
     `restart` counts the fresh starts before this one, each with a smaller learning rate. `chance`
     is the held-out accuracy in percent that the first epoch has to exceed; None does not ask.
+    `group` are the processes that train together. `best` gets the weights of the best held-out
+    epoch. `stop` is asked at every step whether to save and raise `Stopped`; `watch` is told (epoch
+    from 0, steps done of it). `save_end` writes a checkpoint after the last epoch too.
     """
 
     network: nn.Module
     recipe: Recipe
-    data: Dataset
+    feed: Feed
     seed: int
     device: torch.device
     checkpoint: Checkpoint | None = None
     restart: int = 0
     chance: float | None = None
+    group: Group = field(default_factory=Group)
+    cadence: CheckpointSettings = field(default_factory=lambda: CheckpointSettings(minutes=None))
+    best: Checkpoint | None = None
+    save_end: bool = False
+    stop: Callable[[], bool] = lambda: False
+    watch: Callable[[int, int], None] = lambda epoch, step: None
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def run(self) -> list[dict[str, float]]:
         """Train to the last epoch and return the curve: one mapping an epoch, as `Outcome`
-        describes.
+        describes, without an accuracy where nothing is held out.
 
-        Raises `NotFinite`, `NoBetterThanChance`, torch's out-of-memory errors, and OSError when the
-        checkpoint cannot be written.
+        Raises `NotFinite`, `NoBetterThanChance`, `Stopped`, torch's out-of-memory errors, and
+        OSError when the checkpoint cannot be written.
         """
-        self.network.to(self.device)
-        self.network.to(memory_format=torch.channels_last)
-        optimizer = self._optimizer()
-        self._resume(optimizer)
+        self._prepare()
+        first = self._resume()
         for epoch in range(len(self.curve), self.recipe.epochs):
-            self._epoch(epoch, optimizer)
-            if self.checkpoint is not None and epoch + 1 < self.recipe.epochs:
-                self.checkpoint.save(
-                    {
-                        "network": self.network.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "curve": self.curve,
-                        "restart": self.restart,
-                    }
-                )
+            self._epoch(epoch, first)
+            first = 0
+            done = epoch + 1
+            due = done % self.cadence.epochs == 0 and done < self.recipe.epochs
+            if due or (self.save_end and done == self.recipe.epochs):
+                self._save(0)
         return self.curve
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        recipe, parameters = self.recipe, self.network.parameters()
-        rate, penalty = recipe.learning_rate, recipe.weight_decay
-        if recipe.optimizer == "adam":
-            betas = (recipe.momentum, 0.999)
-            return torch.optim.Adam(parameters, rate, betas, 1e-8, weight_decay=penalty, fused=True)
-        return torch.optim.SGD(
-            parameters, rate, momentum=recipe.momentum, weight_decay=penalty, fused=True
+    @property
+    def kept(self) -> nn.Module:
+        """The network to evaluate and to keep: the average of the weights if the recipe has one."""
+        return self._ema.module if self._ema is not None else self.network
+
+    def _prepare(self) -> None:
+        from timm.data import Mixup
+        from timm.scheduler import create_scheduler_v2
+        from timm.utils import ModelEmaV3
+
+        recipe = self.recipe
+        self.network.to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        if recipe.sync_batch_norm and self.group.world > 1:
+            self.network = synchronise_batch_norm(self.network, self.device)
+        self._steps = self.feed.steps()
+        rate = recipe.learning_rate * recipe.restart_factor**self.restart
+        self._optimizer = create_optimizer(self.network, recipe, rate)
+        self._scheduler, _ = create_scheduler_v2(
+            self._optimizer,
+            recipe.schedule,
+            num_epochs=recipe.epochs,
+            decay_epochs=recipe.decay_epochs,
+            decay_milestones=list(recipe.milestones),
+            decay_rate=recipe.decay,
+            min_lr=recipe.min_learning_rate,
+            warmup_lr=recipe.warmup_learning_rate,
+            warmup_epochs=recipe.warmup_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=max(1, self._steps),
         )
+        scaled = recipe.precision == "float16"
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self._criterion = _criterion(recipe)
+        classes = len(self.feed.classes)
+        self._mixup = None
+        if recipe.mixup or recipe.cutmix:
+            self._mixup = Mixup(
+                recipe.mixup,
+                recipe.cutmix,
+                label_smoothing=recipe.label_smoothing,
+                num_classes=classes,
+            )
+        self._ema = None
+        if recipe.ema:
+            self._ema = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True)
+        if recipe.compile:
+            self.network.compile()
+        self._parallel = self.group.parallel(self.network, self.device)
+        self._totals = self._no_totals()
+        self._saved = time.monotonic()
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
-        state = self.checkpoint.load(self.device) if self.checkpoint else None
-        if state is not None and state["restart"] == self.restart:
-            self.network.load_state_dict(state["network"])
-            optimizer.load_state_dict(state["optimizer"])
-            self.curve = state["curve"]
+    def _resume(self) -> int:
+        """Take the checkpoint's state over; return the steps done of the epoch it is in."""
+        if self.checkpoint is None:
+            return 0
+        content = self.checkpoint.read() if self.group.rank == 0 else None
+        state = self.checkpoint.parse(self.group.share(content, self.device), self.device)
+        if state is None or state["restart"] != self.restart:
+            return 0
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._ema is not None:
+            self._ema.module.load_state_dict(state["ema"])
+        self.curve = state["curve"]
+        step = int(state["step"])
+        if step and self.group.rank == 0:  # the sums are those of all processes
+            loss, correct, seen, seconds = state["totals"]
+            self._totals.loss += loss
+            self._totals.correct += correct
+            self._totals.seen, self._totals.seconds = seen, seconds
+        return step
 
-    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer) -> None:
-        begun = time.perf_counter()
-        rate = self.recipe.learning_rate_at(epoch) * self.recipe.restart_factor**self.restart
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, train_accuracy = self._train(epoch, optimizer)
+    def _save(self, step: int) -> None:
+        """Put the state after `step` steps of the running epoch on disk."""
+        totals = self._totals_of_all() if step else None
+        if self.checkpoint is not None and self.group.rank == 0:
+            self.checkpoint.save(
+                {
+                    "network": self.network.state_dict(),
+                    "optimizer": self._optimizer.state_dict(),
+                    "scaler": self._scaler.state_dict(),
+                    "ema": self._ema.module.state_dict() if self._ema is not None else None,
+                    "curve": self.curve,
+                    "restart": self.restart,
+                    "step": step,
+                    "totals": totals,
+                }
+            )
+        self._saved = time.monotonic()
+
+    def _epoch(self, epoch: int, first: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        begun = time.perf_counter() - self._totals.seconds
+        self._scheduler.step_update(epoch * self._steps)
+        rate = self._optimizer.param_groups[0]["lr"]
+        self._train(epoch, first, begun)
+        loss, correct, seen, _ = self._totals_of_all()
+        trained = time.perf_counter() - begun
+        self._totals = self._no_totals()
         if not (math.isfinite(loss) and _is_finite(self.network)):
             raise NotFinite(epoch + 1, self.curve)
-        accuracy = evaluate(self.network, self.data, self.data.held_out, self.recipe)
-        self.curve.append(
-            {
-                "epoch": epoch + 1,
-                "loss": loss,
-                "train_accuracy": train_accuracy,
-                "accuracy": accuracy,
-                "learning_rate": rate,
-                "seconds": time.perf_counter() - begun,
-            }
-        )
+        entry: dict[str, float] = {
+            "epoch": epoch + 1,
+            "loss": loss / max(1, seen),
+            "train_accuracy": 100.0 * correct / max(1, seen),
+            "learning_rate": rate,
+        }
+        if self.feed.held_out_images:
+            entry["accuracy"] = self._held_out_accuracy()
+        entry["images_per_second"] = seen / trained
+        if self.device.type == "cuda":
+            entry["device_memory"] = torch.cuda.max_memory_allocated(self.device)
+        entry["seconds"] = time.perf_counter() - begun
+        best = max((past["accuracy"] for past in self.curve if "accuracy" in past), default=-1.0)
+        self.curve.append(entry)
+        accuracy = entry.get("accuracy", -1.0)
+        if self.best is not None and self.group.rank == 0 and accuracy > best:
+            self.best.save({"network": self.kept.state_dict(), "epoch": epoch + 1})
         if epoch == 0 and self.chance is not None and accuracy <= self.chance:
             raise NoBetterThanChance(accuracy, self.curve)
 
-    def _train(self, epoch: int, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-        """One pass over the training images: mean loss and accuracy in percent."""
-        data, recipe = self.data, self.recipe
-        order = torch.randperm(
-            len(data.train), generator=_generator(torch.device("cpu"), self.seed, "order", epoch)
-        ).to(self.device)
-        draws = _generator(self.device, self.seed, "augment", epoch)
-        total_loss = torch.zeros((), device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+    def _train(self, epoch: int, first: int, begun: float) -> None:
+        """The steps of an epoch from `first` on, summed up in `_totals`."""
         self.network.train()
-        seen = 0
-        for batch in order.split(recipe.batch):
-            if len(batch) == 1:  # batch norm has no variance of one image
-                continue
-            images = data.normalised(data.train.images.index_select(0, batch))
-            images = augment(images, recipe, draws)
-            labels = data.train.labels.index_select(0, batch)
-            with mixed_precision(self.device, recipe.precision):
-                logits = self.network(images)
-            loss = nn.functional.cross_entropy(logits.float(), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+        for step, batch in enumerate(self.feed.batches(epoch, first), start=first):
+            update = epoch * self._steps + step
+            self._scheduler.step_update(update)
+            with self._noise(epoch, step):
+                self._step(batch)
+            if self._ema is not None:
+                self._ema.update(self.network, update + 1)
+            self.watch(epoch, step + 1)
+            if self.group.world == 1 or (step + 1) % AGREE_EVERY == 0:
+                self._totals.seconds = time.perf_counter() - begun
+                self._save_or_stop(step + 1)
+
+    def _step(self, batch: Batch) -> None:
+        """One update of the weights, in as many parts as the recipe says."""
+        recipe, totals = self.recipe, self._totals
+        images, targets = batch.images, batch.labels
+        if self._mixup is not None:
+            images, targets = self._mixed(images, targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = max(1, min(recipe.accumulate, len(images) // 2))
+        pieces = zip(
+            images.tensor_split(parts),
+            targets.tensor_split(parts),
+            batch.labels.tensor_split(parts),
+            strict=True,
+        )
+        for number, (some, wanted, labels) in enumerate(pieces, start=1):
+            with self._without_averaging() if number < parts else nullcontext():
+                with mixed_precision(self.device, recipe.precision):
+                    logits = self._parallel(some)
+                loss = self._criterion(logits.float(), wanted)
+                # the mean over the whole batch: torch averages gradients over the processes
+                weight = len(some) * self.group.world / batch.size
+                scaled = loss if weight == 1.0 else loss * weight
+                self._scaler.scale(scaled).backward()
             # summed on the device: reading a value would make the device wait at every step
-            total_loss += loss.detach() * len(batch)
-            correct += (logits.detach().argmax(1) == labels).sum()
-            seen += len(batch)
-        return float(total_loss) / seen, 100.0 * int(correct) / seen
+            totals.loss += loss.detach() * len(some)
+            totals.correct += (logits.detach().argmax(1) == labels).sum()
+            totals.seen += len(some)
+        if recipe.clip_gradient is not None:
+            from timm.utils import dispatch_clip_grad
+
+            self._scaler.unscale_(self._optimizer)
+            dispatch_clip_grad(self.network.parameters(), recipe.clip_gradient, mode="norm")
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def _without_averaging(self) -> AbstractContextManager[None]:
+        """Gradients of a batch's parts are averaged over the processes once, with the last."""
+        network = self._parallel
+        if isinstance(network, nn.parallel.DistributedDataParallel):
+            averaging: AbstractContextManager[None] = network.no_sync()
+            return averaging
+        return nullcontext()
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        from timm.data.mixup import mixup_target
+
+        assert self._mixup is not None
+        if len(images) % 2:  # timm mixes pairs
+            smoothing, classes = self.recipe.label_smoothing, len(self.feed.classes)
+            return images, mixup_target(labels, classes, smoothing=smoothing)
+        mixed, targets = self._mixup(images, labels)
+        return mixed, targets
+
+    @contextmanager
+    def _noise(self, epoch: int, step: int) -> Iterator[None]:
+        """Dropped paths and mixing draw from global generators: give them this step's seed."""
+        recipe = self.recipe
+        if not (recipe.drop_path or recipe.dropout or self._mixup is not None):
+            yield
+            return
+        seed = seed_for(self.seed, "noise", f"{epoch}/{step}/{self.group.rank}")
+        numpy_state = np.random.get_state()  # noqa: NPY002, timm mixes with it
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            try:
+                yield
+            finally:
+                np.random.set_state(numpy_state)  # noqa: NPY002
+
+    def _save_or_stop(self, step: int) -> None:
+        """Save when it is time to, or stop when asked to, all processes together."""
+        minutes = self.cadence.minutes
+        due = minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+        due, stop = self.group.any([due, self.stop()], self.device)
+        if due or stop:
+            self._save(step)
+        if stop:
+            raise Stopped
+
+    def _held_out_accuracy(self) -> float:
+        """Percent of the held-out images, over all processes."""
+        if self.group.world > 1:
+            from timm.utils import distribute_bn
+
+            distribute_bn(self.network, self.group.world, reduce=True)
+        counts = count_correct(self.kept, self.feed.held_out(), self.device, self.recipe.precision)
+        correct, seen = self.group.sum(counts).tolist()
+        return float(100.0 * correct / seen)
+
+    def _no_totals(self) -> _Totals:
+        zero = torch.zeros((), device=self.device)
+        return _Totals(zero, torch.zeros((), dtype=torch.int64, device=self.device))
+
+    def _totals_of_all(self) -> tuple[float, int, int, float]:
+        """Loss, correct answers and images, summed over all processes; seconds of this one."""
+        totals = self._totals
+        sums = torch.stack([totals.loss.double(), totals.correct.double()])
+        loss, correct = self.group.sum(sums).tolist()
+        seen = torch.tensor(totals.seen, device=self.device)
+        return loss, int(correct), int(self.group.sum(seen)), totals.seconds
+
+
+def create_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
+    """timm's optimiser of the recipe's name, fused where torch has it so."""
+    from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info
+
+    info = get_optimizer_info(recipe.optimizer)
+    options: dict[str, Any] = {}
+    if info.has_betas and (info.num_betas or 2) == 2:
+        options["betas"] = (recipe.momentum, 0.999)
+    kind = get_optimizer_class(recipe.optimizer, bind_defaults=False)
+    if kind.__module__.startswith("torch.optim") and "fused" in inspect.signature(kind).parameters:
+        options["fused"] = True
+    return create_optimizer_v2(
+        network,
+        opt=recipe.optimizer,
+        lr=rate,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        filter_bias_and_bn=not recipe.decay_all,
+        **options,
+    )
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, data: Dataset, images: ImageSet, recipe: Recipe) -> float:
-    """Accuracy in percent on an image set."""
+def count_correct(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str,
+) -> Tensor:
+    """(images classified correctly, images), int64 on the device, of normalised batches."""
     network.eval()
-    device = images.labels.device
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    for start in range(0, len(images), EVALUATION_BATCH):
-        stop = start + EVALUATION_BATCH
-        with mixed_precision(device, recipe.precision):
-            logits: Tensor = network(data.normalised(images.images[start:stop]))
-        correct += (logits.argmax(1) == images.labels[start:stop]).sum()
-    return 100.0 * int(correct) / len(images)
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in batches:
+        with mixed_precision(device, precision):
+            logits: Tensor = network(images)
+        counts[0] += (logits.argmax(1) == labels).sum()
+        counts[1] += len(labels)
+    return counts
 
 
 def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to bfloat16 when the recipe says so, or says auto and the device is fast in it."""
-    enabled = precision == "bfloat16" or (precision == "auto" and fast_in_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """Autocast to the recipe's precision; to bfloat16 for auto where the device is fast in it."""
+    resolved = resolve_precision(device, precision)
+    dtype = torch.float16 if resolved == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=resolved != "float32")
+
+
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """What `auto` means on a device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if fast_in_bfloat16(device) else "float32"
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:
@@ -236,10 +414,17 @@ def fast_in_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def _criterion(recipe: Recipe) -> nn.Module:
+    """The mean loss of logits and labels, or soft targets where images are mixed."""
+    from timm.loss import BinaryCrossEntropy
+
+    smoothing = recipe.label_smoothing
+    if recipe.loss == "bce":
+        return BinaryCrossEntropy(smoothing, target_threshold=BCE_THRESHOLD)
+    mixed = bool(recipe.mixup or recipe.cutmix)  # whose targets are smooth already
+    return nn.CrossEntropyLoss(label_smoothing=0.0 if mixed else smoothing)
+
+
 def _is_finite(network: nn.Module) -> bool:
     """Whether every weight is a number: an epoch's last step shows in no loss of that epoch."""
     return bool(torch.stack([weight.isfinite().all() for weight in network.parameters()]).all())
-
-
-def _generator(device: torch.device, seed: int, purpose: str, epoch: int) -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed_for(seed, purpose, epoch))

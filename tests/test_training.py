@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import logging
+import math
 import resource
 import signal
 from dataclasses import replace
@@ -22,12 +23,12 @@ from tiny_training import (
 )
 from torch import nn
 
-from blockqnn import data, training
+from blockqnn import candidate, data, feeds
 from blockqnn.candidate import train_candidate
+from blockqnn.checkpoint import Checkpoint
 from blockqnn.data import ImageSet
-from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
-from blockqnn.training import Checkpoint, NoBetterThanChance, NotFinite, evaluate
+from blockqnn.training import NoBetterThanChance, NotFinite, count_correct
 from blockqnn.zoo import BLOCKS
 
 RESIDUAL = BLOCKS["residual"]
@@ -62,10 +63,29 @@ def killed(directory, mode):
         assert process.wait() == -signal.SIGKILL
 
 
+def rates_of(digits, **recipe):
+    """The learning rate at the first step of each epoch, of five steps."""
+    return [entry["learning_rate"] for entry in tiny_trainer(digits, **recipe).run()]
+
+
 class TestLearningRate:
-    def test_the_papers_schedule(self):
-        rates = [Recipe().learning_rate_at(epoch) for epoch in range(12)]
+    def test_the_papers_schedule(self, digits):
+        rates = rates_of(digits, epochs=12, learning_rate=1e-3, decay=0.2, decay_epochs=5)
         assert rates == pytest.approx([1e-3] * 5 + [2e-4] * 5 + [4e-5] * 2, rel=1e-12)
+
+    def test_milestones(self, digits):
+        plan = {"schedule": "multistep", "milestones": (2, 3), "decay": 0.1, "learning_rate": 0.1}
+        assert rates_of(digits, **plan) == pytest.approx([0.1, 0.1, 0.01, 0.001], rel=1e-12)
+
+    def test_cosine(self, digits):
+        rates = rates_of(digits, schedule="cosine", learning_rate=0.1, min_learning_rate=0.02)
+        expected = [0.02 + 0.04 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
+        assert rates == pytest.approx(expected, rel=1e-12)
+
+    def test_warm_up(self, digits):
+        warm = {"warmup_epochs": 2, "warmup_learning_rate": 0.01, "learning_rate": 0.11}
+        rates = rates_of(digits, schedule="multistep", milestones=(3,), decay=0.1, **warm)
+        assert rates == pytest.approx([0.01, 0.06, 0.11, 0.011], rel=1e-12)
 
     def test_every_step_uses_it(self, digits):
         trainer = tiny_trainer(
@@ -76,7 +96,7 @@ class TestLearningRate:
         assert rates == pytest.approx([0.016, 0.008, 0.004], rel=1e-12)
 
     def test_a_rate_of_almost_nothing_moves_almost_nothing(self, digits):
-        trainer = tiny_trainer(digits, epochs=1, optimizer="sgd", learning_rate=1e-30)
+        trainer = tiny_trainer(digits, epochs=1, optimizer="momentum", learning_rate=1e-30)
         trainer.run()
         before = dict(tiny_network().named_parameters())
         for name, parameter in trainer.network.named_parameters():
@@ -87,7 +107,11 @@ class TestLearningRate:
     ("optimizer", "reference"),
     [
         ("adam", lambda p: torch.optim.Adam(p, 0.01, (0.9, 0.999), 1e-8, weight_decay=1e-3)),
-        ("sgd", lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=1e-3)),
+        ("momentum", lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=1e-3)),
+        (
+            "sgd",
+            lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=1e-3, nesterov=True),
+        ),
     ],
 )
 def test_it_agrees_with_a_plain_loop(digits, optimizer, reference):
@@ -142,11 +166,11 @@ class TestOneEpoch:
     def test_order_and_draws_differ_from_epoch_to_epoch(self, digits, monkeypatch):
         batches = []
 
-        def spy(images, recipe, generator):
-            batches.append((images.clone(), data.augment(images, recipe, generator)))
+        def spy(images, recipe, generator, **share):
+            batches.append((images.clone(), data.augment(images, recipe, generator, **share)))
             return batches[-1][1]
 
-        monkeypatch.setattr(training, "augment", spy)
+        monkeypatch.setattr(feeds, "augment", spy)
         tiny_trainer(digits, epochs=2, batch=70, crop=0, cutout=0, flip=True).run()
         assert len(batches) == 4
         flips = {}  # of each image in each of the two epochs
@@ -198,14 +222,15 @@ def test_evaluation_by_hand(digits):
     pixels[:, 0, 0, 0] = labels
     pixels[-3:, 0, 0, 0] += 1  # three mistakes, in the last batch
     plain = replace(digits, mean=torch.zeros(1, 1, 1, 1), std=torch.ones(1, 1, 1, 1))
-    accuracy = evaluate(Ask(), plain, ImageSet(pixels, labels), Recipe(precision="float32"))
-    assert accuracy == pytest.approx(100 * 1200 / 1203)
+    batches = feeds.normalised_batches(plain, ImageSet(pixels, labels))
+    assert count_correct(Ask(), batches, CPU, "float32").tolist() == [1200, 1203]
 
 
 def test_evaluation_changes_nothing(digits):
     network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    evaluate(network, digits, digits.held_out, Recipe(precision="float32"))
+    batches = feeds.normalised_batches(digits, digits.held_out)
+    count_correct(network, batches, CPU, "float32")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -238,14 +263,14 @@ class TestResume:
         expected.run()
         seen = 0
 
-        def augment(*arguments):
+        def augment(*arguments, **share):
             nonlocal seen
             seen += 1
             if seen == batch:
                 raise Stop
-            return data.augment(*arguments)
+            return data.augment(*arguments, **share)
 
-        monkeypatch.setattr(training, "augment", augment)
+        monkeypatch.setattr(feeds, "augment", augment)
         with pytest.raises(Stop):
             tiny_trainer(digits, tmp_path, epochs=3, **recipe).run()
         monkeypatch.undo()
@@ -320,7 +345,8 @@ class TestCheckpoint:
         assert len(trainer.curve) == 1
         assert "belongs to another training and is not used" in caplog.text
 
-    def test_a_full_disk_is_an_os_error_and_the_old_one_stays(self, digits, tmp_path):
+    def test_a_full_disk_is_an_os_error_and_the_old_one_stays(self, digits, tmp_path, monkeypatch):
+        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: 0.0)  # it goes on
         checkpoint = Checkpoint(tmp_path / "checkpoint", "tiny")
         checkpoint.save({"curve": []})
         before = checkpoint.path.read_bytes()
@@ -341,9 +367,7 @@ class TestGpu:
     DEVICE = torch.device("cuda:0")
 
     def trainer(self, digits, **recipe):
-        trainer = tiny_trainer(digits.to(self.DEVICE), **recipe)
-        trainer.device = self.DEVICE
-        return trainer
+        return tiny_trainer(digits.to(self.DEVICE), **recipe)
 
     def test_it_agrees_with_the_cpu(self, digits):
         plain = {"epochs": 2, "crop": 0, "flip": False, "cutout": 0}

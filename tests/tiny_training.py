@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
-from blockqnn import candidate, data, devices, training
+from blockqnn import candidate, checkpoint, data, devices, feeds
+from blockqnn.checkpoint import Checkpoint
 from blockqnn.config import DataSettings
+from blockqnn.feeds import MemoryFeed
 from blockqnn.network import build_network
 from blockqnn.params import settings_from_dict
 from blockqnn.recipe import Recipe
 from blockqnn.space import Block
-from blockqnn.training import Checkpoint, Trainer
+from blockqnn.training import Trainer
 from blockqnn.zoo import BLOCKS
 
 ROOT = Path(__file__).parent.parent
@@ -52,12 +54,14 @@ def tiny_network(seed=0):
 
 def tiny_trainer(digits, directory=None, network=None, identity="tiny", **recipe):
     """A trainer of the tiny network, with a checkpoint when it has a directory."""
+    settings = Recipe(**{**RECIPE, **recipe})
+    device = digits.train.images.device
     return Trainer(
         network=network or tiny_network(),
-        recipe=Recipe(**{**RECIPE, **recipe}),
-        data=digits,
+        recipe=settings,
+        feed=MemoryFeed(digits, settings, 7, device),
         seed=7,
-        device=CPU,
+        device=device,
         checkpoint=Checkpoint(directory / "checkpoint", identity) if directory else None,
     )
 
@@ -75,7 +79,8 @@ def tiny_settings(filters=(4, 6), **recipe):
 
 def without_seconds(curve):
     """A curve without what differs from run to run."""
-    return [{name: entry[name] for name in entry if name != "seconds"} for entry in curve]
+    times = ("seconds", "images_per_second")
+    return [{name: entry[name] for name in entry if name not in times} for entry in curve]
 
 
 def program(directory, mode):
@@ -100,19 +105,19 @@ def stop_in_an_epoch(batches):
     """Stop before a batch, counted from 1 over all epochs."""
     seen = 0
 
-    def augment(*arguments):
+    def augment(*arguments, **options):
         nonlocal seen
         seen += 1
         if seen == batches:
             stop_here()
-        return data.augment(*arguments)
+        return data.augment(*arguments, **options)
 
-    training.augment = augment
+    feeds.augment = augment
 
 
 def stop_in_a_write(saves):
     """Stop with half of a checkpoint written."""
-    write_atomically, seen = training.write_atomically, 0
+    write_atomically, seen = checkpoint.write_atomically, 0
 
     def write(path, write_all):
         def write_half(file):
@@ -126,7 +131,7 @@ def stop_in_a_write(saves):
         seen += 1
         write_atomically(path, write_half if seen == saves else write_all)
 
-    training.write_atomically = write
+    checkpoint.write_atomically = write
 
 
 def run_out_of_memory(directory):
