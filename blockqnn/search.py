@@ -67,19 +67,19 @@ class Search(History):
         self._costs: dict[int, Cost] = {}
 
     @classmethod
-    def open(cls, directory: Path | str, settings: Settings) -> Search:
+    def open(cls, directory: Path | str, settings: Settings, *, wait: float = 0.0) -> Search:
         """Begin a search in `directory`, or continue the one that is there.
 
-        Raises `SearchError` when another process has it open, the journal is damaged, settings that
-        change the meaning of its results differ, or the directory cannot be written;
-        `SettingsError` when the data are missing.
+        Another process that has it open is given `wait` seconds to finish. Raises `SearchError`
+        when it has not, the journal is damaged, settings that change the meaning of its results
+        differ, or the directory cannot be written; `SettingsError` when the data are missing.
         """
         directory = Path(directory)
         task = Task.of(load(settings.data, settings.seed))
         _check_image_size(settings, task)
         with explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            lock = DirectoryLock(directory)
+            lock = DirectoryLock(directory, wait=wait)
             try:
                 journal = Journal(directory / JOURNAL)
             except BaseException:

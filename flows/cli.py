@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from blockqnn import __version__
-from blockqnn.errors import SettingsError, UserError
+from blockqnn.errors import SearchError, SettingsError, UserError
 from flows.environment import PrefectError, quiet
-from flows.names import runs_directory, search_directory
+from flows.names import name_by_settings, runs_directory, search_directory
 
 EPILOG = """\
 examples:
@@ -71,6 +71,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="single settings, say recipe.epochs=3 (all of them: params.yaml)",
     )
+    search.add_argument(
+        "--by-settings",
+        action="store_true",
+        help="append to the name a hash of settings and images: others are another search",
+    )
+    search.add_argument(
+        "--to", type=Path, metavar="DIR", help="write best.json, metrics.json, iterations.csv there"
+    )
+    search.add_argument(
+        "--wait", action="store_true", help="let another process that runs the search finish first"
+    )
     search.set_defaults(command=_search)
 
     status = commands.add_parser("status", help="how far a search is, from its journal")
@@ -115,8 +126,9 @@ def _search(options: argparse.Namespace) -> int:
 
     overrides = dict(_assignment(text) for text in options.set)
     profile = None if options.profile == "none" else options.profile
-    load_settings(Path(options.params), profile, overrides)  # a typing error costs no waiting
-    directory = search_directory(options.runs, options.name)
+    settings = load_settings(Path(options.params), profile, overrides)  # an error costs no waiting
+    name = name_by_settings(options.name, settings) if options.by_settings else options.name
+    directory = search_directory(options.runs, name)
     api = choose_prefect_api()
 
     from flows.search import search
@@ -125,7 +137,7 @@ def _search(options: argparse.Namespace) -> int:
         logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
     api.wait()
     try:
-        search(options.name, profile, overrides, options.params, str(options.runs))
+        search(name, profile, overrides, options.params, str(options.runs), options.wait)
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -136,8 +148,24 @@ def _search(options: argparse.Namespace) -> int:
         api.close()
     from flows.report import print_result
 
-    print_result(directory, options.name, options.runs)
+    print_result(directory, name, options.runs)
+    if options.to is not None:
+        _freeze(directory, name, options.to)
     return 0
+
+
+def _freeze(directory: Path, name: str, to: Path) -> None:
+    """The last act of a pipeline's stage: nothing is written before the search is finished."""
+    from blockqnn.history import read_search
+    from evaluation.frozen import write_frozen
+
+    try:
+        write_frozen(read_search(directory), name, to)
+    except OSError as error:
+        raise SearchError(
+            f"cannot write the best blocks to {to} ({error.strerror or error}): free some space, "
+            "then give the same command again"
+        ) from None
 
 
 def _is_finished(directory: Path) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
 
+from blockqnn.config import Settings
 from blockqnn.errors import SettingsError
 
 RUNS_VARIABLE = "BLOCKQNN_RUNS"
@@ -25,3 +28,21 @@ def search_directory(runs: Path, name: str) -> Path:
             "digit"
         )
     return runs / name
+
+
+def name_by_settings(name: str, settings: Settings) -> str:
+    """`name` with a hash of what the search's results depend on: its settings and its images.
+
+    Where settings change from run to run, in a pipeline say, each then has a search of its own, and
+    going back to earlier ones finds theirs again. Reads the images; raises `SettingsError`.
+    """
+    from blockqnn.data import load  # torch, which most commands do without
+
+    tree = {
+        key: value
+        for key, value in settings.to_dict().items()
+        if key not in ("data", "workers", "tracking")
+    }
+    tree["images"] = load(settings.data, settings.seed).fingerprint  # of the split too
+    text = json.dumps(tree, sort_keys=True)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -7,6 +7,7 @@ parameters.
 
 from __future__ import annotations
 
+import math
 import queue
 import shutil
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def search(
     overrides: dict[str, Any] | None = None,
     params: str = "params.yaml",
     runs: str | None = None,
+    wait: bool = False,
 ) -> dict[str, Any]:
     """Search for blocks, or go on with the search of that name; returns its summary.
 
@@ -55,11 +57,12 @@ def search(
         overrides: single settings, dotted names to values, say {"recipe.epochs": 3}.
         params: the params file.
         runs: directory of all searches, beside the MLflow database; null for the usual one.
+        wait: let another process that runs this search finish, instead of failing.
     """
     settings = load_settings(Path(params), profile, overrides)
     home = Path(runs) if runs else runs_directory()
     directory = search_directory(home, name)
-    with Search.open(directory, settings) as opened:
+    with Search.open(directory, settings, wait=math.inf if wait else 0.0) as opened:
         tracker = None
         if settings.tracking:
             tracker = BackgroundTracker(directory, name, home, opened)

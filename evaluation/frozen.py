@@ -1,0 +1,178 @@
+"""What a search comes to, in small files for the stages of a pipeline that build on it.
+
+A journal grows and holds times; these say the same whenever the same search is run, so that what
+depends on them runs again only when another block was found.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from blockqnn.errors import SearchError
+from blockqnn.files import write_atomically
+from blockqnn.history import History, Result
+from blockqnn.space import Block
+from evaluation.curve import iterations_of
+
+BEST = "best.json"
+VERSION = 1
+"""Of best.json; later versions of this package read it or say that they cannot."""
+KEPT = 100
+"""Best blocks that are kept, as many as the paper trained again."""
+
+
+@dataclass(frozen=True)
+class FrozenBlock:
+    """One of a search's best blocks: reward and held-out accuracy in percent, cost of the network
+    that the search trained, `macs` multiply-accumulates of one image.
+    """
+
+    number: int
+    block: Block
+    reward: float
+    accuracy: float
+    macs: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class FrozenSearch:
+    """The name of a search, the fingerprint of its images, and its best blocks, best first."""
+
+    search: str
+    data: str
+    fingerprint: str
+    blocks: tuple[FrozenBlock, ...]
+
+
+def write_frozen(history: History, name: str, to: Path) -> None:
+    """Write best.json, metrics.json and iterations.csv of a finished search into `to`.
+
+    best.json has the best blocks (`read_frozen` reads it), metrics.json what the search came to,
+    iterations.csv its learning curve. The first and the last are the same for the same journal but
+    for times. Raises OSError when they cannot be written.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    write_rows(_curve(history), to / "iterations.csv")
+    write_json(_metrics(history), to / "metrics.json")
+    write_json(
+        {
+            "version": VERSION,
+            "search": name,
+            "data": history.task.data,
+            "fingerprint": history.task.fingerprint,
+            "blocks": [
+                _row(rank, result) for rank, result in enumerate(history.best(KEPT), start=1)
+            ],
+        },
+        to / BEST,
+    )
+
+
+def read_frozen(path: Path) -> FrozenSearch:
+    """The best blocks of a search from a best.json; `SearchError` when it is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise SearchError(
+                f"{path} has format {content['version']}, this version reads {VERSION}: write it "
+                "again with blockqnn search --to"
+            )
+        return FrozenSearch(
+            content["search"],
+            content["data"],
+            content["fingerprint"],
+            tuple(_block(row) for row in content["blocks"]),
+        )
+    except OSError as error:
+        raise SearchError(
+            f"cannot read the best blocks of a search from {path} ({error.strerror}): write them "
+            "with blockqnn search --to"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SearchError(
+            f"{path} does not hold the best blocks of a search ({type(error).__name__}: {error}): "
+            "write them again with blockqnn search --to"
+        ) from None
+
+
+def write_json(value: Any, to: Path) -> None:
+    """Write plain values as JSON for people, keys in the order given."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(to, lambda file: file.write(text.encode()))
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
+    """Write rows of the same columns as CSV; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(to, lambda file: file.write(text.getvalue().encode()))
+
+
+def _row(rank: int, result: Result) -> dict[str, Any]:
+    candidate = result.candidate
+    return {
+        "rank": rank,
+        "number": candidate.number,
+        "block": str(candidate.block),
+        "reward": result.reward,
+        "accuracy": result.outcome.accuracy,
+        "macs": result.cost.macs,
+        "parameters": result.cost.parameters,
+    }
+
+
+def _block(row: Mapping[str, Any]) -> FrozenBlock:
+    return FrozenBlock(
+        int(row["number"]),
+        Block.parse(row["block"], 64),  # as long as any space allows
+        float(row["reward"]),
+        float(row["accuracy"]),
+        int(row["macs"]),
+        int(row["parameters"]),
+    )
+
+
+def _metrics(history: History) -> dict[str, Any]:
+    results = history.results
+    trained = [r for r in results if r.outcome.kind == "trained" and r.same_as is None]
+    best = history.best(1)
+    return {
+        "candidates": len(results),
+        "trained": len(trained),
+        "best": {
+            "reward": round(best[0].reward, 2) if best else None,
+            "accuracy": round(best[0].outcome.accuracy or 0.0, 2) if best else None,
+            "MMACs": round(best[0].cost.macs / 1e6, 3) if best else None,
+            "parameters": best[0].cost.parameters if best else None,
+        },
+        "hours": round(sum(r.outcome.seconds for r in results if r.same_as is None) / 3600, 4),
+    }
+
+
+def _curve(history: History) -> list[dict[str, Any]]:
+    """One row an iteration: means and best so far of accuracy and reward, in percent."""
+    iterations = iterations_of(history.results, history.task.chance)
+    accuracy = accumulate((max(i.accuracies) for i in iterations), max)
+    reward = accumulate((max(i.rewards) for i in iterations), max)
+    return [
+        {
+            "iteration": i.number,
+            "epsilon": i.epsilon,
+            "mean_accuracy": round(fmean(i.accuracies), 3),
+            "best_accuracy": round(best_accuracy, 3),
+            "mean_reward": round(fmean(i.rewards), 3),
+            "best_reward": round(best_reward, 3),
+        }
+        for i, best_accuracy, best_reward in zip(iterations, accuracy, reward, strict=True)
+    ]
