@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-from pathlib import Path
 
 import torch
+
+from blockqnn.devices import device_name, resolve
 
 
 def cores() -> int:
@@ -17,13 +17,7 @@ def cores() -> int:
 
 def name() -> str:
     """The GPU if there is one, else the CPU; words that also make a file name."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    try:
-        model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        model = None
-    return model.group(1) if model else platform.processor() or platform.machine()
+    return device_name(resolve("auto"))
 
 
 def describe() -> str:

@@ -34,6 +34,7 @@ from benchmarks import machine
 from blockqnn.cost import network_cost
 from blockqnn.data import Dataset, ImageSet
 from blockqnn.devices import resolve
+from blockqnn.feeds import MemoryFeed
 from blockqnn.network import Concat, build_network
 from blockqnn.recipe import Recipe
 from blockqnn.space import Block, Space
@@ -172,7 +173,8 @@ def our_epoch(
     recipe = Recipe(epochs=1, batch=batch)
 
     def epoch() -> None:
-        Trainer(network=network, recipe=recipe, data=data, seed=0, device=device).run()
+        feed = MemoryFeed(data, recipe, 0, device)
+        Trainer(network=network, recipe=recipe, feed=feed, seed=0, device=device).run()
 
     return epoch
 

@@ -14,6 +14,7 @@ from blockqnn.checkpoint import Checkpoint
 from blockqnn.config import Budget, Settings
 from blockqnn.cost import Cost
 from blockqnn.data import Dataset
+from blockqnn.devices import out_of_memory
 from blockqnn.feeds import MemoryFeed
 from blockqnn.network import build_network
 from blockqnn.outcome import Kind, Outcome
@@ -79,7 +80,7 @@ def train_candidate(
             if curve:  # the first epoch was fine: a smaller rate is not what the paper restarts for
                 break
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             kind, reason, curve = "infeasible", "out of memory", []
             break
@@ -124,17 +125,3 @@ def identity(block: Block, settings: Settings, fingerprint: str) -> str:
     network, recipe = asdict(settings.network), asdict(settings.recipe)
     parts = (str(block), settings.seed, network, recipe, fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    texts = (
-        "can't allocate memory",  # torch's CPU allocator
-        "not enough memory",  # the same on Windows
-        "bad_alloc",  # C++
-        "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
-        "could not create a primitive",  # oneDNN, short of memory for its scratch space
-        "could not execute a primitive",
-    )
-    return any(text in str(error) for text in texts)

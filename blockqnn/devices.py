@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import resource
 from pathlib import Path
 
@@ -31,6 +33,32 @@ def visible_devices() -> tuple[str, ...]:
     """Every GPU, else the CPU."""
     count = torch.cuda.device_count()
     return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, else of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        model = None
+    return model.group(1) if model else platform.processor() or platform.machine()
+
+
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error of torch means that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    texts = (
+        "can't allocate memory",  # torch's CPU allocator
+        "not enough memory",  # the same on Windows
+        "bad_alloc",  # C++
+        "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+        "could not create a primitive",  # oneDNN, short of memory for its scratch space
+        "could not execute a primitive",
+    )
+    return any(text in str(error) for text in texts)
 
 
 def limit_memory(device: torch.device, share: int) -> None:

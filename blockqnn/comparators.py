@@ -1,0 +1,84 @@
+"""Networks a user would otherwise take: any timm model, fitted to the images it is trained on."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+from torch import nn
+
+from blockqnn.errors import SettingsError
+
+SMALL = 40
+"""Sides of images in pixels up to which a ResNet's stem must not shrink them."""
+
+
+def build_comparator(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """A timm model by name, freshly initialised: (N, C, S, S) -> (N, num_classes) logits.
+
+    ResNets are made for 224 pixels: for images of 40 or less their first convolution has stride 1
+    and their first pooling is left out, as everybody does for CIFAR. Raises `SettingsError` for an
+    unknown name, and for a model that does not take images of this size.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise SettingsError(
+            f"compare has {name!r}, which timm does not know: "
+            f"{'did you mean ' + ', '.join(near) if near else 'see timm.list_models()'}?"
+        )
+    options = {"drop_path_rate": drop_path, "drop_rate": dropout}
+    used = {key: value for key, value in options.items() if value}
+    try:
+        network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **used)
+        if image_size <= SMALL:
+            _keep_size(network)
+        network.eval()
+        with torch.no_grad():
+            network(torch.zeros(2, in_channels, image_size, image_size))
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise SettingsError(
+            f"compare has {name!r}, which does not take {image_size}x{image_size} images "
+            f"({' '.join(str(error).split())[:200]}): choose another of timm's models"
+        ) from None
+    network.train()
+    built: nn.Module = network
+    return built
+
+
+def count_macs(network: nn.Module, in_channels: int, image_size: int) -> int:
+    """Multiply-accumulates of one image, counted by torch; `network` is on the CPU."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, in_channels, image_size, image_size))
+    network.train(was_training)
+    return int(counter.get_total_flops()) // 2
+
+
+def _keep_size(network: nn.Module) -> None:
+    """Let a ResNet's stem pass small images on at their own size."""
+    from timm.models.resnet import ResNet
+
+    if not isinstance(network, ResNet):
+        return
+    stem = network.conv1
+    first = stem[0] if isinstance(stem, nn.Sequential) else stem
+    assert isinstance(first, nn.Conv2d)
+    if first.kernel_size == (7, 7):
+        first = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        network.conv1 = first
+    first.stride = (1, 1)
+    network.maxpool = nn.Identity()
