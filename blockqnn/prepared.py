@@ -1,13 +1,15 @@
 """A data set frozen in one file: the same bytes whenever and wherever it is made, so that it can be
-kept, shared and checked by its hash.
+kept, shared and checked by its hash. Of images that stay on disk the file only says what they are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,8 @@ from blockqnn.sources import Source
 
 FORMAT = "blockqnn images 1"
 """First array of the file; later versions of this package read it or say that they cannot."""
+
+MANIFEST_FORMAT = "blockqnn streamed images 1"
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every entry: the earliest that a zip file can have."""
@@ -41,13 +45,28 @@ DAMAGE = (
 
 
 def prepare(settings: DataSettings, to: Path) -> None:
-    """Write all images of a data set that fits into memory to the file `to`, a NumPy archive.
+    """Write all images of a data set that fits into memory to the file `to`, a NumPy archive; of a
+    streamed one a manifest, JSON.
 
-    Reading it (`data.name=prepared`, `data.root` the file) gives the same `Dataset`, fingerprint
-    included: `holdout`, `images` and the seed are applied on reading. Two calls write the same
-    bytes: nothing is compressed and no time is kept. Raises `SettingsError` when the data set is
-    not to be had, `UserError` when the file cannot be written.
+    Reading the archive (`data.name=prepared`, `data.root` the file) gives the same `Dataset`,
+    fingerprint included: `holdout`, `images` and the seed are applied on reading. Two calls write
+    the same bytes: nothing is compressed and no time is kept. The manifest has the classes and, of
+    train and val each, the number of images, their bytes and a hash of their names and sizes: it
+    changes when they do. Raises `SettingsError` when the data set is not to be had, `UserError`
+    when the file cannot be written.
     """
+    write = _manifest(settings) if settings.streamed else _archive(settings)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(to, write)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the prepared images to {to} ({error.strerror or error}): free some "
+            "space, or name another file with --to"
+        ) from None
+
+
+def _archive(settings: DataSettings) -> Callable[[BinaryIO], object]:
     source = sources.read(settings)
     arrays: dict[str, npt.NDArray[Any]] = {
         "format": np.array(FORMAT),
@@ -58,14 +77,26 @@ def prepare(settings: DataSettings, to: Path) -> None:
         "test_pixels": source.test_pixels,
         "test_labels": source.test_labels,
     }
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(to, lambda file: _write(file, arrays))
-    except OSError as error:
-        raise UserError(
-            f"cannot write the prepared images to {to} ({error.strerror or error}): free some "
-            "space, or name another file with --to"
-        ) from None
+    return lambda file: _write(file, arrays)
+
+
+def _manifest(settings: DataSettings) -> Callable[[BinaryIO], object]:
+    from blockqnn.streams import open_stream  # timm, which images in memory do without
+
+    stream = open_stream(settings, seed=0)
+    manifest: dict[str, Any] = {
+        "format": MANIFEST_FORMAT,
+        "name": settings.name,
+        "classes": list(stream.classes),
+    }
+    for part, images in (("train", stream.train), ("val", stream.test)):
+        digest, total = hashlib.sha256(), 0
+        for name, size in images.files():
+            digest.update(f"{name}/{size}\n".encode(errors="surrogateescape"))
+            total += size
+        manifest[part] = {"images": len(images), "bytes": total, "sha256": digest.hexdigest()}
+    text = json.dumps(manifest, indent=1) + "\n"
+    return lambda file: file.write(text.encode())
 
 
 def read_prepared(path: Path) -> Source:

@@ -104,10 +104,14 @@ def read_frozen(path: Path) -> FrozenSearch:
         ) from None
 
 
+def as_json(value: Any) -> str:
+    """Plain values as JSON for people, keys in the order given."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(value: Any, to: Path) -> None:
-    """Write plain values as JSON for people, keys in the order given."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(to, lambda file: file.write(text.encode()))
+    """Write plain values to a file as JSON. Raises OSError."""
+    write_atomically(to, lambda file: file.write(as_json(value).encode()))
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], to: Path) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockqnn import __version__
-from blockqnn.errors import SearchError, SettingsError, UserError
+from blockqnn.errors import SettingsError, UserError
 from flows.environment import PrefectError, quiet
 from flows.names import name_by_settings, runs_directory, search_directory
+
+if TYPE_CHECKING:
+    from blockqnn.plan import Plan
 
 EPILOG = """\
 examples:
@@ -97,6 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--to", type=Path, metavar="FILE", help="drawing, .svg or .png")
     show.set_defaults(command=_show)
 
+    data = commands.add_parser("data", help="write a data set into one frozen file")
+    _add_plan(data)
+    data.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help="to read with data.name=prepared"
+    )
+    data.set_defaults(command=_data)
+
+    plan = commands.add_parser("plan", help="the settings of final trainings, resolved, as JSON")
+    _add_plan(plan)
+    plan.add_argument("--to", type=Path, metavar="FILE", help="instead of the terminal")
+    plan.set_defaults(command=_plan)
+
     track = commands.add_parser("track", help="write a search into MLflow again, from its journal")
     _add_name(track)
     track.set_defaults(command=_track)
@@ -118,6 +134,30 @@ RUNS = "directory of all searches and of the MLflow database (BLOCKQNN_RUNS, els
 def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="demo", help="the search's name (demo)")
     parser.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", default="digits", metavar="LABEL", help="a plan under training: (digits)"
+    )
+    parser.add_argument("--profile", default=None, help="settings laid over the params file")
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="the params file")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="single settings of the plan, say recipe.epochs=3",
+    )
+
+
+def _load_plan(options: argparse.Namespace) -> Plan:
+    from blockqnn.params import load_plan
+
+    overrides = dict(_assignment(text) for text in options.set)
+    profile = None if options.profile == "none" else options.profile
+    return load_plan(Path(options.params), options.data, profile, overrides)
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -159,12 +199,18 @@ def _freeze(directory: Path, name: str, to: Path) -> None:
     from blockqnn.history import read_search
     from evaluation.frozen import write_frozen
 
-    try:
+    with _writing(to):
         write_frozen(read_search(directory), name, to)
+
+
+@contextmanager
+def _writing(to: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise SearchError(
-            f"cannot write the best blocks to {to} ({error.strerror or error}): free some space, "
-            "then give the same command again"
+        raise UserError(
+            f"cannot write to {to} ({error.strerror or error}): free some space, or name another "
+            "place with --to, then give the same command again"
         ) from None
 
 
@@ -189,6 +235,26 @@ def _show(options: argparse.Namespace) -> int:
     from flows.report import print_block
 
     print_block(options.block, search_directory(options.runs, options.name), options.to)
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from blockqnn.prepared import prepare
+
+    prepare(_load_plan(options).data, options.to)
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from evaluation.frozen import as_json, write_json
+
+    plan = _load_plan(options).to_dict()
+    if options.to is None:
+        print(as_json(plan), end="")
+        return 0
+    with _writing(options.to):
+        options.to.parent.mkdir(parents=True, exist_ok=True)
+        write_json(plan, options.to)
     return 0
 
 

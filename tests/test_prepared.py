@@ -1,5 +1,6 @@
 """Prepared data sets: the same images and splits as their source, from a file of the same bytes."""
 
+import json
 import shutil
 import zipfile
 
@@ -87,6 +88,38 @@ class TestBytes:
             assert archive["train_pixels"].shape == (1438, 8, 8, 1)
             assert archive["test_labels"].shape == (359,)
             assert archive["classes"].tolist() == list("0123456789")
+
+
+class TestManifest:
+    """Images that are read from disk while a network trains are described, not copied."""
+
+    def manifest(self, root, to):
+        prepare(DataSettings(name="imagenet", root=str(root), image_size=16), to)
+        return json.loads(to.read_text())
+
+    def test_counts_and_bytes(self, tmp_path):
+        folder = class_folders(tmp_path / "images")
+        written = self.manifest(folder, tmp_path / "images.json")
+        assert written["classes"] == ["chat noir", "été"]
+        for part, images in (("train", 16), ("val", 6)):
+            files = list((folder / part).rglob("*.png"))
+            assert written[part]["images"] == len(files) == images
+            assert written[part]["bytes"] == sum(file.stat().st_size for file in files)
+
+    def test_it_changes_with_the_images_and_not_with_the_place(self, tmp_path):
+        folder = class_folders(tmp_path / "images")
+        before = self.manifest(folder, tmp_path / "before.json")
+        moved = folder.rename(tmp_path / "moved")
+        assert self.manifest(moved, tmp_path / "moved.json") == before
+        (moved / "val" / "été" / "0.png").rename(moved / "val" / "été" / "9.png")
+        after = self.manifest(moved, tmp_path / "after.json")
+        assert after["train"] == before["train"]
+        assert after["val"]["sha256"] != before["val"]["sha256"]
+
+    def test_it_is_no_prepared_data_set(self, tmp_path):
+        self.manifest(class_folders(tmp_path / "images"), tmp_path / "images.json")
+        with pytest.raises(SettingsError, match="not a whole file"):
+            data.load(prepared(tmp_path / "images.json"), 0)
 
 
 class TestDamage:
