@@ -156,7 +156,8 @@ def merge(base: Tree, over: Tree) -> Tree:
     """`over` laid on `base`, section by section.
 
     A section whose `kind` changes (for data its `name`, for a recipe its `base`) starts empty:
-    settings of one kind mean nothing to another.
+    settings of one kind mean nothing to another. Prepared images are split as those they were made
+    from.
     """
     merged = dict(base)
     for name, value in over.items():
@@ -166,7 +167,11 @@ def merge(base: Tree, over: Tree) -> Tree:
                 key in value and key in old and value[key] != old[key]
                 for key in ("kind", "name", "base")
             )
-            merged[name] = dict(value) if changed else merge(old, value)
+            if changed and value.get("name") == "prepared":
+                split = {key: old[key] for key in ("holdout", "images") if key in old}
+                merged[name] = {**split, **value}
+            else:
+                merged[name] = dict(value) if changed else merge(old, value)
         else:
             merged[name] = value
     return merged

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from tiny_search import small_disk
 from blockqnn import data
 from blockqnn.config import DataSettings
 from blockqnn.errors import SettingsError, UserError
+from blockqnn.params import load_plan, load_settings
 from blockqnn.prepared import prepare, read_prepared
+
+PARAMS = Path(__file__).parent.parent / "params.yaml"
 
 
 def class_folders(root):
@@ -71,6 +75,15 @@ class TestReading:
     def test_a_prepared_file_may_be_prepared_again(self, digits, tmp_path):
         prepare(prepared(digits), tmp_path / "again.npz")
         assert (tmp_path / "again.npz").read_bytes() == digits.read_bytes()
+
+
+def test_a_plan_with_prepared_images_keeps_its_split(digits):
+    """As dvc.yaml does it; `images` and `holdout` are those of the plan."""
+    there = {"data.name": "prepared", "data.root": str(digits)}
+    plan = load_plan(PARAMS, "cifar10", None, {"data.holdout": 0.25, "data.images": 900, **there})
+    assert plan.data == prepared(digits, holdout=0.25, images=900)
+    settings = load_settings(PARAMS, None, there)
+    assert settings.data == prepared(digits, holdout=0.3)
 
 
 class TestBytes:
