@@ -120,6 +120,8 @@ class _SyncBatchNorm2d(nn.BatchNorm2d):
         with torch.no_grad():
             rate = self.momentum or 0.1
             unbiased = variance * (count / (count - 1))
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, rate)
             self.running_var.lerp_(unbiased, rate)
         scale = (self.weight * torch.rsqrt(variance + self.eps))[:, None, None]
