@@ -1,0 +1,228 @@
+"""Images in class folders or tar files, listed and checked before a training reads them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tarfile
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from blockqnn.errors import SettingsError
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    tarfile.TarError,
+    Image.DecompressionBombError,
+)
+"""What PIL and tarfile raise for files that are damaged, or no images."""
+
+AT_ONCE = 16
+"""Files asked for at one time: a file system on a network answers many as fast as one."""
+
+
+class ImageTree:
+    """The images of one split, numbered, as a reader of timm lists them.
+
+    Images of a class are those in a folder of its name, whichever folders lie above, as in timm;
+    hidden files are none. Can be sent to other processes.
+    """
+
+    def __init__(self, path: Path, reader: Any, classes: tuple[str, ...]) -> None:
+        self.path = path
+        self.classes = classes
+        self._reader = reader
+        self._is_tar = hasattr(reader, "tar_state")
+        weakref.finalize(self, _close, reader)
+        if self._is_tar:
+            shown = [not _hidden(sample[0].path) for sample in reader.samples]
+            reader.samples, reader.targets = reader.samples[shown], reader.targets[shown]
+            labels = reader.targets
+        else:
+            reader.samples = [sample for sample in reader.samples if not _hidden(sample[0])]
+            labels = [label for _, label in reader.samples]
+        self.labels: npt.NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        _close(self._reader)  # open files do not travel; it opens them again when it needs them
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        weakref.finalize(self, _close, self._reader)
+
+    def image(self, number: int) -> Image.Image:
+        """An image as RGB; raises `SettingsError` that names a file which is none."""
+        try:
+            file, _ = self._reader[number]
+            with file, Image.open(file) as image:
+                return image.convert("RGB")
+        except UNREADABLE as error:
+            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise SettingsError(
+                f"{self.path / self._name(number)} is not a readable image ({what}): mend or "
+                "remove it"
+            ) from None
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Name below the split's directory, with slashes, and bytes of each image."""
+        for number, size in enumerate(self._sizes()):
+            yield self._name(number).replace(os.sep, "/"), size
+
+    def check(self) -> None:
+        """Every class has an image, and its first one can be read, or `SettingsError`."""
+        count = np.bincount(self.labels, minlength=len(self.classes))
+        if (empty := np.flatnonzero(count == 0)).size:
+            names = _few(self.classes[label] for label in empty)
+            raise SettingsError(
+                f"{self.path} has no images of class {names}: put images ({', '.join(_types())}) "
+                "in the folder, or remove it"
+            )
+        firsts = np.unique(self.labels, return_index=True)[1].tolist()
+        # a tar file is read through one handle
+        with ThreadPoolExecutor(1 if self._is_tar else AT_ONCE) as pool:
+            for _ in pool.map(self.image, firsts):
+                pass
+
+    def _name(self, number: int) -> str:
+        if self._is_tar:
+            member, tar, inner = self._reader.samples[number]
+            return "/".join(name for name in (tar, inner and inner.name, member.name) if name)
+        return os.path.relpath(self._reader.samples[number][0], self.path)
+
+    def _sizes(self) -> Iterable[int]:
+        if self._is_tar:
+            return [member.size for member, _, _ in self._reader.samples]
+        paths = [path for path, _ in self._reader.samples]
+        lots = [paths[start : start + 1024] for start in range(0, len(paths), 1024)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return [size for sizes in pool.map(_file_sizes, lots) for size in sizes]
+
+
+def read_folder(path: Path) -> ImageTree:
+    """The class folders of a directory; raises `SettingsError` when there are none."""
+    from timm.data.readers import create_reader
+    from timm.utils.misc import natural_key
+
+    if not path.is_dir():
+        raise SettingsError(
+            f"{path} is not there: data.root needs train and val, each with a folder of images a "
+            "class"
+        )
+    try:
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror}): check its rights") from None
+    if len(names) < 2:
+        raise SettingsError(
+            f"{path} has {len(names)} class folders: put every image in the folder of its class, "
+            "two classes or more (the validation images of ILSVRC come in one folder: sort them)"
+        )
+    classes = tuple(sorted(names, key=natural_key))  # timm's order
+    numbers = {name: number for number, name in enumerate(classes)}
+    try:
+        reader = create_reader("", root=str(path), class_map=numbers)
+    except RuntimeError:
+        raise SettingsError(
+            f"{path} has class folders, but no images ({', '.join(_types())}) in them: check "
+            "data.root"
+        ) from None
+    return ImageTree(path, reader, classes)
+
+
+def read_tar(root: Path, split: str) -> ImageTree:
+    """The images in `split.tar`, or in the tar files of the folder `split`, one a class, say.
+
+    The list that timm keeps of large tar files is a pickle, which is neither written nor read: each
+    start reads the headers anew.
+    """
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    path = root / f"{split}.tar"
+    if not path.is_file():
+        path = root / split
+        if not any(path.glob("*.tar")):
+            raise SettingsError(
+                f"{root} has neither {split}.tar nor {split}/*.tar: data.reader tar needs one of "
+                "them, for train and for val"
+            )
+    try:
+        reader = ReaderImageInTar(str(path), cache_tarinfo=False)
+    except (*UNREADABLE, AssertionError) as error:
+        raise SettingsError(
+            f"{path} is not a readable tar file of images ({error or 'no images'}): mend or "
+            "replace it"
+        ) from None
+    classes = tuple(sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.__getitem__))
+    if "" in classes or len(classes) < 2:
+        raise SettingsError(
+            f"{path} has images of {len(classes)} classes, or without one: put every image in the "
+            "folder, or the tar file, of its class, two classes or more"
+        )
+    return ImageTree(path, reader, classes)
+
+
+def check_both(train: ImageTree, val: ImageTree) -> None:
+    """Training and test images have the same classes, each an image, or `SettingsError`."""
+    for one, other in ((train, val), (val, train)):
+        if missing := sorted(set(one.classes) - set(other.classes)):
+            raise SettingsError(
+                f"{one.path} and {other.path} must have the same class folders, but "
+                f"{_few(missing)} {'is' if len(missing) == 1 else 'are'} in the first only"
+            )
+    for tree in (train, val):
+        tree.check()
+
+
+def _close(reader: Any) -> None:
+    """Close the tar files that a reader has open."""
+    state = getattr(reader, "tar_state", {})
+    for tar in state.values() if isinstance(state, dict) else [state]:
+        for each in (*tar.children.values(), tar):
+            if each.tf is not None:
+                each.tf.close()
+                each.tf = None
+
+
+def _types() -> tuple[str, ...]:
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    return tuple(get_img_extensions())
+
+
+def _file_sizes(paths: list[str]) -> list[int]:
+    try:
+        return [os.stat(path).st_size for path in paths]
+    except OSError as error:  # a link to nowhere
+        raise SettingsError(
+            f"{error.filename} cannot be read ({error.strerror}): mend or remove it"
+        ) from None
+
+
+def _hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
+
+
+def _few(names: Iterable[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

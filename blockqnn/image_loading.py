@@ -1,0 +1,208 @@
+"""Images are decoded and augmented in loader processes, and normalised on the device.
+
+The work is timm's; here it gets random numbers that depend on an image's place in the training
+alone, whichever process draws them, and errors that arrive as one sentence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from blockqnn.class_folders import ImageTree
+from blockqnn.errors import SettingsError, UserError
+from blockqnn.recipe import Recipe
+
+Item = tuple[int, int | None]
+"""Number of an image, and the seed of its augmentation; None cuts the centre instead."""
+
+Loaded = tuple[Tensor, Tensor] | str | None
+"""Images `(n, 3, H, W)` uint8 and labels; the sentence of an error; nothing, of a skipped batch."""
+
+PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators that timm's transforms draw from, and puts them back."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's is not ours
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
+
+
+def centred(image_size: int, crop: float) -> Any:
+    """timm's resizing and centre crop, from a PIL image to a uint8 tensor."""
+    from timm.data.transforms_factory import create_transform
+
+    return create_transform(image_size, crop_pct=crop, use_prefetcher=True)
+
+
+def augmented(image_size: int, recipe: Recipe) -> Any:
+    """timm's random crop of a size and shape of its own, mirroring, and the recipe's policy."""
+    from timm.data.transforms_factory import create_transform
+
+    try:
+        return create_transform(
+            image_size,
+            is_training=True,
+            hflip=0.5 if recipe.flip else 0.0,
+            color_jitter=None,  # type: ignore[arg-type]
+            auto_augment=recipe.auto_augment,
+            use_prefetcher=True,
+        )
+    except (AssertionError, ValueError, KeyError, NotImplementedError) as error:
+        raise SettingsError(
+            f"recipe.auto_augment is {recipe.auto_augment!r}: timm knows no such policy "
+            f"({error}); give one like rand-m7-mstd0.5-inc1, or null"
+        ) from None
+
+
+class TreeBatches(Dataset[Loaded]):
+    """Batches of an `ImageTree`, asked for by their items."""
+
+    def __init__(self, tree: ImageTree, centre: Any, augmented: Any = None) -> None:
+        """`centre` and `augmented` make a uint8 tensor of a PIL image."""
+        self._tree = tree
+        self._centre = centre
+        self._augmented = augmented
+
+    def __getitem__(self, items: Sequence[Item]) -> Loaded:
+        from timm.data.loader import fast_collate
+
+        try:
+            batch: tuple[Tensor, Tensor] = fast_collate([self._sample(*item) for item in items])
+            return batch
+        except SettingsError as error:  # raised here, it would arrive with a traceback inside
+            return str(error)
+
+    def _sample(self, number: int, seed: int | None) -> tuple[Tensor, int]:
+        image, label = self._tree.image(number), int(self._tree.labels[number])
+        if seed is None:
+            return self._centre(image), label
+        with seeded(seed):
+            return self._augmented(image), label
+
+
+class Loader:
+    """Processes that load what they are asked for, kept from one pass over the images to the next.
+
+    One pass at a time: a new one ends the one before.
+    """
+
+    def __init__(self, batches: Dataset[Loaded], processes: int, device: torch.device) -> None:
+        self._asked = _Asked()
+        self._loader = data_loader(batches, processes, device, sampler=self._asked)
+        self._passes = 0
+
+    def load(self, batches: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
+        """The batches of these items, in order."""
+        self._passes += 1
+        mine = self._passes
+        self._asked.batches = batches
+        loaded = iter(self._loader)
+        while True:
+            if self._passes != mine:
+                raise RuntimeError("a newer pass over the images has begun")
+            try:
+                batch = next(loaded)
+            except StopIteration:
+                return
+            yield batch
+
+
+class _Asked:
+    """A sampler that is given its batches."""
+
+    batches: Iterable[Sequence[Item]] = ()
+
+    def __iter__(self) -> Iterator[Sequence[Item]]:
+        return iter(self.batches)
+
+
+def data_loader(
+    batches: Dataset[Loaded], processes: int, device: torch.device, seed: int = 0, **more: Any
+) -> DataLoader[Loaded]:
+    """torch's loader of a data set that makes whole batches."""
+    if processes:
+        # a process forked from one with threads, a GPU or a process group may hang
+        more |= {
+            "multiprocessing_context": "spawn",
+            "persistent_workers": True,
+            "worker_init_fn": partial(_begin, os.getpid()),
+        }
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=processes,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(seed),  # else it draws from the training's
+        **more,
+    )
+
+
+def on_device(loaded: Iterable[Loaded], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised float32 batches, channels last, and labels, on the device, each copied there while
+    the one before is in use. Raises the `SettingsError` that a loader met.
+    """
+    from timm.data.loader import PrefetchLoader
+
+    for images, labels in PrefetchLoader(_checked(loaded), device=device):  # type: ignore[arg-type]
+        yield images.contiguous(memory_format=torch.channels_last), labels
+
+
+def _checked(loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
+    try:
+        for batch in loaded:
+            if isinstance(batch, str):
+                raise SettingsError(batch)
+            if batch is not None:
+                yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a process that loads images was lost ({str(error).splitlines()[0]}): it is likely "
+            "that memory ran out; run this again, with fewer data.loaders if it happens again"
+        ) from None
+
+
+def _as_it_is(batch: Loaded) -> Loaded:
+    return batch
+
+
+def _begin(parent: int, _number: int) -> None:
+    """A loader process outlives neither its parent nor, unlike it, a second SIGTERM."""
+    warnings.filterwarnings("ignore", module="PIL")  # odd metadata, once for every such image
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # batch systems signal every process; the training ends its loaders once it has saved
+    signal.signal(signal.SIGTERM, _end_next_time)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+def _end_next_time(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
