@@ -36,9 +36,10 @@ from blockqnn.data import Dataset, ImageSet
 from blockqnn.devices import resolve
 from blockqnn.feeds import MemoryFeed
 from blockqnn.network import Concat, build_network
+from blockqnn.precision import mixed_precision
 from blockqnn.recipe import Recipe
 from blockqnn.space import Block, Space
-from blockqnn.training import Trainer, mixed_precision
+from blockqnn.training import Trainer
 from blockqnn.zoo import BLOCKS
 from flows.workers import KEEP_MEMORY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,7 +68,7 @@ def count_macs(network: nn.Module, in_channels: int, image_size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _keep_size(network: nn.Module) -> None:
+def _keep_size(network: Any) -> None:
     """Let a ResNet's stem pass small images on at their own size."""
     from timm.models.resnet import ResNet
 

@@ -8,13 +8,11 @@ average of weights and clipping are timm's.
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +21,12 @@ from torch import Tensor, nn
 from blockqnn.checkpoint import Checkpoint
 from blockqnn.distributed import Group, synchronise_batch_norm
 from blockqnn.feeds import Batch, Feed
+from blockqnn.parts import create_loss, create_optimizer, create_schedule
 from blockqnn.plan import CheckpointSettings
+from blockqnn.precision import count_correct, mixed_precision
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 
-BCE_THRESHOLD = 0.2
-"""Above it a mixed target counts as 1, as in timm's A2 recipe."""
 AGREE_EVERY = 10
 """Steps between two questions to all processes whether to save or stop."""
 
@@ -115,7 +113,6 @@ class Trainer:
 
     def _prepare(self) -> None:
         from timm.data import Mixup
-        from timm.scheduler import create_scheduler_v2
         from timm.utils import ModelEmaV3
 
         recipe = self.recipe
@@ -126,22 +123,10 @@ class Trainer:
         self._steps = self.feed.steps()
         rate = recipe.learning_rate * recipe.restart_factor**self.restart
         self._optimizer = create_optimizer(self.network, recipe, rate)
-        self._scheduler, _ = create_scheduler_v2(
-            self._optimizer,
-            recipe.schedule,
-            num_epochs=recipe.epochs,
-            decay_epochs=recipe.decay_epochs,
-            decay_milestones=list(recipe.milestones),
-            decay_rate=recipe.decay,
-            min_lr=recipe.min_learning_rate,
-            warmup_lr=recipe.warmup_learning_rate,
-            warmup_epochs=recipe.warmup_epochs,
-            step_on_epochs=False,
-            updates_per_epoch=max(1, self._steps),
-        )
+        self._scheduler = create_schedule(self._optimizer, recipe, self._steps)
         scaled = recipe.precision == "float16"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        self._criterion = _criterion(recipe)
+        self._criterion = create_loss(recipe)
         classes = len(self.feed.classes)
         self._mixup = None
         if recipe.mixup or recipe.cutmix:
@@ -349,80 +334,6 @@ class Trainer:
         loss, correct = self.group.sum(sums).tolist()
         seen = torch.tensor(totals.seen, device=self.device)
         return loss, int(correct), int(self.group.sum(seen)), totals.seconds
-
-
-def create_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
-    """timm's optimiser of the recipe's name, fused where torch has it so."""
-    from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info
-
-    info = get_optimizer_info(recipe.optimizer)
-    options: dict[str, Any] = {}
-    if info.has_betas and (info.num_betas or 2) == 2:
-        options["betas"] = (recipe.momentum, 0.999)
-    kind = get_optimizer_class(recipe.optimizer, bind_defaults=False)
-    if kind.__module__.startswith("torch.optim") and "fused" in inspect.signature(kind).parameters:
-        options["fused"] = True
-    return create_optimizer_v2(
-        network,
-        opt=recipe.optimizer,
-        lr=rate,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-        filter_bias_and_bn=not recipe.decay_all,
-        **options,
-    )
-
-
-@torch.no_grad()
-def count_correct(
-    network: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: str,
-) -> Tensor:
-    """(images classified correctly, images), int64 on the device, of normalised batches."""
-    network.eval()
-    counts = torch.zeros(2, dtype=torch.int64, device=device)
-    for images, labels in batches:
-        with mixed_precision(device, precision):
-            logits: Tensor = network(images)
-        counts[0] += (logits.argmax(1) == labels).sum()
-        counts[1] += len(labels)
-    return counts
-
-
-def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to the recipe's precision; to bfloat16 for auto where the device is fast in it."""
-    resolved = resolve_precision(device, precision)
-    dtype = torch.float16 if resolved == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=resolved != "float32")
-
-
-def resolve_precision(device: torch.device, precision: str) -> str:
-    """What `auto` means on a device."""
-    if precision != "auto":
-        return precision
-    return "bfloat16" if fast_in_bfloat16(device) else "float32"
-
-
-def fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
-
-
-def _criterion(recipe: Recipe) -> nn.Module:
-    """The mean loss of logits and labels, or soft targets where images are mixed."""
-    from timm.loss import BinaryCrossEntropy
-
-    smoothing = recipe.label_smoothing
-    if recipe.loss == "bce":
-        return BinaryCrossEntropy(smoothing, target_threshold=BCE_THRESHOLD)
-    mixed = bool(recipe.mixup or recipe.cutmix)  # whose targets are smooth already
-    return nn.CrossEntropyLoss(label_smoothing=0.0 if mixed else smoothing)
 
 
 def _is_finite(network: nn.Module) -> bool:

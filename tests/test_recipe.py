@@ -12,9 +12,10 @@ from torch import nn
 from blockqnn.checkpoint import Checkpoint
 from blockqnn.network import build_network
 from blockqnn.plan import CheckpointSettings
+from blockqnn.precision import count_correct
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
-from blockqnn.training import Stopped, count_correct
+from blockqnn.training import Stopped
 from blockqnn.zoo import BLOCKS
 
 PLAIN = {"crop": 0, "flip": False, "cutout": 0, "optimizer": "momentum"}

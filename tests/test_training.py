@@ -27,8 +27,9 @@ from blockqnn import candidate, data, feeds
 from blockqnn.candidate import train_candidate
 from blockqnn.checkpoint import Checkpoint
 from blockqnn.data import ImageSet
+from blockqnn.precision import count_correct
 from blockqnn.seeds import seed_for
-from blockqnn.training import NoBetterThanChance, NotFinite, count_correct
+from blockqnn.training import NoBetterThanChance, NotFinite
 from blockqnn.zoo import BLOCKS
 
 RESIDUAL = BLOCKS["residual"]

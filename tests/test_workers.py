@@ -18,7 +18,7 @@ from blockqnn.errors import SearchError
 from blockqnn.journal import without_times
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
-from blockqnn.training import Checkpoint
+from blockqnn.checkpoint import Checkpoint
 from flows import workers as workers_module
 from flows.workers import InlineWorker, ProcessWorkers, WorkerDied, open_workers
 

@@ -1,0 +1,51 @@
+"""Arithmetic of a training: mixed precision where it is asked for, or where the device is fast in
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def count_correct(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str,
+) -> Tensor:
+    """(images classified correctly, images), int64 on the device, of normalised batches."""
+    network.eval()
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in batches:
+        with mixed_precision(device, precision):
+            logits: Tensor = network(images)
+        counts[0] += (logits.argmax(1) == labels).sum()
+        counts[1] += len(labels)
+    return counts
+
+
+def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Autocast to the recipe's precision; to bfloat16 for auto where the device is fast in it."""
+    resolved = resolve_precision(device, precision)
+    dtype = torch.float16 if resolved == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=resolved != "float32")
+
+
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """What `auto` means on a device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if fast_in_bfloat16(device) else "float32"
+
+
+def fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
