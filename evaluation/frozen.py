@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -27,6 +27,9 @@ VERSION = 1
 """Of best.json; later versions of this package read it or say that they cannot."""
 KEPT = 100
 """Best blocks that are kept, as many as the paper trained again."""
+
+CURVE = ("iteration", "epsilon", "mean_accuracy", "best_accuracy", "mean_reward", "best_reward")
+"""Columns of iterations.csv."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def write_frozen(history: History, name: str, to: Path) -> None:
     for times. Raises OSError when they cannot be written.
     """
     to.mkdir(parents=True, exist_ok=True)
-    write_rows(_curve(history), to / "iterations.csv")
+    write_rows(CURVE, _curve(history), to / "iterations.csv")
     write_json(_metrics(history), to / "metrics.json")
     write_json(
         {
@@ -114,10 +117,10 @@ def write_json(value: Any, to: Path) -> None:
     write_atomically(to, lambda file: file.write(as_json(value).encode()))
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
-    """Write rows of the same columns as CSV; None is an empty cell."""
+def write_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], to: Path) -> None:
+    """Write rows as CSV; None is an empty cell. Raises OSError."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(to, lambda file: file.write(text.getvalue().encode()))
@@ -148,19 +151,16 @@ def _block(row: Mapping[str, Any]) -> FrozenBlock:
 
 
 def _metrics(history: History) -> dict[str, Any]:
-    results = history.results
-    trained = [r for r in results if r.outcome.kind == "trained" and r.same_as is None]
+    """Best reward and the accuracy of its block, in percent; blocks trained and how long."""
+    trained = [r for r in history.results if r.outcome.kind == "trained" and r.same_as is None]
     best = history.best(1)
     return {
-        "candidates": len(results),
-        "trained": len(trained),
-        "best": {
+        "search": {
             "reward": round(best[0].reward, 2) if best else None,
             "accuracy": round(best[0].outcome.accuracy or 0.0, 2) if best else None,
-            "MMACs": round(best[0].cost.macs / 1e6, 3) if best else None,
-            "parameters": best[0].cost.parameters if best else None,
-        },
-        "hours": round(sum(r.outcome.seconds for r in results if r.same_as is None) / 3600, 4),
+            "trained": len(trained),
+            "hours": round(sum(r.outcome.seconds for r in trained) / 3600, 4),
+        }
     }
 
 
