@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from blockqnn.errors import SettingsError
 
@@ -76,6 +76,8 @@ class ImageTree:
                 return image.convert("RGB")
         except UNREADABLE as error:
             what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):  # it names a file object
+                what = "of no known format"
             raise SettingsError(
                 f"{self.path / self._name(number)} is not a readable image ({what}): mend or "
                 "remove it"
@@ -105,7 +107,8 @@ class ImageTree:
         if self._is_tar:
             member, tar, inner = self._reader.samples[number]
             return "/".join(name for name in (tar, inner and inner.name, member.name) if name)
-        return os.path.relpath(self._reader.samples[number][0], self.path)
+        path: str = self._reader.samples[number][0]
+        return path.removeprefix(f"{self.path}{os.sep}")
 
     def _sizes(self) -> Iterable[int]:
         if self._is_tar:

@@ -162,14 +162,22 @@ def data_loader(
     )
 
 
-def on_device(loaded: Iterable[Loaded], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised float32 batches, channels last, and labels, on the device, each copied there while
-    the one before is in use. Raises the `SettingsError` that a loader met.
-    """
-    from timm.data.loader import PrefetchLoader
+class ToDevice:
+    """Brings loaded batches to the device, each while the one before is in use."""
 
-    for images, labels in PrefetchLoader(_checked(loaded), device=device):  # type: ignore[arg-type]
-        yield images.contiguous(memory_format=torch.channels_last), labels
+    def __init__(self, device: torch.device) -> None:
+        from timm.data.loader import PrefetchLoader
+
+        # one for all passes: memory of the stream that it copies on is of use to no other
+        self._prefetch = PrefetchLoader((), device=device)  # type: ignore[arg-type]
+
+    def __call__(self, loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised float32 batches, channels last, and labels, on the device. Raises the
+        `SettingsError` that a loader met.
+        """
+        self._prefetch.loader = _checked(loaded)  # type: ignore[assignment]
+        for images, labels in self._prefetch:
+            yield images.contiguous(memory_format=torch.channels_last), labels
 
 
 def _checked(loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:

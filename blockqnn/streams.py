@@ -30,11 +30,11 @@ from blockqnn.image_loading import (
     Item,
     Loaded,
     Loader,
+    ToDevice,
     TreeBatches,
     augmented,
     centred,
     data_loader,
-    on_device,
 )
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
@@ -117,7 +117,7 @@ class ImageStream:
         the order of their names.
         """
         centre = centred(image_size or self.image_size, crop)
-        return on_device(self._test_loaded(centre, device, batch, part), device)
+        return ToDevice(device)(self._test_loaded(centre, device, batch, part))
 
     def _test_loaded(
         self, centre: Any, device: torch.device, batch: int, part: Part
@@ -125,6 +125,7 @@ class ImageStream:
         loaders = self.settings.loaders
         if isinstance(self.test, ImageTree):
             mine = np.arange(len(self.test))[part.of(len(self.test))]
+            loaders = min(loaders, -(-len(mine) // batch))  # each takes seconds to start
             loader = Loader(TreeBatches(self.test, centre), loaders, device)
             yield from loader.load(_in_batches(mine, batch))
             return
@@ -229,6 +230,7 @@ class StreamFeed:
         self._everything = everything
         self._augmented = augmented(stream.image_size, recipe)
         self._erase = RandomErasing(recipe.random_erasing, device=device)
+        self._to_device = ToDevice(device)
         self._loader: Loader | None = None
         if isinstance(stream.train, Shards):
             stream.train.check_training(recipe, part, everything)
@@ -260,7 +262,7 @@ class StreamFeed:
             loaded = self._shards_loaded(self._stream.train, epoch, first, len(sizes))
         else:
             loaded = self._load(self._items(epoch, first, sizes))
-        for step, (images, labels) in enumerate(on_device(loaded, self._device), first):
+        for step, (images, labels) in enumerate(self._to_device(loaded), first):
             if self._recipe.random_erasing:
                 self._erase_some(images, epoch, step, sizes[step])
             yield Batch(images, labels, sizes[step])
@@ -272,7 +274,7 @@ class StreamFeed:
         """
         mine = self._stream.held_out[self._part.of(self.held_out_images)]
         each = -(-self._recipe.batch // (self._part.world * self._recipe.accumulate))
-        return on_device(self._load(_in_batches(mine, each)), self._device)
+        return self._to_device(self._load(_in_batches(mine, each)))
 
     def close(self) -> None:
         """End the loader processes; a later pass starts new ones."""
