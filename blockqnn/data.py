@@ -99,10 +99,10 @@ def load(settings: DataSettings, seed: int) -> Dataset:
     source = sources.read(settings)
     pixels, labels = source.train_pixels, source.train_labels
     if settings.images is not None and settings.images < len(labels):
-        keep = _stratified(settings, labels, settings.images, seed_for(seed, "subset"))[1]
+        keep = stratified(settings, labels, settings.images, seed_for(seed, "subset"))[1]
         pixels, labels = pixels[keep], labels[keep]
     held = max(len(source.classes), round(settings.holdout * len(labels)))
-    train, held_out = _stratified(settings, labels, held, seed_for(seed, "split"))
+    train, held_out = stratified(settings, labels, held, seed_for(seed, "split"))
     mean, std = _normalisation(pixels[train])
     return Dataset(
         name=source.name or settings.name,
@@ -154,7 +154,7 @@ def augment(
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _stratified(
+def stratified(
     settings: DataSettings, labels: Labels, count: int, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Indices split into (the rest, `count` of them), classes in proportion."""

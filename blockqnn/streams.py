@@ -23,7 +23,7 @@ from torch import Tensor
 
 from blockqnn.class_folders import ImageTree, check_both, read_folder, read_tar
 from blockqnn.config import DataSettings
-from blockqnn.data import _stratified
+from blockqnn.data import stratified
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.feeds import EVALUATION_BATCH, Batch, Part
 from blockqnn.image_loading import (
@@ -165,7 +165,7 @@ def open_stream(settings: DataSettings, seed: int) -> ImageStream:
         train, test = read_folder(root / "train"), read_folder(root / "val")
     check_both(train, test)
     held = max(len(train.classes), round(settings.holdout * len(train)))
-    training, held_out = _stratified(settings, train.labels, held, seed_for(seed, "split"))
+    training, held_out = stratified(settings, train.labels, held, seed_for(seed, "split"))
     counted = f"{len(held_out)} of them held out, "
     return _stream(settings, train.classes, train, test, training, held_out, counted)
 
