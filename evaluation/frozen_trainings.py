@@ -29,12 +29,7 @@ def write_evaluated(results: Sequence[Record], evaluations: Sequence[Record], to
     rows = [_network(label, *found) for label, found in _by_label(results, evaluations).items()]
     write_rows(NETWORK, rows, to / "networks.csv")
     write_rows(CURVE, _curves(results), to / "curves.csv")
-    metrics = {
-        row["network"]: {
-            key: value for key, value in row.items() if key not in ("network", "hours")
-        }
-        for row in rows
-    }
+    metrics = {name: {row["network"]: row[name] for row in rows} for name in ("top1", "spread")}
     write_json(metrics, to / "metrics.json")
 
 
