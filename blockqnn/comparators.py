@@ -38,7 +38,7 @@ def build_comparator(
             f"{'did you mean ' + ', '.join(near) if near else 'see timm.list_models()'}?"
         )
     options = {"drop_path_rate": drop_path, "drop_rate": dropout}
-    used = {key: value for key, value in options.items() if value}
+    used: dict[str, Any] = {key: value for key, value in options.items() if value}
     try:
         network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **used)
         if image_size <= SMALL:
@@ -74,12 +74,13 @@ def _keep_size(network: Any) -> None:
 
     if not isinstance(network, ResNet):
         return
-    stem = network.conv1
+    resnet: Any = network
+    stem = resnet.conv1
     first = stem[0] if isinstance(stem, nn.Sequential) else stem
     assert isinstance(first, nn.Conv2d)
     if first.kernel_size == (7, 7):
         first = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
-        network.conv1 = first
+        resnet.conv1 = first
     first.stride = (1, 1)
-    network.maxpool = nn.Identity()
+    resnet.maxpool = nn.Identity()
