@@ -1,0 +1,72 @@
+"""Numbers that others have published, to stand beside ours: printed there, not measured here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+"""Data sets with published numbers; a folder of images that is read like ImageNet is not one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One printed result: errors in percent on the test set, GPU-days of the search.
+
+    `source` is the publication that the numbers were read in, not always the network's own, and
+    `place` the table there.
+    """
+
+    data: str
+    network: str
+    depth: int | None
+    parameters: int | None
+    error: float
+    error_std: float | None
+    top5_error: float | None
+    gpu_days: float | None
+    source: str
+    place: str
+    note: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a result of the method that this package implements."""
+        return self.network.startswith(("Block-QNN", "BlockQNN"))
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """All of published.csv."""
+    text = files("evaluation").joinpath("published.csv").read_text(encoding="utf-8")
+    return tuple(_row(row) for row in csv.DictReader(text.splitlines()))
+
+
+def published_on(name: str, classes: int) -> tuple[Published, ...]:
+    """The numbers published on a data set, by its name and count of classes; none for others."""
+    if CLASSES.get(name) != classes:
+        return ()
+    return tuple(row for row in published() if row.data == name)
+
+
+def _row(row: Mapping[str, str]) -> Published:
+    def number(column: str, kind: type[Any]) -> Any:
+        return kind(row[column]) if row[column] else None
+
+    return Published(
+        data=row["data"],
+        network=row["network"],
+        depth=number("depth", int),
+        parameters=number("parameters", int),
+        error=float(row["error"]),
+        error_std=number("error_std", float),
+        top5_error=number("top5_error", float),
+        gpu_days=number("gpu_days", float),
+        source=row["source"],
+        place=row["place"],
+        note=row["note"],
+    )
