@@ -1,4 +1,4 @@
-"""Prefect's tables of a search, published behind it: it never waits for a server that is gone."""
+"""Prefect's tables of a run, published behind it: it never waits for a server that is gone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ log = logging.getLogger(__name__)
 Table = list[dict[str, Any]]
 
 
+DESCRIPTIONS = {
+    "best": "Best blocks so far",
+    "progress": "Progress",
+    "results": "Final trainings",
+    "evaluations": "Evaluations on the test images",
+}
+
+
 class Publisher:
-    """Two Prefect artifacts of a search, its best blocks and its progress, the latest version each.
+    """Tables of a run as Prefect artifacts, one of each kind, the latest version.
 
     Create it inside the flow: the artifacts then belong to its run.
     """
@@ -31,9 +39,11 @@ class Publisher:
         self._thread = threading.Thread(target=context.run, args=[self._run], daemon=True)
         self._thread.start()
 
-    def publish(self, best: Table, progress: Table) -> None:
-        """Take the tables and return at once; those not yet published are skipped."""
-        self._latest = {"best": best, "progress": progress}
+    def publish(self, **tables: Table) -> None:
+        """Take tables by kind (`DESCRIPTIONS`) and return at once; those not yet published are
+        skipped.
+        """
+        self._latest = tables
         self._wanted.set()
 
     def close(self, timeout: float = 10.0) -> None:
@@ -52,10 +62,10 @@ class Publisher:
                     create_table_artifact(
                         key=f"{kind}-{self._slug}",
                         table=table,
-                        description="Best blocks so far" if kind == "best" else "Progress",
+                        description=DESCRIPTIONS[kind],
                     )
                 self._warned = self._warned and not tables
             except Exception as error:  # Prefect's tables may be missing; the journal has it all
                 if not self._warned:
-                    log.warning("Prefect does not take the search's tables: %s", error)
+                    log.warning("Prefect does not take the run's tables: %s", error)
                 self._warned = True

@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from blockqnn import __version__
 from blockqnn.errors import SettingsError, UserError
+from flows.arguments import assignment, parse
 from flows.environment import PrefectError, quiet
-from flows.names import name_by_settings, runs_directory, search_directory
+from flows.names import name_by_settings, run_directory, search_directory
 
 if TYPE_CHECKING:
     from blockqnn.plan import Plan
-
-EPILOG = """\
-examples:
-  blockqnn search                             the demo: minutes on a laptop, no download
-  blockqnn search --name mine --profile paper --set seed=1
-  blockqnn search --name own --set data.name=folder data.root=~/images data.image_size=64
-  blockqnn status --name mine                 how far it is, also while it runs
-  blockqnn show A --to block.svg              draw a published block
-
-A search that was stopped, killed or lost its machine goes on when the same command is given again.
-"""
+    from flows.selection import Trainees
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     quiet()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    options = parse(arguments)
     try:
-        return command(options)
+        return COMMANDS[options.command](options)
     except SettingsError as error:
         print(f"blockqnn: {error}", file=sys.stderr)
         return 2
@@ -49,149 +41,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="blockqnn",
-        description="Neural architecture search by Q-learning over convolutional blocks.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"blockqnn {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    search = commands.add_parser("search", help="search for blocks, or go on with a search")
-    _add_name(search)
-    search.add_argument(
-        "--profile",
-        default="demo",
-        help="settings laid over the params file: demo (default), cifar10-small, paper, none",
-    )
-    search.add_argument("--params", default="params.yaml", metavar="FILE", help="the params file")
-    search.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="single settings, say recipe.epochs=3 (all of them: params.yaml)",
-    )
-    search.add_argument(
-        "--by-settings",
-        action="store_true",
-        help="append to the name a hash of settings and images: others are another search",
-    )
-    search.add_argument(
-        "--to", type=Path, metavar="DIR", help="write best.json, metrics.json, iterations.csv there"
-    )
-    search.add_argument(
-        "--wait", action="store_true", help="let another process that runs the search finish first"
-    )
-    search.set_defaults(command=_search)
-
-    status = commands.add_parser("status", help="how far a search is, from its journal")
-    _add_name(status)
-    status.add_argument("--top", type=int, default=10, metavar="K", help="blocks in the table")
-    status.set_defaults(command=_status)
-
-    show = commands.add_parser("show", help="print a block and its cost, and draw it")
-    show.add_argument(
-        "block", help="a name (A, B, S, inception, residual), a code, or a candidate's number"
-    )
-    _add_name(show)
-    show.add_argument("--to", type=Path, metavar="FILE", help="drawing, .svg or .png")
-    show.set_defaults(command=_show)
-
-    data = commands.add_parser("data", help="write a data set into one frozen file")
-    _add_plan(data)
-    data.add_argument(
-        "--to", type=Path, required=True, metavar="FILE", help="to read with data.name=prepared"
-    )
-    data.set_defaults(command=_data)
-
-    plan = commands.add_parser("plan", help="the settings of final trainings, resolved, as JSON")
-    _add_plan(plan)
-    plan.add_argument("--to", type=Path, metavar="FILE", help="instead of the terminal")
-    plan.set_defaults(command=_plan)
-
-    track = commands.add_parser("track", help="write a search into MLflow again, from its journal")
-    _add_name(track)
-    track.set_defaults(command=_track)
-
-    serve = commands.add_parser(
-        "serve", help="Prefect server and worker with the deployment blockqnn/search, MLflow UI"
-    )
-    serve.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    serve.add_argument("--prefect-port", type=int, default=4200, metavar="PORT", help="Prefect UI")
-    serve.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT", help="MLflow UI")
-    serve.set_defaults(command=_serve)
-    return parser
-
-
-RUNS = "directory of all searches and of the MLflow database (BLOCKQNN_RUNS, else runs)"
-
-
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="demo", help="the search's name (demo)")
-    parser.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-
-
-def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", default="digits", metavar="LABEL", help="a plan under training: (digits)"
-    )
-    parser.add_argument("--profile", default=None, help="settings laid over the params file")
-    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="the params file")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="single settings of the plan, say recipe.epochs=3",
-    )
-
-
 def _load_plan(options: argparse.Namespace) -> Plan:
     from blockqnn.params import load_plan
 
-    overrides = dict(_assignment(text) for text in options.set)
-    profile = None if options.profile == "none" else options.profile
-    return load_plan(Path(options.params), options.data, profile, overrides)
+    return load_plan(Path(options.params), options.data, _profile(options), _overrides(options))
+
+
+def _profile(options: argparse.Namespace) -> str | None:
+    return None if options.profile == "none" else options.profile
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    return dict(assignment(text) for text in options.set)
 
 
 def _search(options: argparse.Namespace) -> int:
     from blockqnn.params import load_settings
-    from flows.environment import choose_prefect_api
 
-    overrides = dict(_assignment(text) for text in options.set)
-    profile = None if options.profile == "none" else options.profile
+    overrides, profile = _overrides(options), _profile(options)
     settings = load_settings(Path(options.params), profile, overrides)  # an error costs no waiting
     name = name_by_settings(options.name, settings) if options.by_settings else options.name
     directory = search_directory(options.runs, name)
-    api = choose_prefect_api()
-
-    from flows.search import search
-
-    for runs in ("flow_runs", "task_runs"):  # their tracebacks are for the Prefect UI
-        logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
-    api.wait()
-    try:
-        search(name, profile, overrides, options.params, str(options.runs), options.wait)
-    except (UserError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        if not _is_finished(directory):
-            raise
-        logging.warning("Prefect could not record the end of the search: %s", error)
-    finally:
-        api.close()
+    _run_flow(
+        "search",
+        [name, profile, overrides, options.params, str(options.runs), options.wait],
+        lambda: _is_finished(directory),
+    )
     from flows.report import print_result
 
     print_result(directory, name, options.runs)
     if options.to is not None:
         _freeze(directory, name, options.to)
     return 0
+
+
+def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool]) -> None:
+    """Run a flow with a Prefect API at hand; trouble with that when all is `finished` is none."""
+    from flows.environment import choose_prefect_api
+
+    api = choose_prefect_api()
+    flow = getattr(import_module(f"flows.{name}"), name)  # Prefect, while its server starts
+    for runs in ("flow_runs", "task_runs"):  # their tracebacks are for the Prefect UI
+        logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        api.wait()
+        flow(*arguments)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if not finished():
+            raise
+        logging.warning("Prefect could not record the end of the flow: %s", error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        api.close()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM, a preempted machine's, means what Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def _freeze(directory: Path, name: str, to: Path) -> None:
@@ -222,6 +131,47 @@ def _is_finished(directory: Path) -> bool:
         return read_search(directory).finished
     except UserError:
         return False
+
+
+def _train(options: argparse.Namespace) -> int:
+    from flows.frozen import write_trained
+    from flows.selection import Trainees
+    from flows.training_table import print_trainings
+
+    plan = _load_plan(options)  # an error costs no waiting
+    name, directory = run_directory(options.runs, options.name, options.data)
+    trainees = Trainees(directory, options.runs, plan, options.data, options.winner)
+    trainees.chosen(options.networks)
+    if options.prepare:
+        return _prepare(trainees, options)
+    winner = str(options.winner) if options.winner else None
+    common = options.data, name, _profile(options), _overrides(options), options.params
+    asked = options.step, options.networks
+    _run_flow(
+        "train",
+        [*common, str(options.runs), *asked, winner, options.wait],
+        lambda: bool(trainees.results(*asked)),
+    )
+    results = trainees.results(*asked)
+    print_trainings(list(results.values()))
+    print(f"All of it: {directory}/trainings/")
+    if options.to is not None:
+        with _writing(options.to):
+            write_trained(trainees, results, options.to)
+    return 0
+
+
+def _prepare(trainees: Trainees, options: argparse.Namespace) -> int:
+    from blockqnn.search import explained
+    from flows.trainings import by_hand
+
+    with explained(trainees.directory):
+        work = trainees.work(options.step, options.networks)
+    for directory in [*(contender.directory for contender in work.contenders), *work.others]:
+        print(by_hand(directory))
+    if work.then_winner:
+        print("# then the same command again with --step final: the winner is not known yet")
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -272,16 +222,16 @@ def _serve(options: argparse.Namespace) -> int:
     return serve(options.runs, options.host, options.prefect_port, options.mlflow_port)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    import yaml
-
-    name, equals, value = text.partition("=")
-    if not (equals and name):
-        raise SettingsError(f"--set has {text!r}: write key=value, say recipe.epochs=3")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise SettingsError(f"--set {name} has the value {value!r}, which is not YAML") from None
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "search": _search,
+    "train": _train,
+    "data": _data,
+    "plan": _plan,
+    "status": _status,
+    "show": _show,
+    "track": _track,
+    "serve": _serve,
+}
 
 
 if __name__ == "__main__":

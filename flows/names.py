@@ -30,6 +30,12 @@ def search_directory(runs: Path, name: str) -> Path:
     return runs / name
 
 
+def run_directory(runs: Path, name: str | None, data: str) -> tuple[str, Path]:
+    """Name and directory of a run of final trainings; train-<data> where nobody names it."""
+    name = name if name is not None else f"train-{data}"
+    return name, search_directory(runs, name)
+
+
 def name_by_settings(name: str, settings: Settings) -> str:
     """`name` with a hash of what the search's results depend on: its settings and its images.
 

@@ -55,7 +55,7 @@ class Progress:
             "best reward": round(best[0].reward, 2) if best else None,
             "mean reward": round(sum(last) / len(last), 2) if last else None,
             "candidates an hour": round(3600 * rate),
-            "time left": _clock((history.total - done) / rate) if rate else "?",
+            "time left": clock((history.total - done) / rate) if rate else "?",
         }
 
     def update(self, history: History) -> None:
@@ -80,18 +80,26 @@ class Progress:
     def _say(self, line: str) -> None:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
-            return
-        try:
-            logger = get_run_logger()
-        except MissingContextError:
-            logger = logging.getLogger("blockqnn")
-        if logger.isEnabledFor(logging.INFO):
-            logger.info(line)
         else:
-            print(line, flush=True)
+            say(line)
 
 
-def _clock(seconds: float) -> str:
+def say(line: str) -> None:
+    """A line for whoever reads this flow's output: in Prefect's log, or on a silent one's terminal
+    or pipe.
+    """
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        logger = logging.getLogger("blockqnn")
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(line)
+    else:
+        print(line, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -196,7 +196,7 @@ class _Round:
     def _publish(self) -> None:
         """One Prefect table of the best blocks and one of the progress."""
         best = best_table(self._search.best(BEST))
-        self._publisher.publish(best, [self._progress.row(self._search)])
+        self._publisher.publish(best=best, progress=[self._progress.row(self._search)])
 
 
 def _candidate_task(

@@ -91,7 +91,7 @@ class Killed:
         self.kills = Counter()
         self.torn = set()
         self.process = None
-        (place / "params.yaml").write_text(json.dumps(settings.to_dict()))
+        (place / "params.yaml").write_text(json.dumps({"search": settings.to_dict()}))
 
     def start(self, tear=0):
         """Run the search without Prefect, unless it runs; die within the `tear`-th write."""

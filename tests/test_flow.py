@@ -28,7 +28,7 @@ def place(tmp_path_factory):
     settings = tiny_settings(
         batch=3, schedule=[[1.0, 1], [0.0, 1]], space={"max_index": 3}, workers={"count": 1}
     )
-    (place / "params.yaml").write_text(json.dumps(settings.to_dict()))
+    (place / "params.yaml").write_text(json.dumps({"search": settings.to_dict()}))
     return place
 
 

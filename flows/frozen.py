@@ -1,0 +1,98 @@
+"""What the steps of a pipeline leave behind: weights and results of final trainings, in files that
+say the same whenever the same trainings are frozen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from blockqnn.errors import SearchError
+from blockqnn.files import sync_directory, write_atomically
+from evaluation.frozen import write_json
+from flows.selection import SELECTION, Trainees, read_selection
+
+RESULTS = "results.json"
+CLOCKS = ("begun", "finished")
+"""Of a result: when it was trained, which says nothing about what was trained."""
+
+Results = Mapping[Path, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A final training as `write_trained` left it."""
+
+    result: dict[str, Any]
+    weights: Path
+
+
+def write_trained(trainees: Trainees, results: Results, to: Path) -> None:
+    """Write a step's results into `to`: selection.json where blocks were ranked, and a directory
+    for each network finally trained, with seed-<k>.safetensors and results.json.
+
+    A network's directory is whole or not there. Raises OSError.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    finals: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    for directory, result in results.items():
+        if result["split"] == "everything":
+            finals.setdefault(result["label"], {})[directory] = result
+    for label, found in finals.items():
+        _write_network(found, to / label)
+    if any(result["split"] == "train" for result in results.values()):
+        write_json(read_selection(trainees.selection_file), to / SELECTION)
+
+
+def read_trained(models: Path) -> Iterator[Frozen]:
+    """The final trainings that `write_trained` left anywhere below a directory, by name.
+
+    Raises `SearchError` when there are none, or they cannot be read.
+    """
+    paths = sorted(models.rglob(RESULTS))
+    if not paths:
+        raise SearchError(
+            f"there are no trained networks below {models}: write them with blockqnn train --to"
+        )
+    for path in paths:
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            for result in results:
+                yield Frozen(result, path.parent / _weights_name(result))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SearchError(
+                f"{path} does not hold results of trainings ({error}): write it again with "
+                "blockqnn train --to"
+            ) from None
+
+
+def _write_network(results: Results, to: Path) -> None:
+    """One network's directory, made aside and renamed."""
+    aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        for directory, result in results.items():
+            weights = directory / "weights.safetensors"
+            if result["outcome"] == "trained":  # of a diverged one there are none
+                with weights.open("rb") as source:
+                    copy = partial(shutil.copyfileobj, source)
+                    write_atomically(aside / _weights_name(result), copy)
+        rows = [{k: v for k, v in r.items() if k not in CLOCKS} for r in results.values()]
+        write_json(rows, aside / RESULTS)
+        shutil.rmtree(to, ignore_errors=True)
+        aside.rename(to)
+        sync_directory(to.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _weights_name(result: Mapping[str, Any]) -> str:
+    return f"seed-{result['seed']}.safetensors"

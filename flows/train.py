@@ -1,0 +1,240 @@
+"""Final trainings as a Prefect flow: one task a training, each waiting in a thread for a process.
+
+First the search's best blocks are trained and ranked on held-out images, then the winner, further
+blocks and the networks they are compared with are trained on all training images, once a seed. What
+was done is what lies in the trainings' directories; the flow resumes by being run again.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import Task as PrefectTask
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+
+from blockqnn.errors import SearchError, SettingsError, UserError
+from blockqnn.history import JOURNAL
+from blockqnn.jobs import read_result
+from blockqnn.lock import DirectoryLock
+from blockqnn.params import load_plan
+from blockqnn.search import explained
+from flows.artifacts import Publisher
+from flows.names import run_directory, runs_directory
+from flows.selection import WINNER, Step, Trainees, Work, write_selection
+from flows.training_progress import TrainingProgress
+from flows.training_table import outcome_in_words, training_table
+from flows.trainings import Result, TrainingDied, Trainings
+
+RETRY_DELAYS = [1.0, 5.0, 30.0]
+"""Seconds before each further attempt at a training whose process was lost."""
+
+POLL = 1.0
+"""Seconds between two looks at how far the trainings are."""
+
+
+@flow(name="blockqnn", flow_run_name="train-{data}", persist_result=False, retries=0)
+def train(
+    data: str = "digits",
+    name: str | None = None,
+    profile: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    params: str = "params.yaml",
+    runs: str | None = None,
+    step: Step = "all",
+    networks: list[str] | None = None,
+    winner: str | None = None,
+    wait: bool = False,
+) -> list[dict[str, Any]]:
+    """Train the networks of a plan, or go on with it; returns a table, one row a training.
+
+    Args:
+        data: the plan, a section under `training` of the params file.
+        name: the run's name and its directory under `runs`; null for train-<data>.
+        profile: a file under profiles/ laid over the params file; null for none.
+        overrides: single settings of the plan, dotted names to values, say {"recipe.epochs": 3}.
+        params: the params file.
+        runs: directory of all runs, beside the MLflow database; null for the usual one.
+        step: selection ranks the search's best blocks, final trains on all training images.
+        networks: final trainings of these alone: winner, or blocks and models of the plan.
+        winner: a selection.json to take the winner from; null for the run's own.
+        wait: let another process that has this run finish, instead of failing.
+    """
+    plan = load_plan(Path(params), data, profile, overrides)
+    home = Path(runs) if runs else runs_directory()
+    name, directory = run_directory(home, name, data)
+    trainings = Trainings(plan.workers)
+    trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
+    trainees.chosen(networks)
+    lock = open_run(directory, wait)
+    try:
+        with explained(directory):
+            work = trainees.work(step, networks)
+        contenders = [contender.directory for contender in work.contenders]
+        later = plan.seeds if work.then_winner else 0
+        progress = TrainingProgress(name, len(contenders) + len(work.others) + later)
+        publisher = Publisher(name)
+        try:
+            pool = _Pool(trainings, progress)
+            results = pool.run(contenders, work.others, lambda: _select(trainees, work, pool))
+            publisher.publish(results=training_table(results))
+        finally:
+            trainings.close()  # Prefect's threads, which wait for them, end with that
+            progress.close()
+            publisher.close()
+        return training_table(results)
+    finally:
+        lock.release()
+
+
+def open_run(directory: Path, wait: bool) -> DirectoryLock:
+    """Make a run's directory and become its only writer.
+
+    Another process that has it is waited for, with a line that says so, or makes this raise
+    `SearchError`; so does a directory that cannot be written. `SettingsError` for one that holds a
+    search.
+    """
+    if (directory / JOURNAL).exists():
+        raise SettingsError(
+            f"name is {directory.name!r}, which a search has: give the trainings another --name"
+        )
+    with explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        return take_lock(directory, wait)
+
+
+def take_lock(directory: Path, wait: bool) -> DirectoryLock:
+    """Hold a directory's lock, waiting for its holder if asked to, with a line that says so."""
+    try:
+        return DirectoryLock(directory)
+    except SearchError as error:
+        if not wait:
+            raise
+        print(f"blockqnn: waiting, as {str(error).partition(';')[0]}", file=sys.stderr, flush=True)
+    return DirectoryLock(directory, wait=math.inf)
+
+
+def _select(trainees: Trainees, work: Work, pool: _Pool) -> list[Path]:
+    """Write the selection down; the winner's final trainings if they are wanted."""
+    with explained(trainees.directory):
+        write_selection(
+            trainees.directory, trainees.plan.search or "", work.contenders, pool.results
+        )
+        return trainees.final(WINNER) if work.then_winner else []
+
+
+class _Pool:
+    """Keeps every slot busy until all trainings have ended."""
+
+    def __init__(self, trainings: Trainings, progress: TrainingProgress) -> None:
+        self.results: dict[Path, Result] = {}
+        self._trainings = trainings
+        self._progress = progress
+        self._ended: queue.SimpleQueue[tuple[Path, PrefectFuture[Any]]] = queue.SimpleQueue()
+        self._running = 0
+        self._lost: list[tuple[Path, TrainingDied]] = []
+        self._task = _training_task(trainings.train)
+
+    def run(
+        self, first: Sequence[Path], others: Iterable[Path], then: Callable[[], list[Path]]
+    ) -> list[Result]:
+        """Train them all; when the `first` have ended, `then` names some more, which go before
+        those still waiting. Returns all results in the order of their trainings.
+
+        One that loses its process again and again lets the others end first, then raises
+        `SearchError`.
+        """
+        order = [*first, *others]
+        waiting = deque(order)
+        selected = not first
+        while waiting or self._running or not selected:
+            while waiting and self._running < self._trainings.slots:
+                self._begin(waiting.popleft())
+            if self._running:
+                self._take()
+            if not selected and all(directory in self.results for directory in first):
+                selected = True
+                more = then()
+                waiting.extendleft(reversed(more))
+                order[len(first) : len(first)] = more
+            elif not waiting and not self._running:
+                break  # one of the first was lost
+        if self._lost:
+            directory, error = self._lost[0]
+            raise SearchError(
+                f"training {directory.name} lost its process {len(RETRY_DELAYS) + 1} times "
+                f"({error}); mend that, then give the same command again"
+            )
+        return [self.results[directory] for directory in order]
+
+    def _begin(self, directory: Path) -> None:
+        if (result := read_result(directory)) is not None:
+            self._end(directory, result, "done before")
+            return
+        self._progress.begin(directory)
+        future = self._task.submit(directory.name, directory)
+        self._running += 1
+        future.add_done_callback(lambda done: self._ended.put((directory, done)))
+
+    def _take(self) -> None:
+        """Wait until a training has ended, showing how far they all are."""
+        while True:
+            try:
+                directory, future = self._ended.get(timeout=POLL)
+                break
+            except queue.Empty:
+                self._progress.update()
+        self._running -= 1
+        try:
+            result = future.result()
+        except TrainingDied as error:  # its attempts are used up; the others go on
+            self._lost.append((directory, error))
+            self._progress.end(directory, f"lost: {error}")
+            return
+        except UserError:
+            raise
+        except Exception as error:  # Prefect's trouble, say
+            raise SearchError(
+                f"training {directory.name} could not be run, and not by its own fault "
+                f"({type(error).__name__}: {error}); give the same command again"
+            ) from error
+        self._end(directory, result)
+
+    def _end(self, directory: Path, result: Result, remark: str = "") -> None:
+        self.results[directory] = result
+        self._progress.end(directory, outcome_in_words(result) + (remark and f" ({remark})"))
+
+
+def _training_task(run: Callable[[Path], Result]) -> PrefectTask[[str, Path], Result]:
+    """The Prefect task that runs one training."""
+
+    def training(id: str, directory: Path) -> Result:
+        return run(directory)
+
+    decorate = task(
+        task_run_name="training-{id}",
+        retries=len(RETRY_DELAYS),
+        retry_delay_seconds=RETRY_DELAYS,
+        retry_condition_fn=_is_worth_another_attempt,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    return decorate(training)
+
+
+def _is_worth_another_attempt(task: Any, run: Any, state: Any) -> bool:
+    """A lost process is; a full disk, or a defect of ours, would only fail again."""
+    try:
+        state.result(raise_on_failure=True)
+    except TrainingDied:
+        return True
+    except Exception:
+        return False
+    return False
