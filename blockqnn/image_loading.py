@@ -6,15 +6,16 @@ alone, whichever process draws them, and errors that arrive as one sentence.
 
 from __future__ import annotations
 
-import ctypes
+import multiprocessing
 import os
 import random
 import signal
-import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from blockqnn.class_folders import ImageTree
 from blockqnn.errors import SettingsError, UserError
@@ -33,7 +35,16 @@ Item = tuple[int, int | None]
 Loaded = tuple[Tensor, Tensor] | str | None
 """Images `(n, 3, H, W)` uint8 and labels; the sentence of an error; nothing, of a skipped batch."""
 
-PR_SET_PDEATHSIG = 1
+IMPORTED = (
+    "blockqnn.shards",
+    "timm.data.loader",
+    "timm.data.transforms_factory",
+    "timm.data.readers.reader_image_in_tar",
+)
+"""What loader processes need, directly or through these; it takes seconds to import."""
+
+SAVING_SECONDS = 60
+"""How long a loader works on after SIGTERM: time for the training to come to a save."""
 
 
 @contextmanager
@@ -130,6 +141,15 @@ class Loader:
                 return
             yield batch
 
+    def close(self) -> None:
+        """End the processes; the next pass starts new ones."""
+        self._passes += 1
+        processes = self._loader._iterator
+        # torch ends them when nothing refers to them, which a pass broken off by an error may do
+        if isinstance(processes, _MultiProcessingDataLoaderIter):
+            processes._shutdown_workers()
+            self._loader._iterator = None
+
 
 class _Asked:
     """A sampler that is given its batches."""
@@ -145,11 +165,14 @@ def data_loader(
 ) -> DataLoader[Loaded]:
     """torch's loader of a data set that makes whole batches."""
     if processes:
-        # a process forked from one with threads, a GPU or a process group may hang
+        # forked from this process, with its threads, GPU and process group, they might hang; they
+        # are forked from one that has done nothing but the imports
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(list(IMPORTED))
         more |= {
-            "multiprocessing_context": "spawn",
+            "multiprocessing_context": server,
             "persistent_workers": True,
-            "worker_init_fn": partial(_begin, os.getpid()),
+            "worker_init_fn": partial(_begin, _parent()),
         }
     return DataLoader(
         batches,
@@ -200,17 +223,31 @@ def _as_it_is(batch: Loaded) -> Loaded:
     return batch
 
 
-def _begin(parent: int, _number: int) -> None:
-    """A loader process outlives neither its parent nor, unlike it, a second SIGTERM."""
+@cache
+def _parent() -> Connection:
+    """The end to read of a pipe that closes with this process."""
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    _kept_open.append(writing)
+    return reading
+
+
+_kept_open: list[Connection] = []
+
+
+def _begin(parent: Connection, _number: int) -> None:
+    """What a loader process does first: it must neither outlive its parent nor end before it."""
     warnings.filterwarnings("ignore", module="PIL")  # odd metadata, once for every such image
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # batch systems signal every process; the training ends its loaders once it has saved
-    signal.signal(signal.SIGTERM, _end_next_time)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
+    signal.signal(signal.SIGTERM, _end_later)
 
 
-def _end_next_time(_signal: int, _frame: FrameType | None) -> None:
+def _end_with(parent: Connection) -> None:
+    parent.poll(None)  # nothing is ever written: the other end has closed
+    os._exit(1)
+
+
+def _end_later(_signal: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(SAVING_SECONDS)

@@ -277,8 +277,9 @@ class StreamFeed:
         return self._to_device(self._load(_in_batches(mine, each)))
 
     def close(self) -> None:
-        """End the loader processes; a later pass starts new ones."""
-        self._loader = None
+        """End the loader processes, and any pass over the images; a later one starts new ones."""
+        if self._loader is not None:
+            self._loader.close()
 
     def _sizes(self) -> list[int]:
         """Images of each step of an epoch, over all processes."""

@@ -185,6 +185,8 @@ class TestProcesses:
             list(begun)
         assert same(list(here.batches(1, first=3)), list(there.batches(1, first=3)))
         assert {process.pid for process in multiprocessing.active_children()} == processes
+        broken_off = there.batches(3)
+        next(broken_off)
         shutil.rmtree(root / "train" / "n02")
         with pytest.raises(SettingsError, match=r"^\S+n02_\d.JPEG is not a readable image \(No su"):
             list(there.batches(2))
