@@ -31,11 +31,12 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks import machine
+from blockqnn.block_module import Concat
 from blockqnn.cost import network_cost
 from blockqnn.data import Dataset, ImageSet
 from blockqnn.devices import resolve
 from blockqnn.feeds import MemoryFeed
-from blockqnn.network import Concat, build_network
+from blockqnn.network import build_network
 from blockqnn.precision import mixed_precision
 from blockqnn.recipe import Recipe
 from blockqnn.space import Block, Space

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blockqnn import network
+from blockqnn.block_module import Add, BlockModule, Concat, Pcc
 from blockqnn.cost import network_cost
-from blockqnn.network import Add, BlockModule, Concat, build_network
+from blockqnn.network import build_network
 from blockqnn.space import Block, Space
 from blockqnn.zoo import BLOCKS
 
@@ -128,7 +128,7 @@ def test_adds_project_what_is_not_as_wide_as_the_filters(widths, out, projected)
     add = Add(widths, 8)
     maps = [torch.randn(2, width, 4, 4) for width in widths]
     assert add.out_channels == out
-    assert tuple(isinstance(part, network.Pcc) for part in add.projections) == projected
+    assert tuple(isinstance(part, Pcc) for part in add.projections) == projected
     assert add(*maps).shape == (2, out, 4, 4)
 
 
