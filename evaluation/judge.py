@@ -13,8 +13,8 @@ from blockqnn.comparators import count_macs
 from blockqnn.cost import network_cost
 from blockqnn.errors import SearchError
 from blockqnn.plan import EvaluationSettings
+from blockqnn.precision import mixed_precision
 from blockqnn.space import Block
-from blockqnn.training import mixed_precision
 from evaluation.metrics import Tally
 from evaluation.speed import measure_speed
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from blockqnn.devices import device_name, out_of_memory
-from blockqnn.training import mixed_precision, resolve_precision
+from blockqnn.precision import mixed_precision, resolve_precision
 
 WARM_UP = 3
 """Passes before the first measured one: kernels are chosen, memory is taken."""

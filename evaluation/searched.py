@@ -1,0 +1,161 @@
+"""A search as the report shows it, from its journal or from the small files that outlive it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from blockqnn.errors import SearchError
+from blockqnn.history import JOURNAL, History, read_search
+from evaluation.curve import Iteration, iterations_of
+from evaluation.frozen import BEST, FrozenBlock, read_frozen
+from evaluation.plate import Plate, plot, search_plate
+from evaluation.plots import frozen_search
+
+SHOWN = 5
+"""Best blocks in the table."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search came to: in words, as a picture, its best blocks, and its cost."""
+
+    name: str
+    sentences: Sequence[str]
+    plate: Plate
+    best: Sequence[FrozenBlock]
+    trainings: int
+    hours: float
+    held_out_images: int | None = None
+
+
+def read_searched(path: Path) -> Searched:
+    """The search in a directory, which has its journal or what `blockqnn search --to` wrote.
+
+    Raises `SearchError` when there is none.
+    """
+    if (path / JOURNAL).exists():
+        return searched(read_search(path), path.resolve().name)
+    if (path / BEST).exists():
+        return _frozen(path)
+    raise SearchError(f"there is no search in {path}: name one with --search, or leave it out")
+
+
+def searched(history: History, name: str) -> Searched:
+    """The same of a search that is read already."""
+    found = [
+        FrozenBlock(
+            result.candidate.number,
+            result.candidate.block,
+            result.reward,
+            result.outcome.accuracy or 0.0,
+            result.cost.macs,
+            result.cost.parameters,
+        )
+        for result in history.best(SHOWN)
+    ]
+    trained = [result for result in history.results if result.same_as is None]
+    return Searched(
+        name,
+        list(_in_words(history)),
+        search_plate(history, name),
+        found,
+        len(trained),
+        sum(result.outcome.seconds for result in trained) / 3600,
+        history.task.held_out_images,
+    )
+
+
+def _in_words(history: History) -> Iterator[str]:
+    results = history.results
+    first = [result for result in results if result.same_as is None]
+    kinds = [result.outcome.kind for result in first]
+    counts = [
+        f"{kinds.count(k):,} {k}" for k in ("trained", "diverged", "infeasible") if k in kinds
+    ]
+    agent = history.settings.agent.kind.replace("_", "-")
+    epochs = history.settings.recipe.epochs
+    yield (
+        f"{agent[:1].upper() + agent[1:]} over blocks of up to {history.settings.space.max_index} "
+        f"layers on {history.task.data}: {len(results):,} candidates in "
+        f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
+        f"{len(results) - len(first):,} seen before. Each was trained for {epochs} epochs on "
+        f"{history.task.train_images:,} images and scored on {history.task.held_out_images:,} "
+        f"others."
+    )
+    if not history.finished:
+        yield f"The search is not finished: {len(results):,} of {history.total:,} candidates."
+    iterations = iterations_of(results, history.task.chance)
+    if history.settings.agent.kind == "q_learning" and iterations:
+        yield from _phases(iterations)
+
+
+def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:
+    """The random phase beside the last one."""
+    phases = [list(group) for _, group in groupby(iterations, key=lambda i: i.epsilon)]
+    if len(phases) < 2:
+        return
+    means = [
+        (
+            members[0].epsilon,
+            fmean(v for i in members for v in i.accuracies),
+            fmean(v for i in members for v in i.rewards),
+        )
+        for members in (phases[0], phases[-1])
+    ]
+    (before, accuracy, reward), (after, later, later_reward) = means
+    yield (
+        f"Mean accuracy went from {accuracy:.1f} % at epsilon {before:g} to {later:.1f} % at "
+        f"epsilon {after:g}, mean reward from {reward:.1f} to {later_reward:.1f}."
+    )
+
+
+def _frozen(path: Path) -> Searched:
+    found = read_frozen(path / BEST)
+    metrics = _metrics(path / "metrics.json")
+    rows = _iterations(path / "iterations.csv")
+    name = found.search
+    words = f"A search on {found.data}"
+    if "candidates" in metrics:
+        words += (
+            f": {metrics['candidates']:,} candidates, {metrics['trained']:,} distinct ones trained"
+        )
+    picture = plot(
+        frozen_search(rows),
+        "search",
+        "Accuracy and reward of the search by iteration",
+        "Mean of the iteration and the best so far, by iteration.",
+    )
+    return Searched(
+        name,
+        [f"{words}."],
+        picture,
+        found.blocks[:SHOWN],
+        int(metrics.get("trained", 0)),
+        float(metrics.get("hours", 0.0)),
+    )
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it adds two numbers; the best blocks have been read
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _iterations(path: Path) -> list[dict[str, float]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise SearchError(f"cannot read {path} ({error.strerror})") from None
+    except (ValueError, TypeError) as error:
+        raise SearchError(f"{path} is damaged ({error}): write it again") from None
+    return rows
