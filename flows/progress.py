@@ -6,8 +6,6 @@ import logging
 import time
 from typing import Any
 
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -88,6 +86,10 @@ def say(line: str) -> None:
     """A line for whoever reads this flow's output: in Prefect's log, or on a silent one's terminal
     or pipe.
     """
+    # only here: which Prefect API is used is settled before Prefect is imported
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
     try:
         logger = get_run_logger()
     except MissingContextError:
