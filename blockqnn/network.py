@@ -165,7 +165,7 @@ class BlockNetwork(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Regular expressions of parameter names by depth, for timm's layer-wise learning rates."""
-        return {"stem": r"^stem", "blocks": r"^stage(\d+)" if coarse else r"^stage(\d+)\\.(\d+)"}
+        return {"stem": r"^stem", "blocks": r"^stage(\d+)" if coarse else r"^stage(\d+)\.(\d+)"}
 
 
 def _checkpointed(module: nn.Module, x: Tensor) -> Tensor:

@@ -232,6 +232,13 @@ def test_the_seed_decides_the_weights():
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.parametrize("name", ["drop_path", "dropout"])
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_shares_to_drop_are_below_one(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}: give 0 to below 1"):
+        build_network(BLOCKS["residual"], **SMALL, **{name: value})
+
+
 @pytest.mark.parametrize("build", [build_network, network_cost])
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -250,3 +257,117 @@ def test_wrong_arguments_name_field_value_and_remedy(build, change, message):
     with pytest.raises(ValueError) as caught:
         build(BLOCKS["residual"], **SMALL | change)
     assert str(caught.value).startswith(message)
+
+
+def test_the_parts_are_run_as_their_names_say():
+    torch.manual_seed(0)
+    net = build_network(BLOCKS["inception"], **SMALL).eval()
+    images = torch.randn(2, 3, 8, 8)
+    names = [name for name, _ in net.named_children()]
+    assert names == ["stem", "stage1", "pool1", "stage2", "head"]
+    maps = images
+    for name in names[:-1]:
+        maps = getattr(net, name)(maps)
+    features = net.forward_features(images)
+    torch.testing.assert_close(features, maps.relu())
+    assert features.shape == (2, net.num_features, 4, 4)
+    pooled = net.forward_head(features, pre_logits=True)
+    torch.testing.assert_close(pooled, features.mean((2, 3)))
+    logits = nn.functional.linear(pooled, net.get_classifier().weight, net.get_classifier().bias)
+    torch.testing.assert_close(net.forward_head(features), logits)
+    torch.testing.assert_close(net(images), logits)
+
+
+@pytest.mark.parametrize(
+    ("pool", "factor", "pooled"),
+    [
+        ("avg", 1, lambda maps: maps.mean((2, 3))),
+        ("max", 1, lambda maps: maps.amax((2, 3))),
+        ("catavgmax", 2, lambda maps: torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)),
+        ("", 1, lambda maps: maps),
+    ],
+)
+def test_the_classifier_can_be_replaced_and_taken_away(pool, factor, pooled):
+    net = build_network(BLOCKS["residual"], **SMALL).double().eval()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    net.reset_classifier(0, pool)
+    features = net.forward_features(images)
+    torch.testing.assert_close(net(images), pooled(features))
+    if pool:
+        net.reset_classifier(7)
+        assert net(images).shape == (2, 7)
+        assert net.get_classifier().in_features == factor * net.num_features
+        assert net.num_classes == 7
+    else:
+        with pytest.raises(ValueError, match=r"global_pool is '': 7 classes need a pooling"):
+            net.reset_classifier(7)
+
+
+def test_checkpointing_recomputes_and_changes_nothing():
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 8, 8)
+    outcomes = []
+    for enable in (False, True):
+        torch.manual_seed(1)
+        net = build_network(BLOCKS["S"], **SMALL, drop_path=0.5)
+        net.set_grad_checkpointing(enable)
+        runs = []
+        net.stage1[0].register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
+        net(images).logsumexp(1).sum().backward()
+        assert len(runs) == (2 if enable else 1)
+        outcomes.append((net.state_dict(), [parameter.grad for parameter in net.parameters()]))
+    torch.testing.assert_close(*outcomes, rtol=0, atol=0)
+
+
+def merging_block(drop_path):
+    """The sum of two poolings, the one of them as it is, and another pooling of it."""
+    text = "(1,2,3,0,0)(2,3,3,1,0)(3,5,0,1,2)(4,4,0,1,0)(5,3,3,1,0)(6,7,0,0,0)"
+    return BlockModule(Block.parse(text), 2, 2, drop_path)
+
+
+def test_dropped_paths_are_those_from_layers_into_joints_and_keep_the_mean():
+    """Worked out by hand for maps of ones: a sum of two paths, and two paths as they are."""
+    images = torch.ones(4000, 2, 1, 1)
+    module = merging_block(0.25)
+    torch.manual_seed(0)
+    total, same, pooled = module(images).flatten(1).split(2, 1)
+    for values, expected in ((total, 2.0), (same, 1.0), (pooled, 1.0)):
+        assert values.mean().item() == pytest.approx(expected, abs=0.05)
+        assert torch.equal(values[:, 0], values[:, 1])  # whole images
+    scale = 1 / 0.75
+    assert total.unique().tolist() == pytest.approx([0.0, scale, 2 * scale])
+    assert (pooled == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(module.eval()(images), merging_block(0.0)(images))
+
+
+def test_inputs_of_a_block_and_sums_are_never_dropped():
+    block = Block.parse("(1,4,0,0,0)(2,1,3,1,0)(3,5,0,1,2)(4,4,0,3,0)(5,4,0,3,0)(6,7,0,0,0)")
+    module = BlockModule(block, 4, 4, 0.9)
+    images = torch.randn(500, 4, 2, 2)
+    one, other = module(images).split(4, 1)
+    assert torch.equal(one, other)
+    untouched = (one == images).flatten(1).all(1)
+    assert untouched.float().mean().item() == pytest.approx(0.9, abs=0.05)
+
+
+def test_paths_drop_more_from_block_to_block_and_not_without_a_rate():
+    arguments = {"filters": (4, 4), "repeats": (3, 1), "num_classes": 2}
+    plain, dropping = (
+        build_network(BLOCKS["residual"], **arguments, drop_path=rate) for rate in (0.0, 0.2)
+    )
+    blocks = [part for part in dropping.modules() if isinstance(part, BlockModule)]
+    assert [part.drop_path.drop_prob for part in blocks] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    assert list(plain.state_dict()) == list(dropping.state_dict())
+    assert not any("Drop" in type(part).__name__ for part in plain.modules())
+
+
+def test_dropout_comes_before_the_linear_layer():
+    net = build_network(BLOCKS["plain"], **SMALL, dropout=0.5)
+    features = net.forward_features(torch.randn(3, 3, 8, 8)).detach()
+    pooled = net.forward_head(features, pre_logits=True)
+    kept = pooled != 0
+    assert 0 < kept.float().mean() < 1
+    torch.testing.assert_close(pooled[kept], 2 * features.mean((2, 3))[kept])
+    torch.testing.assert_close(
+        net.eval().forward_head(features, pre_logits=True), features.mean((2, 3))
+    )

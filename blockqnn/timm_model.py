@@ -1,0 +1,124 @@
+"""The networks in timm's registry: import this module, and `timm.create_model("blockqnn", ...)`
+builds them, `block` being a code or a zoo name.
+
+Not imported by `blockqnn.network`, as timm takes a second that a search need not wait for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from blockqnn.errors import SettingsError
+from blockqnn.network import BlockNetwork, build_network
+from blockqnn.space import Block
+from blockqnn.weights import read_metadata
+from blockqnn.zoo import BLOCKS
+
+FILTERS = (32, 64, 128)
+"""The paper's filters for CIFAR."""
+
+default_cfgs = generate_default_cfgs(
+    {
+        "blockqnn": {  # CIFAR-10
+            "num_classes": 10,
+            "input_size": (3, 32, 32),
+            "pool_size": (8, 8),
+            "crop_pct": 1.0,
+            "interpolation": "bilinear",
+            "mean": (0.4914, 0.4822, 0.4465),
+            "std": (0.2470, 0.2435, 0.2616),
+            "first_conv": "stem.0",
+            "classifier": "head.3",
+            "paper_ids": "arXiv:1708.05552",
+        }
+    }
+)
+
+
+@register_model
+def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The network of a block: (N, `in_chans`, H, W) -> (N, `num_classes`) logits.
+
+    Takes `block`, `filters`, `repeats`, `skeleton` as `build_network` (default: S for CIFAR), and
+    timm's `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`, `features_only`
+    (a map a stage) and `out_indices`. With `pretrained`, `pretrained_cfg_overlay={"file": ...}`
+    names a file of `blockqnn.weights`, whose metadata then stand for what is not given. Raises
+    `ValueError` that names what is wrong.
+    """
+    if pretrained:
+        kwargs = _with_metadata(kwargs)
+    stages = len(kwargs.get("filters", FILTERS))
+    network: nn.Module = build_model_with_cfg(
+        _build, "blockqnn", pretrained, feature_cfg={"out_indices": tuple(range(stages))}, **kwargs
+    )
+    return network
+
+
+def _build(
+    block: str | Block = "S",
+    *,
+    filters: Sequence[int] = FILTERS,
+    repeats: int | Sequence[int] = 2,
+    skeleton: str = "cifar",
+    num_classes: int = 10,
+    in_chans: int = 3,
+    global_pool: str = "avg",
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> BlockNetwork:
+    network = build_network(
+        _parsed(block),
+        filters=filters,
+        repeats=repeats,
+        skeleton=skeleton,
+        num_classes=num_classes or 1,
+        in_channels=in_chans,
+        drop_path=drop_path_rate,
+        dropout=drop_rate,
+    )
+    if num_classes == 0 or global_pool != "avg":
+        network.reset_classifier(num_classes, global_pool)
+    return network
+
+
+def _parsed(block: str | Block) -> Block:
+    if isinstance(block, Block):
+        return block
+    try:
+        return BLOCKS[block] if block in BLOCKS else Block.parse(block)
+    except ValueError as error:
+        names = ", ".join(BLOCKS)
+        raise SettingsError(f"block is {block!r} ({error}): give a code or {names}") from None
+
+
+def _with_metadata(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `blockqnn`, completed by what the file of the weights says about itself."""
+    given, overlay = dict(kwargs), dict(kwargs.get("pretrained_cfg_overlay") or {})
+    path = overlay.get("file")
+    if path is None or Path(path).suffix != ".safetensors":
+        return given
+    metadata = read_metadata(Path(path))
+    if "block" not in metadata:
+        return given
+    for name, read in (("block", str), ("skeleton", str), ("filters", _list), ("repeats", _list)):
+        given.setdefault(name, read(metadata[name]))
+    size = int(metadata["image_size"])
+    facts = {
+        "num_classes": int(metadata["num_classes"]),
+        "input_size": (int(metadata["in_channels"]), size, size),
+        "mean": _list(metadata["mean"]),
+        "std": _list(metadata["std"]),
+        "label_names": _list(metadata["classes"]),
+    }
+    return given | {"pretrained_cfg_overlay": facts | overlay}
+
+
+def _list(text: str) -> Any:
+    value = json.loads(text)
+    return tuple(value) if isinstance(value, list) else value
