@@ -68,7 +68,14 @@ class Matrix:
     caption: str = ""
 
 
-Element = Text | Table | Facts | Figures | Plates | Matrix
+@dataclass(frozen=True)
+class Beside:
+    """Tables and pictures that stand side by side where there is room."""
+
+    elements: Sequence[Table | Plates | Matrix]
+
+
+Element = Beside | Text | Table | Facts | Figures | Plates | Matrix
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from evaluation.comparison import Network, Record, Run, device_hours
-from evaluation.document import Column, Element, Matrix, Plates, Section, Table, Text
+from evaluation.comparison import Network, Record, Run
+from evaluation.document import Beside, Column, Element, Matrix, Plates, Section, Table, Text
 from evaluation.plate import plot
 from evaluation.plots import accuracy_against_cost, plain_count, reliability, training_curves
 from evaluation.published import published_on
@@ -41,11 +41,10 @@ def results(networks: Sequence[Network], front: Sequence[Network], run: Run) -> 
         *([Column("top-5", unit="%")] if top5 else []),
         *([Column(f"at {size} px", unit="%")] if larger else []),
         Column("seeds"),
-        Column("calibration error", unit="%"),
+        Column("ECE", unit="%"),
         Column("parameters"),
-        Column("MACs", unit="an image"),
+        Column("MACs"),
         *([Column("latency", unit=f"ms, batch {batch}")] if batch is not None else []),
-        Column("training", unit="device-hours"),
     ]
     rows = []
     for network in networks:
@@ -62,7 +61,6 @@ def results(networks: Sequence[Network], front: Sequence[Network], run: Run) -> 
                 plain_count(network.parameters),
                 plain_count(network.macs),
                 *([number(network.latency, 2)] if batch is not None else []),
-                number(device_hours(network.results), hour_digits(network.results)),
             ]
         )
     best = frozenset({0}) if networks[0].accuracy is not None else frozenset()
@@ -75,11 +73,6 @@ def results(networks: Sequence[Network], front: Sequence[Network], run: Run) -> 
             *_cost_picture(networks, front),
         ],
     )
-
-
-def hour_digits(results: Sequence[Record]) -> int:
-    """Decimals with which so short a time is still seen."""
-    return 4 if device_hours(results) < 0.1 else 2
 
 
 def _in_words(networks: Sequence[Network]) -> Iterator[str]:
@@ -118,7 +111,8 @@ def _how_sure(networks: Sequence[Network], run: Run) -> Iterator[str]:
         yield "Accuracy of one seed, single centre crop: how it varies with the seed is not known."
     yield (
         f"Interval: Wilson's, what {tested[0].images:,} test images leave open whatever the seed. "
-        "Calibration error: expected, over 15 equal-width bins of the confidence."
+        "ECE: expected calibration error over 15 equal-width bins of the confidence. MACs: "
+        "multiply-accumulates of one image."
     )
     missing = [n.label for n in networks if n.accuracy is None]
     if missing:
@@ -235,19 +229,19 @@ def best_in_detail(network: Network) -> Section | None:
     ]
     known = [row for row in classes if row["accuracy"] is not None]
     if len(classes) <= MATRIX_CLASSES:
-        elements.append(_class_table(known, "Accuracy by class, with 95 % Wilson intervals"))
+        table = _class_table(known, "Accuracy by class, with 95 % Wilson intervals")
         caption = "Confusions: rows are true classes, columns what they were taken for"
-        elements.append(Matrix(names, test["confusion"], caption))
+        elements.append(Beside([table, Matrix(names, test["confusion"], caption)]))
     else:
         worst = sorted(known, key=lambda row: float(row["accuracy"]))[:SHOWN]
         caption = f"The {len(worst)} classes with the lowest accuracy of {len(classes)}"
-        elements.append(_class_table(worst, f"{caption}, with 95 % Wilson intervals"))
-        elements.append(_confusion_table(names, test["confusion"]))
+        table = _class_table(worst, f"{caption}, with 95 % intervals")
+        elements.append(Beside([table, _confusion_table(names, test["confusion"])]))
     if test.get("calibration"):
         caption = (
             f"Calibration: expected error {test['ece']:.2f} %, negative log likelihood "
-            f"{test['nll']:.3f}. Bars above the line are too modest, bars below too sure; "
-            "underneath, how many images have each confidence."
+            f"{test['nll']:.3f}. The line is perfect; bars above it are too modest, bars below too sure, "
+            "pale ones of fewer than 10 images; underneath, how many images have each confidence."
         )
         alt = "Accuracy against confidence"
         elements.append(

@@ -6,6 +6,7 @@ import re
 from functools import singledispatch
 
 from evaluation.document import (
+    Beside,
     Document,
     Element,
     Facts,
@@ -52,6 +53,11 @@ def _section(section: Section, pictures: str) -> str:
 @singledispatch
 def _element(element: Element, pictures: str) -> str:
     raise TypeError(f"cannot write {type(element).__name__}")
+
+
+@_element.register
+def _(element: Beside, pictures: str) -> str:
+    return "\n\n".join(_element(inner, pictures) for inner in element.elements)
 
 
 @_element.register

@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 
 from evaluation.document import (
+    Beside,
     Column,
     Document,
     Element,
@@ -65,6 +66,11 @@ def _section(section: Section) -> str:
 @singledispatch
 def _element(element: Element) -> str:
     raise TypeError(f"cannot write {type(element).__name__}")
+
+
+@_element.register
+def _(element: Beside) -> str:
+    return f'<div class="beside">{"".join(map(_element, element.elements))}</div>'
 
 
 @_element.register

@@ -108,7 +108,7 @@ def search_plate(history: History, search: str) -> Plate:
         svg,
         write,
         "Accuracy and reward of the search by iteration",
-        "Every dot is a trained candidate; bands are phases of epsilon, the share of chance.",
+        "Every dot is a trained candidate; bands are phases of epsilon, the share of random steps.",
     )
 
 

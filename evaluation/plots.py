@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from evaluation.comparison import Network, Record
@@ -29,6 +30,9 @@ DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 RULE = "#d5dce3"
 WIDTH = 9.0
 """Inches, as wide as the learning curve of a search."""
+
+FEW = 10
+"""Images below which a bar of the calibration says little, and is pale."""
 
 Curve = Sequence[Mapping[str, float]]
 
@@ -112,6 +116,8 @@ def _name_points(figure: Figure, axes: Axes, networks: Sequence[Network]) -> Non
             size=9,
             color=INK,
             parse_math=False,
+            path_effects=[withStroke(linewidth=3, foreground="#ffffff")],
+            zorder=4,
         )
 
 
@@ -130,6 +136,8 @@ def training_curves(networks: Sequence[Network]) -> Figure:
     losses = _values(left)
     if losses and min(losses) > 0 and max(losses) > 30 * min(losses):
         left.set_yscale("log")
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.yaxis.set_minor_formatter(NullFormatter())
     _limits(right)
     _legend(figure, left)
     return figure
@@ -160,12 +168,14 @@ def reliability(bins: Sequence[Record]) -> Figure:
     width = 100 / len(bins)
     middles = [(found["low"] + found["high"]) / 2 for found in filled]
     heights = [found["accuracy"] for found in filled]
-    above.bar(middles, heights, width=0.88 * width, color=MEAN_COLOUR, alpha=0.85)
-    above.plot([0, 100], [0, 100], color=BEST_COLOUR, linewidth=1.4, label="perfect calibration")
-    above.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
+    bars = above.bar(middles, heights, width=0.88 * width, color=MEAN_COLOUR, alpha=0.85)
+    for bar, found in zip(bars, filled, strict=True):
+        if found["images"] < FEW:
+            bar.set_alpha(0.25)
+    above.plot([0, 100], [0, 100], color=BEST_COLOUR, linewidth=1.4)
+    above.set(xlim=(0, 100), ylim=(0, 104))
     shares = [100 * found["images"] / total for found in filled]
     below.bar(middles, shares, width=0.88 * width, color="#7ba4d1")
-    above.set(xlim=(0, 100), ylim=(0, 100))
     figure.align_ylabels()
     return figure
 
@@ -255,6 +265,7 @@ def _frame(axes: Axes, x: str, y: str) -> None:
     axes.set_axisbelow(True)
     if x == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        axes.margins(x=0.02)
 
 
 def _rows(count: int) -> int:

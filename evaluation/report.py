@@ -13,10 +13,11 @@ from blockqnn.errors import SearchError
 from blockqnn.files import write_atomically
 from evaluation import findings, origins
 from evaluation.comparison import Network, Run, compare, device_hours, pareto, read_run
-from evaluation.document import Document, Element, Figures, Plates, Section
+from evaluation.document import Beside, Document, Element, Figures, Plates, Section
 from evaluation.frozen import write_json, write_rows
 from evaluation.markdown import markdown
 from evaluation.page import page
+from evaluation.plate import Plate
 from evaluation.plots import plain_count
 from evaluation.searched import Searched, read_searched
 
@@ -142,10 +143,16 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
 def _write_pictures(sections: Sequence[Section], to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for section in sections:
-        for element in section.elements:
-            if isinstance(element, Plates):
-                for plate in element.plates:
-                    plate.write_png(to / f"{plate.name}.png")
+        for plate in _plates(section.elements):
+            plate.write_png(to / f"{plate.name}.png")
+
+
+def _plates(elements: Sequence[Element]) -> Iterator[Plate]:
+    for element in elements:
+        if isinstance(element, Plates):
+            yield from element.plates
+        elif isinstance(element, Beside):
+            yield from _plates(element.elements)
 
 
 def _write_numbers(run: Run, networks: Sequence[Network], to: Path) -> None:

@@ -83,7 +83,7 @@ def _in_words(history: History) -> Iterator[str]:
     epochs = history.settings.recipe.epochs
     yield (
         f"{agent[:1].upper() + agent[1:]} over blocks of up to {history.settings.space.max_index} "
-        f"layers on {history.task.data}: {len(results):,} candidates in "
+        f"layers on {history.task.data}: {len(results):,} candidates, "
         f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
         f"{len(results) - len(first):,} seen before. Each was trained for {epochs} epochs on "
         f"{history.task.train_images:,} images and scored on {history.task.held_out_images:,} "
