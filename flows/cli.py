@@ -20,6 +20,7 @@ from flows.names import name_by_settings, run_directory, search_directory
 
 if TYPE_CHECKING:
     from blockqnn.plan import Plan
+    from flows.frozen import Trained
     from flows.selection import Trainees
 
 
@@ -174,6 +175,37 @@ def _prepare(trainees: Trainees, options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    from flows.frozen import write_judged
+    from flows.selection import Trainees
+    from flows.training_table import network_table, print_networks
+
+    plan = _load_plan(options)
+    name, directory = run_directory(options.runs, options.name, options.data)
+    trainees = Trainees(directory, options.runs, plan, options.data, options.winner)
+    places = [str(path) if path else None for path in (options.winner, options.models)]
+    common = options.data, name, _profile(options), _overrides(options), options.params
+
+    def found() -> tuple[list[Trained], list[dict[str, Any]]]:
+        from flows.evaluate import finals, read_evaluations
+
+        trained = finals(trainees, options.networks, options.models)
+        return trained, read_evaluations(directory, trained, plan)
+
+    _run_flow(
+        "evaluate",
+        [*common, str(options.runs), options.networks, *places, options.wait],
+        lambda: bool(found()[1]),
+    )
+    trained, evaluations = found()
+    results = [each.result for each in trained]
+    print_networks(network_table(results, evaluations))
+    if options.to is not None:
+        with _writing(options.to):
+            write_judged(name, results, evaluations, options.to)
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from flows.report import print_status
 
@@ -225,6 +257,7 @@ def _serve(options: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "search": _search,
     "train": _train,
+    "evaluate": _evaluate,
     "data": _data,
     "plan": _plan,
     "status": _status,

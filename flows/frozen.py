@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,13 @@ from typing import Any
 from blockqnn.errors import SearchError
 from blockqnn.files import sync_directory, write_atomically
 from evaluation.frozen import write_json
+from evaluation.frozen_trainings import write_evaluated
 from flows.selection import SELECTION, Trainees, read_selection
 
 RESULTS = "results.json"
+JUDGED = "evaluations.json"
+VERSION = 1
+"""Of evaluations.json; later versions of this package read it or say that they cannot."""
 CLOCKS = ("begun", "finished")
 """Of a result: when it was trained, which says nothing about what was trained."""
 
@@ -26,9 +30,10 @@ Results = Mapping[Path, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A final training as `write_trained` left it."""
+class Trained:
+    """A final training: the name of its directory in the run, its result, its weights."""
 
+    id: str
     result: dict[str, Any]
     weights: Path
 
@@ -50,7 +55,7 @@ def write_trained(trainees: Trainees, results: Results, to: Path) -> None:
         write_json(read_selection(trainees.selection_file), to / SELECTION)
 
 
-def read_trained(models: Path) -> Iterator[Frozen]:
+def read_trained(models: Path) -> Iterator[Trained]:
     """The final trainings that `write_trained` left anywhere below a directory, by name.
 
     Raises `SearchError` when there are none, or they cannot be read.
@@ -64,12 +69,48 @@ def read_trained(models: Path) -> Iterator[Frozen]:
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
             for result in results:
-                yield Frozen(result, path.parent / _weights_name(result))
+                yield Trained(result.pop("id"), result, path.parent / _weights_name(result))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SearchError(
                 f"{path} does not hold results of trainings ({error}): write it again with "
                 "blockqnn train --to"
             ) from None
+
+
+def write_judged(
+    name: str, results: Sequence[Mapping[str, Any]], evaluations: Sequence[Any], to: Path
+) -> None:
+    """Write evaluations.json, with all that is known of the final trainings of the run `name`, into
+    `to`, and the small files for metrics and plots. Raises OSError.
+    """
+    write_evaluated(results, evaluations, to)
+    content = {
+        "version": VERSION,
+        "name": name,
+        "results": [_without_clocks(result) for result in results],
+        "evaluations": [_without_clocks(evaluation) for evaluation in evaluations],
+    }
+    write_json(content, to / JUDGED)
+
+
+def read_judged(to: Path) -> tuple[str, list[Any], list[Any]]:
+    """The run's name, its results and its evaluations, from what `write_judged` left.
+
+    Raises `SearchError` for none.
+    """
+    path = to / JUDGED
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise SearchError(
+                f"{path} has format {content['version']}, this version reads {VERSION}: write it "
+                "again with blockqnn evaluate --to"
+            )
+        return str(content["name"]), list(content["results"]), list(content["evaluations"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SearchError(
+            f"{path} does not hold evaluations ({error}): write it with blockqnn evaluate --to"
+        ) from None
 
 
 def _write_network(results: Results, to: Path) -> None:
@@ -84,7 +125,10 @@ def _write_network(results: Results, to: Path) -> None:
                 with weights.open("rb") as source:
                     copy = partial(shutil.copyfileobj, source)
                     write_atomically(aside / _weights_name(result), copy)
-        rows = [{k: v for k, v in r.items() if k not in CLOCKS} for r in results.values()]
+        rows = [
+            {"id": directory.name, **_without_clocks(result)}
+            for directory, result in results.items()
+        ]
         write_json(rows, aside / RESULTS)
         shutil.rmtree(to, ignore_errors=True)
         aside.rename(to)
@@ -96,3 +140,7 @@ def _write_network(results: Results, to: Path) -> None:
 
 def _weights_name(result: Mapping[str, Any]) -> str:
     return f"seed-{result['seed']}.safetensors"
+
+
+def _without_clocks(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in CLOCKS}

@@ -30,6 +30,7 @@ from evaluation.table import best_table
 from flows.artifacts import Publisher
 from flows.names import runs_directory, search_directory
 from flows.progress import Progress
+from flows.run_lock import announce_holder
 from flows.tracking import BackgroundTracker
 from flows.workers import WorkerDied, Workers, open_workers
 
@@ -62,6 +63,8 @@ def search(
     settings = load_settings(Path(params), profile, overrides)
     home = Path(runs) if runs else runs_directory()
     directory = search_directory(home, name)
+    if wait:
+        announce_holder(directory)
     with Search.open(directory, settings, wait=math.inf if wait else 0.0) as opened:
         tracker = None
         if settings.tracking:

@@ -43,10 +43,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Work:
-    """What one step of a plan trains: the search's best blocks, others on everything, and whether
-    the winner among the former is then trained on everything too.
+    """What one step of a plan trains: the best blocks of the search of that name, others on
+    everything, and whether the winner among the former is then trained on everything too.
     """
 
+    search: str
     contenders: list[Contender]
     others: list[Path]
     then_winner: bool
@@ -97,9 +98,10 @@ class Trainees:
         if step == "selection" and not self.plan.top:
             raise SettingsError("top is 0: a selection needs a search, and blocks of it to rank")
         ranks = step == "selection" or (step == "all" and WINNER in chosen and self._given is None)
-        contenders = self._contenders() if ranks else []
+        search, contenders = self._contenders() if ranks else ("", [])
         now = [] if step == "selection" else [c for c in chosen if not (ranks and c == WINNER)]
         return Work(
+            search=search,
             contenders=contenders,
             others=[directory for label in now for directory in self.final(label)],
             then_winner=ranks and step == "all",
@@ -110,10 +112,24 @@ class Trainees:
         work = self.work(step, networks)
         directories = [contender.directory for contender in work.contenders]
         if work.then_winner:
+            if not self.selection_file.exists():
+                return {}
             directories += self.final(WINNER)
         found = {directory: read_result(directory) for directory in [*directories, *work.others]}
         results = {directory: result for directory, result in found.items() if result is not None}
         return results if len(results) == len(found) else {}
+
+    def finished(self, networks: Sequence[str] | None) -> dict[Path, dict[str, Any]]:
+        """Results of the final trainings that have ended, by directory, in the plan's order.
+
+        A winner that was never selected is passed over unless `networks` names it.
+        """
+        labels = self.chosen(networks)
+        if not networks and WINNER in labels and not self.selection_file.exists():
+            labels.remove(WINNER)
+        directories = [directory for label in labels for directory in self.final(label)]
+        found = {directory: read_result(directory) for directory in directories}
+        return {directory: result for directory, result in found.items() if result is not None}
 
     def final(self, label: str) -> list[Path]:
         """The directories of a network's final trainings, one a seed, prepared.
@@ -137,26 +153,26 @@ class Trainees:
         """Where the selection stands."""
         return self._given or self.directory / SELECTION
 
-    def _contenders(self) -> list[Contender]:
-        """The search's best blocks, best first, with their trainings prepared."""
-        blocks = self._searched()
+    def _contenders(self) -> tuple[str, list[Contender]]:
+        """The search's name and its best blocks, best first, with their trainings prepared."""
+        name, blocks = self._searched()
         if not blocks:
             raise SearchError(
-                f"search {self.plan.search} has no trained block yet: let it run on, or train "
-                "without one with --set top=0"
+                f"search {name} has no trained block yet: let it run on, or train without one with "
+                "--set top=0"
             )
-        return [
+        return name, [
             Contender(number, block, self._prepare(f"block-{block.key[:6]}", block, "train"))
             for number, block in blocks
         ]
 
-    def _searched(self) -> list[tuple[int, Block]]:
-        name = self.plan.search or ""
+    def _searched(self) -> tuple[str, list[tuple[int, Block]]]:
+        name, top = self.plan.search or "", self.plan.top
         if name.endswith(".json"):  # what `blockqnn search --to` wrote
-            best = read_frozen(Path(name)).blocks[: self.plan.top]
-            return [(found.number, found.block) for found in best]
-        history = read_search(search_directory(self._runs, name))
-        return [(r.candidate.number, r.candidate.block) for r in history.best(self.plan.top)]
+            frozen = read_frozen(Path(name))
+            return frozen.search, [(best.number, best.block) for best in frozen.blocks[:top]]
+        best = read_search(search_directory(self._runs, name)).best(top)
+        return name, [(result.candidate.number, result.candidate.block) for result in best]
 
     def _prepare(
         self, label: str, block: Block | None, split: Split, timm: str | None = None, seed: int = -1

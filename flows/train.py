@@ -7,9 +7,7 @@ was done is what lies in the trainings' directories; the flow resumes by being r
 
 from __future__ import annotations
 
-import math
 import queue
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,14 +18,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from blockqnn.errors import SearchError, SettingsError, UserError
-from blockqnn.history import JOURNAL
+from blockqnn.errors import SearchError, UserError
 from blockqnn.jobs import read_result
-from blockqnn.lock import DirectoryLock
 from blockqnn.params import load_plan
 from blockqnn.search import explained
 from flows.artifacts import Publisher
 from flows.names import run_directory, runs_directory
+from flows.run_lock import open_run
 from flows.selection import WINNER, Step, Trainees, Work, write_selection
 from flows.training_progress import TrainingProgress
 from flows.training_table import outcome_in_words, training_table
@@ -73,8 +70,7 @@ def train(
     trainings = Trainings(plan.workers)
     trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
     trainees.chosen(networks)
-    lock = open_run(directory, wait)
-    try:
+    with open_run(directory, wait):
         with explained(directory):
             work = trainees.work(step, networks)
         contenders = [contender.directory for contender in work.contenders]
@@ -90,43 +86,12 @@ def train(
             progress.close()
             publisher.close()
         return training_table(results)
-    finally:
-        lock.release()
-
-
-def open_run(directory: Path, wait: bool) -> DirectoryLock:
-    """Make a run's directory and become its only writer.
-
-    Another process that has it is waited for, with a line that says so, or makes this raise
-    `SearchError`; so does a directory that cannot be written. `SettingsError` for one that holds a
-    search.
-    """
-    if (directory / JOURNAL).exists():
-        raise SettingsError(
-            f"name is {directory.name!r}, which a search has: give the trainings another --name"
-        )
-    with explained(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        return take_lock(directory, wait)
-
-
-def take_lock(directory: Path, wait: bool) -> DirectoryLock:
-    """Hold a directory's lock, waiting for its holder if asked to, with a line that says so."""
-    try:
-        return DirectoryLock(directory)
-    except SearchError as error:
-        if not wait:
-            raise
-        print(f"blockqnn: waiting, as {str(error).partition(';')[0]}", file=sys.stderr, flush=True)
-    return DirectoryLock(directory, wait=math.inf)
 
 
 def _select(trainees: Trainees, work: Work, pool: _Pool) -> list[Path]:
     """Write the selection down; the winner's final trainings if they are wanted."""
     with explained(trainees.directory):
-        write_selection(
-            trainees.directory, trainees.plan.search or "", work.contenders, pool.results
-        )
+        write_selection(trainees.directory, work.search, work.contenders, pool.results)
         return trainees.final(WINNER) if work.then_winner else []
 
 

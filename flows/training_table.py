@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.comparison import Network, compare, run_of
 from flows.progress import clock
 
 Row = dict[str, Any]
@@ -18,6 +19,22 @@ def training_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     ones where images were held out; MMACs in millions for one image; time as h:mm:ss.
     """
     return [_row(result) for result in results]
+
+
+def network_table(
+    results: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
+) -> list[Row]:
+    """One row a network, best first: accuracy on the test images in percent, mean and standard
+    deviation over the seeds, ± the 95 % interval that so many images leave open; milliseconds of
+    the smallest batch.
+    """
+    networks = compare(run_of("", results, evaluations))
+    return [_network_row(network) for network in networks if network.accuracies]
+
+
+def print_networks(rows: Sequence[Row]) -> None:
+    """The table of networks, for a terminal of 80 columns."""
+    _print(rows, left=("network", "test"))
 
 
 def outcome_in_words(result: Mapping[str, Any]) -> str:
@@ -33,13 +50,33 @@ def outcome_in_words(result: Mapping[str, Any]) -> str:
 
 def print_trainings(results: Sequence[Mapping[str, Any]]) -> None:
     """The table, for a terminal of 80 columns."""
+    _print(training_table(results), left=("network", "on"))
+
+
+def _print(rows: Sequence[Row], left: Sequence[str]) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
-    rows = training_table(results)
     for column in rows[0] if rows else ():
-        table.add_column(column, justify="left" if column in ("network", "on") else "right")
+        table.add_column(column, justify="left" if column in left else "right")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table)
+
+
+def _network_row(network: Network) -> Row:
+    low, high = network.interval or (None, None)
+    first = network.speed[0] if network.speed else {}
+    return {
+        "network": network.label,
+        "seeds": len(network.accuracies),
+        "test": _rounded(network.accuracy),
+        "spread": _rounded(network.std),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "ECE": _rounded(network.ece),
+        "parameters": network.parameters,
+        "MMACs": round(network.macs / 1e6, 2),
+        f"ms/{first.get('batch', 1)}": _rounded(network.latency),
+    }
 
 
 def _row(result: Mapping[str, Any]) -> Row:

@@ -1,0 +1,223 @@
+"""Evaluation as a Prefect flow: final trainings meet the test images, one after another.
+
+Nothing before it opens the test set. What was judged lies in evaluations/<id>.json of the run, and
+is not judged again while training and settings stay the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from torch import Tensor
+
+from blockqnn.config import DataSettings
+from blockqnn.data import load
+from blockqnn.devices import resolve
+from blockqnn.errors import SearchError
+from blockqnn.feeds import EVALUATION_BATCH
+from blockqnn.params import load_plan
+from blockqnn.plan import Plan
+from blockqnn.search import explained
+from blockqnn.weights import load_weights
+from evaluation.frozen import write_json
+from evaluation.judge import judge
+from flows.artifacts import Publisher
+from flows.frozen import Trained, read_trained
+from flows.names import run_directory, runs_directory
+from flows.progress import say
+from flows.run_lock import open_run
+from flows.selection import Trainees
+from flows.training_table import network_table
+
+EVALUATIONS = "evaluations"
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Record = dict[str, Any]
+
+
+@flow(name="blockqnn", flow_run_name="evaluate-{data}", persist_result=False, retries=0)
+def evaluate(
+    data: str = "digits",
+    name: str | None = None,
+    profile: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    params: str = "params.yaml",
+    runs: str | None = None,
+    networks: list[str] | None = None,
+    winner: str | None = None,
+    models: str | None = None,
+    wait: bool = False,
+) -> list[dict[str, Any]]:
+    """Judge a plan's finished final trainings on the test images; returns a table of networks.
+
+    Args:
+        data: the plan, a section under `training` of the params file.
+        name: the run's name and its directory under `runs`; null for train-<data>.
+        profile: a file under profiles/ laid over the params file; null for none.
+        overrides: single settings of the plan, dotted names to values.
+        params: the params file.
+        runs: directory of all runs, beside the MLflow database; null for the usual one.
+        networks: these alone: winner, or blocks and models of the plan.
+        winner: a selection.json to take the winner from; null for the run's own.
+        models: a directory of what `blockqnn train --to` wrote, to judge that instead.
+        wait: let another process that has this run finish, instead of failing.
+    """
+    plan = load_plan(Path(params), data, profile, overrides)
+    home = Path(runs) if runs else runs_directory()
+    name, directory = run_directory(home, name, data)
+    trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
+    with open_run(directory, wait), explained(directory):
+        found = finals(trainees, networks, Path(models) if models else None)
+        publisher = Publisher(name)
+        try:
+            evaluations = _Judge(directory, plan).run(found)
+            table = network_table([each.result for each in found], evaluations)
+            publisher.publish(evaluations=table)
+        finally:
+            publisher.close()
+        return table
+
+
+def finals(
+    trainees: Trainees, networks: Sequence[str] | None = None, models: Path | None = None
+) -> list[Trained]:
+    """A plan's final trainings that have finished, in its order, or those frozen in `models`.
+
+    Raises `SearchError` when there are none, and `SettingsError` for networks not in the plan.
+    """
+    if models is not None:
+        found = [f for f in read_trained(models) if not networks or f.result["label"] in networks]
+    else:
+        found = [
+            Trained(directory.name, result, directory / "weights.safetensors")
+            for directory, result in trainees.finished(networks).items()
+        ]
+    if not found:
+        raise SearchError(
+            f"no final training {'below ' + str(models) if models else 'of this plan'} has "
+            f"finished{' in ' + str(trainees.directory) if not models else ''}: run blockqnn train "
+            "first, with the same settings"
+        )
+    return found
+
+
+def read_evaluations(directory: Path, found: Sequence[Trained], plan: Plan) -> list[Record]:
+    """The evaluations of these trainings that the run in `directory` has, with these settings."""
+    kept = (_kept(directory, each, plan) for each in found)
+    return [evaluation for evaluation in kept if evaluation is not None]
+
+
+class _Judge:
+    """Judges trainings one by one with the test images, which are loaded when first needed."""
+
+    def __init__(self, directory: Path, plan: Plan) -> None:
+        self._directory = directory
+        self._plan = plan
+        devices = plan.workers.devices
+        self._device = resolve(devices[0] if devices else "auto")
+        self._images: Unseen | None = None
+
+    def run(self, found: Sequence[Trained]) -> list[Record]:
+        """The evaluations of all that were trained, written down where they are new."""
+        evaluations = []
+        for each in found:
+            if each.result["outcome"] != "trained":
+                say(f"{each.id}: {each.result['outcome']}, nothing to judge")
+                continue
+            evaluation = _kept(self._directory, each, self._plan)
+            if evaluation is None:
+                evaluation = _evaluation_task(self._judge, each)(each.id)
+            evaluations.append(evaluation)
+        return evaluations
+
+    def _judge(self, each: Trained) -> Record:
+        if self._images is None:
+            self._images = open_test_images(self._plan.data, self._plan.seed)
+        images, result = self._images, each.result
+        if images.fingerprint != result["data"]["fingerprint"]:
+            raise SearchError(
+                f"the images of data.root are not those that {each.id} was trained on: restore "
+                "them, or train again"
+            )
+        larger = self._plan.evaluation.larger
+        evaluation = judge(
+            load_weights(each.weights)[0],
+            result,
+            id=each.id,
+            test=images.batches(self._device, None),
+            larger=images.batches(self._device, larger) if larger else None,
+            device=self._device,
+            settings=self._plan.evaluation,
+        )
+        evaluation["settings"] = _settings(self._plan)
+        path = _path(self._directory, each)
+        path.parent.mkdir(exist_ok=True)
+        write_json(evaluation, path)
+        say(f"{each.id}: {evaluation['test']['top1']['value']:.2f} % of the test images")
+        return evaluation
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The test images of a data set; `batches` yields them normalised, at a size if given."""
+
+    fingerprint: str
+    batches: Callable[[torch.device, int | None], Batches]
+
+
+def open_test_images(settings: DataSettings, seed: int) -> Unseen:
+    """The test images that belong to trainings on everything. Raises `SettingsError`."""
+    if settings.streamed:
+        from blockqnn.streams import open_stream
+
+        stream = open_stream(settings, seed)
+        return Unseen(stream.fingerprint, stream.test_batches)
+    data = load(settings, seed).everything()  # whose mean and deviation the networks know
+
+    def batches(device: torch.device, size: int | None) -> Batches:
+        here = data.to(device)
+        for first in range(0, len(here.test), EVALUATION_BATCH):
+            part = slice(first, first + EVALUATION_BATCH)
+            yield here.normalised(here.test.images[part]), here.test.labels[part]
+
+    return Unseen(data.fingerprint, batches)
+
+
+def _kept(directory: Path, each: Trained, plan: Plan) -> Record | None:
+    """The evaluation that is there already; None for none, a damaged one, or one of other
+    settings.
+    """
+    try:
+        found: Record = json.loads(_path(directory, each).read_text(encoding="utf-8"))
+        same = found["identity"] == each.result["identity"]
+        return found if same and found["settings"] == _settings(plan) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _settings(plan: Plan) -> Mapping[str, Any]:
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
+    return settings
+
+
+def _path(directory: Path, each: Trained) -> Path:
+    return directory / EVALUATIONS / f"{each.id}.json"
+
+
+def _evaluation_task(judged: Callable[[Trained], Record], each: Trained) -> Callable[[str], Record]:
+    """The Prefect task that judges one training, in this thread: it measures speed."""
+
+    def evaluation(id: str) -> Record:
+        return judged(each)
+
+    decorate = task(
+        task_run_name="evaluation-{id}", cache_policy=NO_CACHE, persist_result=False, retries=0
+    )
+    return decorate(evaluation)
