@@ -33,7 +33,8 @@ def markdown(document: Document, pictures: str) -> str:
 
 def plain(text: str) -> str:
     """Text that no Markdown reader takes for markup, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", " ".join(text.split()))
+    marks = r"[\\`*\[\]<>|#~$&]|(?<!\w)_|_(?!\w)"  # an underscore within a word is none
+    return re.sub(marks, r"\\\g<0>", " ".join(text.split()))
 
 
 def code(text: str) -> str:
