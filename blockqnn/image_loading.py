@@ -172,7 +172,7 @@ def data_loader(
         more |= {
             "multiprocessing_context": server,
             "persistent_workers": True,
-            "worker_init_fn": partial(_begin, _parent()),
+            "worker_init_fn": partial(_begin, _lifeline()[0]),
         }
     return DataLoader(
         batches,
@@ -210,12 +210,14 @@ def _checked(loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
                 raise SettingsError(batch)
             if batch is not None:
                 yield batch
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, EOFError, OSError) as error:
+        # its pipe broke, or torch found that it was gone
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
+        what = str(error).split("\n")[0] or type(error).__name__
         raise UserError(
-            f"a process that loads images was lost ({str(error).splitlines()[0]}): it is likely "
-            "that memory ran out; run this again, with fewer data.loaders if it happens again"
+            f"a process that loads images was lost ({what}): it is likely that memory ran out; run "
+            "this again, with fewer data.loaders if it happens again"
         ) from None
 
 
@@ -224,27 +226,22 @@ def _as_it_is(batch: Loaded) -> Loaded:
 
 
 @cache
-def _parent() -> Connection:
-    """The end to read of a pipe that closes with this process."""
-    reading, writing = multiprocessing.Pipe(duplex=False)
-    _kept_open.append(writing)
-    return reading
+def _lifeline() -> tuple[Connection, Connection]:
+    """A pipe, to read and to write, whose end to write closes with this process."""
+    return multiprocessing.Pipe(duplex=False)
 
 
-_kept_open: list[Connection] = []
-
-
-def _begin(parent: Connection, _number: int) -> None:
+def _begin(lifeline: Connection, _number: int) -> None:
     """What a loader process does first: it must neither outlive its parent nor end before it."""
     warnings.filterwarnings("ignore", module="PIL")  # odd metadata, once for every such image
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # batch systems signal every process; the training ends its loaders once it has saved
     signal.signal(signal.SIGTERM, _end_later)
 
 
-def _end_with(parent: Connection) -> None:
-    parent.poll(None)  # nothing is ever written: the other end has closed
+def _end_with(lifeline: Connection) -> None:
+    lifeline.poll(None)  # nothing is ever written: the other end has closed
     os._exit(1)
 
 

@@ -1,8 +1,10 @@
 """Streamed images: what an epoch shows, in which order, to which process; the test images."""
 
 import multiprocessing
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from tiny_images import CLASSES, CPU, MEAN, STD, feed, noisy, numbers, plain, sa
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from blockqnn.errors import SettingsError
+from blockqnn.errors import SettingsError, UserError
 from blockqnn.feeds import Part
 from blockqnn.seeds import seed_for
 from blockqnn.streams import open_stream
@@ -192,6 +194,18 @@ class TestProcesses:
             list(there.batches(2))
         there.close()
         assert not processes & {process.pid for process in multiprocessing.active_children()}
+
+    def test_a_lost_loader_is_an_error_of_one_sentence(self, noisy_tree):
+        train = feed(noisy_tree, batch=2, data={"loaders": 1})
+        batches = train.batches(0)
+        next(batches)
+        [loader] = multiprocessing.active_children()
+        os.kill(loader.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="^a process that loads images was lost") as error:
+            list(batches)
+        assert "\n" not in str(error.value)
+        train.close()
+        assert len(list(train.batches(0))) == 12
 
     def test_loaders_survive_a_signal_to_all_and_die_with_their_parent(self, noisy_tree):
         program = Path(__file__).with_name("tiny_images.py")
