@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import re
 import resource
@@ -71,8 +72,10 @@ def limit_memory(device: torch.device, share: int) -> None:
     free = _free_memory()
     if device.type != "cpu" or free is None:
         return
-    # torch imports much of itself for the first optimizer: an import that runs out of memory
-    # halfway would break every later training too
+    # a training imports timm, and torch much of itself for the first optimizer: an import that
+    # runs out of memory halfway would break every later training too
+    for name in ("data", "loss", "optim", "scheduler", "utils"):
+        importlib.import_module(f"timm.{name}")
     torch.optim.SGD([torch.zeros(1)])
     in_use = _status_bytes("VmData")
     limit = in_use + int(0.9 * free) // share
