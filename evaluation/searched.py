@@ -121,11 +121,10 @@ def _frozen(path: Path) -> Searched:
     metrics = _metrics(path / "metrics.json")
     rows = _iterations(path / "iterations.csv")
     name = found.search
-    words = f"A search on {found.data}"
-    if "candidates" in metrics:
-        words += (
-            f": {metrics['candidates']:,} candidates, {metrics['trained']:,} distinct ones trained"
-        )
+    count = int(metrics.get("trained") or 0)
+    words = f"A search on {found.data} over {len(rows):,} iterations"
+    if count:
+        words += f", {count:,} distinct blocks trained"
     picture = plot(
         frozen_search(rows),
         "search",
@@ -137,17 +136,18 @@ def _frozen(path: Path) -> Searched:
         [f"{words}."],
         picture,
         found.blocks[:SHOWN],
-        int(metrics.get("trained", 0)),
-        float(metrics.get("hours", 0.0)),
+        count,
+        float(metrics.get("hours") or 0.0),
     )
 
 
 def _metrics(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # it adds two numbers; the best blocks have been read
+        metrics: dict[str, Any] = content["search"]
+        return metrics
+    except (OSError, ValueError, KeyError, TypeError):  # two numbers less; the blocks are there
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _iterations(path: Path) -> list[dict[str, float]]:
