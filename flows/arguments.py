@@ -20,6 +20,7 @@ examples:
   blockqnn train --data cifar10 --set search=mine top=3
                                               rank its best blocks, train the winner and S
   blockqnn evaluate --data cifar10            all that was trained, on the test images
+  blockqnn report --data cifar10 --search mine
 
 What was stopped, killed or lost its machine goes on when the same command is given again.
 """
@@ -119,6 +120,26 @@ def _add_trainings(commands: Any) -> None:
         "--to", type=Path, metavar="DIR", help="write evaluations.json and metrics.json there"
     )
     _add_wait(evaluate)
+
+    report = commands.add_parser("report", help="one page about final trainings and their search")
+    report.add_argument(
+        "--data", default="digits", metavar="LABEL", help="the plan that was trained (digits)"
+    )
+    _add_run(report)
+    report.add_argument("--search", metavar="NAME", help="a search, or a directory it wrote --to")
+    report.add_argument(
+        "--winner", type=Path, metavar="FILE", help="a selection.json that is not the run's own"
+    )
+    report.add_argument(
+        "--from",
+        dest="evaluated",
+        type=Path,
+        metavar="DIR",
+        help="report what blockqnn evaluate --to wrote there, instead of a run",
+    )
+    report.add_argument(
+        "--to", type=Path, metavar="DIR", help="for report.html and the rest (the run's report/)"
+    )
 
     data = commands.add_parser("data", help="write a data set into one frozen file")
     _add_plan(data)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -206,6 +207,32 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from evaluation.comparison import read_run, run_of
+    from evaluation.report import write_report
+    from flows.frozen import read_judged
+    from flows.selection import read_selection
+
+    _, directory = run_directory(options.runs, options.name, options.data)
+    selection = read_selection(options.winner) if options.winner is not None else None
+    if options.evaluated is not None:
+        run = run_of(*read_judged(options.evaluated), selection)
+        command = "dvc repro"
+    else:
+        run = read_run(directory)
+        run = run if selection is None else replace(run, selection=selection)
+        command = f"blockqnn train --data {options.data} && blockqnn evaluate --data {options.data}"
+    search = None
+    if options.search is not None:
+        frozen = Path(options.search)
+        is_frozen = (frozen / "best.json").exists()
+        search = frozen if is_frozen else search_directory(options.runs, options.search)
+    to = options.to if options.to is not None else directory / "report"
+    with _writing(to):
+        print(write_report(run, to, search=search, command=command))
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from flows.report import print_status
 
@@ -258,6 +285,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "search": _search,
     "train": _train,
     "evaluate": _evaluate,
+    "report": _report,
     "data": _data,
     "plan": _plan,
     "status": _status,
