@@ -77,6 +77,9 @@ class Feed(Protocol):
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the held-out images, normalised, and their labels."""
 
+    def close(self) -> None:
+        """Let go of processes that read images."""
+
 
 class MemoryFeed:
     """A `Feed` of images that lie on the device as one tensor."""
@@ -131,6 +134,9 @@ class MemoryFeed:
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the held-out images, normalised, and their labels."""
         return normalised_batches(self._data, self._data.held_out, self._part)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 def normalised_batches(

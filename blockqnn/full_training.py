@@ -135,6 +135,8 @@ def _train(
             f"{job.label} ran out of memory on {device_name(device)} with recipe.batch "
             f"{recipe.batch}: raise recipe.accumulate or lower the batch"
         ) from None
+    finally:
+        trainer.feed.close()
     if group.rank != 0:
         return
     if progress is not None:
