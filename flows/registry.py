@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from blockqnn.errors import SearchError
-from blockqnn.jobs import read_job, read_result
+from blockqnn.jobs import read_result
 from blockqnn.space import Block
 from blockqnn.weights import load_weights
 from evaluation.drawing import draw_block
@@ -77,7 +77,7 @@ def register(
             name,
             source=model.artifact_location,  # "models:" is looked up in the default database
             run_id=run_id,
-            tags=_tags(training, result) | dict(tags or {}),
+            tags=_tags(result) | dict(tags or {}),
             description=_description(result),
             model_id=model.model_id,
         )
@@ -125,7 +125,7 @@ def _logged(
             return found
         client.delete_logged_model(found.model_id)  # its files are not all there
     model = client.create_logged_model(
-        experiment, "network", run_id, _tags(training, result), model_type="classifier"
+        experiment, "network", run_id, _tags(result), model_type="classifier"
     )
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with tempfile.TemporaryDirectory() as directory:
@@ -180,19 +180,18 @@ def _example(result: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]
     return (np.round(noise * 8) / 8).astype(np.float32)
 
 
-def _tags(training: Path, result: Mapping[str, Any]) -> dict[str, str]:
-    job, last = read_job(training), result["curve"][-1]
+def _tags(result: Mapping[str, Any]) -> dict[str, str]:
     tags = {
         "identity": result["identity"],
         "label": result["label"],
         "block": result["block"],
         "timm": result["timm"],
-        "data": job.data,
+        "data": result["data"]["label"],
         "split": result["split"],
         "seed": result["seed"],
         "epochs": len(result["curve"]),
         "accuracy": result["accuracy"],
-        "train_accuracy": last.get("train_accuracy"),
+        "train_accuracy": result["curve"][-1].get("train_accuracy"),
         "parameters": result["parameters"],
         "macs": result["macs"],
         "commit": result["commit"],
