@@ -151,12 +151,13 @@ def _evaluations(found: Iterable[Record]) -> dict[str, Record]:
 
 
 def compare(run: Run) -> list[Network]:
-    """One row a network of the final trainings, the most accurate first, not evaluated ones last.
+    """One row a network of the final trainings, the most accurate first, of equals the cheaper
+    one, those not evaluated last.
 
     Several seeds of a network make one row, whatever their number.
     """
     rows = [_network(members, run) for members in _by(run.final, "label", "split").values()]
-    return sorted(rows, key=lambda row: (row.accuracy is None, -(row.accuracy or 0), row.label))
+    return sorted(rows, key=lambda row: (row.accuracy is None, -(row.accuracy or 0), row.macs))
 
 
 def pareto(networks: Iterable[Network]) -> list[Network]:

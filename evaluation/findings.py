@@ -124,10 +124,14 @@ def _how_sure(networks: Sequence[Network], run: Run) -> Iterator[str]:
     for result in lost:
         reason = f" ({result['reason']})" if result.get("reason") else ""
         yield f"{result['label']} with seed {result['seed']} {result['outcome']}{reason}."
-    if len({str(sorted((r.get("recipe") or {}).items())) for n in tested for r in n.results}) > 1:
+    recipes = {str(sorted((r.get("recipe") or {}).items())) for n in tested for r in n.results}
+    images = {r["data"]["fingerprint"] for n in tested for r in n.results}
+    if len(recipes) > 1:
         yield "These networks were not all trained by the same recipe: compare with care."
-    if len({r["data"]["fingerprint"] for n in tested for r in n.results}) > 1:
+    if len(images) > 1:
         yield "These networks were not all trained on the same images: compare with care."
+    if len(recipes) == len(images) == 1 < len(tested):
+        yield "All networks: the same recipe, the same images."
     if run.unfinished:
         yield f"Trainings still to finish: {run.unfinished}."
     if run.superseded:
@@ -138,6 +142,8 @@ def _cost_picture(networks: Sequence[Network], front: Sequence[Network]) -> Iter
     if len(front) == 0 or sum(n.accuracy is not None for n in networks) < 2:
         return
     names = ", ".join(network.label for network in front)
+    several = any(network.std is not None for network in networks)
+    bars = " Bars: one standard deviation over the seeds." if several else ""
     yield Plates(
         [
             plot(
@@ -145,7 +151,7 @@ def _cost_picture(networks: Sequence[Network], front: Sequence[Network]) -> Iter
                 "pareto",
                 "Test accuracy against multiply-accumulates, with the Pareto front",
                 f"Accuracy against cost. No other network here is both cheaper and better than "
-                f"those on the front: {names}. Bars: one standard deviation over the seeds.",
+                f"those on the front: {names}.{bars}",
             )
         ]
     )
@@ -234,14 +240,15 @@ def best_in_detail(network: Network) -> Section | None:
         elements.append(Beside([table, Matrix(names, test["confusion"], caption)]))
     else:
         worst = sorted(known, key=lambda row: float(row["accuracy"]))[:SHOWN]
-        caption = f"The {len(worst)} classes with the lowest accuracy of {len(classes)}"
+        caption = f"The {len(worst)} classes with the lowest accuracy of {len(classes):,}"
         table = _class_table(worst, f"{caption}, with 95 % intervals")
         elements.append(Beside([table, _confusion_table(names, test["confusion"])]))
     if test.get("calibration"):
         caption = (
             f"Calibration: expected error {test['ece']:.2f} %, negative log likelihood "
-            f"{test['nll']:.3f}. The line is perfect; bars above it are too modest, bars below too sure, "
-            "pale ones of fewer than 10 images; underneath, how many images have each confidence."
+            f"{test['nll']:.3f}. The line is perfect; bars above it are too modest, bars below too "
+            "sure, pale ones of fewer than 10 images; underneath, how many images have each of "
+            "these confidences."
         )
         alt = "Accuracy against confidence"
         elements.append(
@@ -336,14 +343,16 @@ def published(networks: Sequence[Network]) -> Section | None:
     found = published_on(str(data.get("name")), len(data["classes"]))
     if not found:
         return None
+    found = tuple(sorted(found, key=lambda row: row.error))
     top5 = any(row.top5_error is not None for row in found)
+    sizes = any(row.parameters is not None for row in found)
     columns = [
         Column("network", "text"),
         Column("error", unit="%"),
         Column("accuracy", unit="%"),
         *([Column("top-5 error", unit="%")] if top5 else []),
         Column("depth"),
-        Column("parameters"),
+        *([Column("parameters")] if sizes else []),
         *([] if top5 else [Column("search", unit="GPU-days")]),
         Column("read in", "text"),
         Column("remark", "text"),
@@ -355,18 +364,20 @@ def published(networks: Sequence[Network]) -> Section | None:
             number(100 - row.error, 2),
             *([number(row.top5_error, 2)] if top5 else []),
             "–" if row.depth is None else str(row.depth),
-            "–" if row.parameters is None else plain_count(row.parameters),
+            *([_count(row.parameters)] if sizes else []),
             *([] if top5 else ["–" if row.gpu_days is None else f"{row.gpu_days:,g}"]),
             f"{row.source}, {row.place}",
             row.note,
         ]
-        for row in sorted(found, key=lambda row: row.error)
+        for row in found
     ]
-    marked = frozenset(
-        i for i, row in enumerate(sorted(found, key=lambda row: row.error)) if row.ours
-    )
+    marked = frozenset(i for i, row in enumerate(found) if row.ours)
     text = (
         "Published, not measured here: test errors as printed by others, by other recipes on other "
         "machines. Marked are those of the BlockQNN papers."
     )
     return Section("Published numbers", [Text(text), Table(columns, rows, marked=marked)])
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else plain_count(value)

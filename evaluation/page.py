@@ -24,6 +24,8 @@ from evaluation.plate import Plate
 
 WIDE_NAME = 4
 """Characters of a class name above which a matrix has its column heads upright."""
+WRAPPED = 30
+"""Characters above which a cell of a table may have several lines."""
 
 
 def page(document: Document) -> str:
@@ -127,7 +129,7 @@ def _head(column: Column) -> str:
 
 def _cell(cell: str, column: Column, first: bool) -> str:
     text = _code(cell) if column.kind == "code" and cell else escape(cell)
-    kind = "wrap" if column.kind == "text" and len(cell) > 44 else column.kind
+    kind = "wrap" if column.kind == "text" and len(cell) > WRAPPED else column.kind
     name = "" if kind == "text" else f' class="{kind}"'
     return f'<th scope="row"{name}>{text}</th>' if first else f"<td{name}>{text}</td>"
 

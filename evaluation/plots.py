@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from evaluation.comparison import Network, Record
 from evaluation.curve import BEST_COLOUR, FAINT, INK, MEAN_COLOUR
@@ -55,10 +55,11 @@ def accuracy_against_cost(networks: Sequence[Network], front: Sequence[Network])
     costs = [network.macs for network in tested]
     low, high = min(costs) / 1.6, max(costs) * 2.4
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_count(value)))
-    axes.xaxis.set_minor_formatter(
-        FuncFormatter(lambda value, _: plain_count(value)) if high / low < 30 else NullFormatter()
-    )
+    named = FuncFormatter(lambda value, _: plain_count(value))
+    axes.xaxis.set_major_formatter(named)
+    few = high / low < 100
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     reach = [(n.accuracy or 0) - (n.std or 0) for n in tested]
     reach += [(n.accuracy or 0) + (n.std or 0) for n in tested]
     room = max(0.12 * (max(reach) - min(reach)), 0.25)
