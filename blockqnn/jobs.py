@@ -26,7 +26,7 @@ from blockqnn.network import build_network
 from blockqnn.params import plan_from_dict
 from blockqnn.plan import Plan
 from blockqnn.recipe import Recipe
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from blockqnn.zoo import BLOCKS
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def block_of(name: str) -> tuple[str, Block]:
     if name in BLOCKS:
         return name, BLOCKS[name]
     try:
-        block = Block.parse(name)
+        block = Block.parse(name, LONGEST)
     except ValueError as error:
         raise SettingsError(
             f"blocks has {name!r}: {error}; give one of {', '.join(BLOCKS)}, or a code such as "
@@ -201,7 +201,7 @@ class Subject:
                     dropout=recipe.dropout,
                 )
             return build_network(
-                Block.parse(job.block or ""),
+                Block.parse(job.block or "", LONGEST),
                 filters=job.plan.network.filters,
                 repeats=job.plan.network.repeats,
                 num_classes=len(images.classes),
@@ -217,7 +217,7 @@ class Subject:
         if job.block is None:
             return count_macs(network, images.in_channels, images.image_size)
         return network_cost(
-            Block.parse(job.block),
+            Block.parse(job.block, LONGEST),
             filters=job.plan.network.filters,
             repeats=job.plan.network.repeats,
             num_classes=len(images.classes),

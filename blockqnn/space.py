@@ -60,6 +60,9 @@ KERNELS: dict[int, tuple[int, ...]] = {
 MERGES = (Op.ADD, Op.CONCAT)
 """The kinds with two predecessors."""
 
+LONGEST = 64
+"""Layers of a block at most, in any space that settings allow."""
+
 _LAYER = re.compile(r"\s*\(" + r"\s*,".join([r"\s*(-?[0-9]{1,9})"] * 5) + r"\s*\)\s*")
 
 

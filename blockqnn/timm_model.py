@@ -16,7 +16,7 @@ from torch import nn
 
 from blockqnn.errors import SettingsError
 from blockqnn.network import BlockNetwork, build_network
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from blockqnn.weights import read_metadata
 from blockqnn.zoo import BLOCKS
 
@@ -91,7 +91,7 @@ def _parsed(block: str | Block) -> Block:
     if isinstance(block, Block):
         return block
     try:
-        return BLOCKS[block] if block in BLOCKS else Block.parse(block)
+        return BLOCKS[block] if block in BLOCKS else Block.parse(block, LONGEST)
     except ValueError as error:
         names = ", ".join(BLOCKS)
         raise SettingsError(f"block is {block!r} ({error}): give a code or {names}") from None

@@ -116,10 +116,10 @@ def _build(metadata: Mapping[str, str]) -> nn.Module:
         size = int(metadata["image_size"])
         return build_comparator(metadata["timm"], **sizes, image_size=size)
     from blockqnn.network import build_network
-    from blockqnn.space import Block
+    from blockqnn.space import LONGEST, Block
 
     return build_network(
-        Block.parse(metadata["block"]),
+        Block.parse(metadata["block"], LONGEST),
         filters=json.loads(metadata["filters"]),
         repeats=json.loads(metadata["repeats"]),
         skeleton=metadata["skeleton"],

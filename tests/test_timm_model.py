@@ -135,8 +135,7 @@ def test_pretrained_weights_bring_all_that_is_needed(saved):
     assert overlay == {"file": str(path)}
 
 
-def test_pretrained_weights_for_other_classes_and_channels(saved):
-    """timm's way: a fresh classifier; filters of grey images are those of colour, summed up."""
+def test_pretrained_weights_for_other_classes_and_for_features(saved):
     network, path = saved
     loaded = timm.create_model(
         "blockqnn",

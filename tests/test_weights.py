@@ -10,11 +10,14 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+import timm
 import torch
 
+import blockqnn.timm_model  # noqa: F401  # registers the networks
 from blockqnn.comparators import build_comparator
 from blockqnn.errors import SettingsError
 from blockqnn.network import build_network
+from blockqnn.space import Block
 from blockqnn.weights import load_weights, read_metadata, save_weights
 from blockqnn.zoo import BLOCKS
 
@@ -89,6 +92,21 @@ def test_a_timm_network_is_built_from_its_name(tmp_path):
     loaded, _ = load_weights(tmp_path / "w.safetensors")
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded(images), network(images))
+
+
+def test_blocks_longer_than_the_paper_s_come_back(tmp_path):
+    """As a search with a larger space.max_index finds them: 30 poolings, then the terminal."""
+    code = "".join(f"({i},2,3,{i - 1},0)" for i in range(1, 31)) + "(31,7,0,0,0)"
+    block = Block.parse(code, 64)
+    sizes = {"num_classes": 3, "in_channels": 1}
+    network = build_network(block, filters=(4,), repeats=1, **sizes).eval()
+    metadata = METADATA | {"block": code, "filters": "[4]", "repeats": "1", "skeleton": "cifar"}
+    save_weights(network, tmp_path / "w.safetensors", metadata)
+    loaded, _ = load_weights(tmp_path / "w.safetensors")
+    images = torch.randn(2, 1, 6, 6)
+    assert torch.equal(loaded(images), network(images))
+    by_timm = timm.create_model("blockqnn", block=code, filters=(4,), repeats=1)
+    assert by_timm(torch.zeros(1, 3, 6, 6)).shape == (1, 10)
 
 
 def test_a_fresh_process_with_only_the_package_loads_it(saved):
