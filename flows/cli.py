@@ -233,6 +233,14 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from blockqnn.export import export_command
+
+    with _writing(options.to):
+        export_command(options.source, options.to)
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from flows.report import print_status
 
@@ -268,10 +276,14 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _track(options: argparse.Namespace) -> int:
-    from flows.tracking import Tracker
+    from flows.tracking import Mirror, Tracker
+    from flows.training_mirror import TrainingMirror
 
-    tracker = Tracker(search_directory(options.runs, options.name), options.name, options.runs)
-    print(f"{tracker.sync()} runs written to {tracker.uri}")
+    directory = search_directory(options.runs, options.name)
+    is_run = (directory / "trainings").is_dir()
+    place = directory, options.name, options.runs
+    mirror: Mirror = TrainingMirror(*place) if is_run else Tracker(*place)
+    print(f"{mirror.sync()} runs written to {mirror.uri}")
     return 0
 
 
@@ -286,6 +298,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "report": _report,
+    "export": _export,
     "data": _data,
     "plan": _plan,
     "status": _status,

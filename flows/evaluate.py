@@ -34,9 +34,14 @@ from flows.names import run_directory, runs_directory
 from flows.progress import say
 from flows.run_lock import open_run
 from flows.selection import Trainees
+from flows.tracking import BackgroundTracker
+from flows.training_mirror import TrainingMirror
 from flows.training_table import network_table
 
 EVALUATIONS = "evaluations"
+
+TRACKING_PATIENCE = 120.0
+"""Seconds that MLflow gets to take the results in."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Record = dict[str, Any]
@@ -82,6 +87,8 @@ def evaluate(
             publisher.publish(evaluations=table)
         finally:
             publisher.close()
+        if plan.tracking and models is None:
+            BackgroundTracker(TrainingMirror(directory, name, home)).close(TRACKING_PATIENCE)
         return table
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blockqnn.history import JOURNAL, History, Result
 from evaluation.drawing import draw_block
 from flows.curves import child_metrics, iteration_metrics, milliseconds
-from flows.store import ARTIFACTS, is_server, tracking_uri
+from flows.experiment import Experiment, dataset_input, flat
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric, Run
 
 CHUNK = 50
@@ -27,15 +25,11 @@ class Turn:
 
     def __init__(self, history: History, directory: Path, name: str, runs: Path) -> None:
         """Find out, or make, the experiment `blockqnn/<name>` and the search's run in it."""
-        from mlflow import MlflowClient
-
-        self._uri = tracking_uri(runs)
-        self._client: MlflowClient = MlflowClient(tracking_uri=self._uri)
+        self._experiment = Experiment(name, runs)
+        self._client = self._experiment.client
         self._directory = directory
         self._name = name
-        self._runs = runs
         self._history = history
-        self._experiment = self._find_experiment()
         self._parent, fresh = self._find_parent()
         tags = self._parent.data.tags
         self._first = int(tags.get("mirrored_results", 0))
@@ -60,22 +54,10 @@ class Turn:
         self._write_progress()
         return written
 
-    def _find_experiment(self) -> str:
-        name = f"blockqnn/{self._name}"
-        if (found := self._client.get_experiment_by_name(name)) is not None:
-            if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        location = None
-        if not is_server(self._uri):
-            location = (self._runs.resolve() / ARTIFACTS / self._name).as_uri()
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # the view the UI opens with
-        return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
-
     def _find_parent(self) -> tuple[Run, bool]:
         """The search's run, and whether it is new."""
         identity, begun = _begun(self._directory)
-        runs = self._search(f"tags.search = '{identity}'")
+        runs = self._experiment.search(f"tags.search = '{identity}'")
         task, settings = self._history.task, self._history.settings
         tags = {
             "search": identity,
@@ -83,9 +65,10 @@ class Turn:
             "mlflow.note.content": f"Block search `{self._name}` on {task.data} with the "
             f"{settings.agent.kind} agent; child runs are the distinct blocks it trained.",
         }
-        run = runs[0] if runs else self._create(self._name, begun, tags)
+        run = runs[0] if runs else self._experiment.create(self._name, begun, tags)
         if not run.data.params:  # new, or a kill came between the two
-            self._record(run.info.run_id, params=_flat(settings.to_dict()))
+            params = flat({k: v for k, v in settings.to_dict().items() if k != "schedule"})
+            self._experiment.record(run.info.run_id, params=params)  # the schedule may grow: a tag
             self._client.log_inputs(run.info.run_id, [self._dataset()])
         return run, not runs
 
@@ -95,7 +78,7 @@ class Turn:
         found: dict[str, Run] = {}
         for iteration in {result.candidate.iteration for result in self._results}:
             query = f"tags.mlflow.parentRunId = '{parent}' and tags.iteration = '{iteration}'"
-            found |= {run.data.tags["number"]: run for run in self._search(query)}
+            found |= {run.data.tags["number"]: run for run in self._experiment.search(query)}
         return found
 
     def _write_child(self, result: Result, run: Run | None) -> None:
@@ -112,7 +95,9 @@ class Turn:
             tags["mlflow.note.content"] = outcome.reason
         if run is None:
             start = end - milliseconds(outcome.seconds)
-            run = self._create(f"{candidate.number:05d} {candidate.key[:8]}", start, tags)
+            run = self._experiment.create(
+                f"{candidate.number:05d} {candidate.key[:8]}", start, tags
+            )
         run_id = run.info.run_id
         params = {
             "code": str(candidate.block),
@@ -122,7 +107,7 @@ class Turn:
             "epsilon": candidate.epsilon,
             "layers": len(candidate.block.layers) - 1,
         }
-        self._record(run_id, metrics=child_metrics(result, end), params=params)
+        self._experiment.record(run_id, metrics=child_metrics(result, end), params=params)
         self._client.log_inputs(run_id, [self._dataset()])
         with tempfile.TemporaryDirectory() as directory:
             picture = Path(directory) / "block.svg"
@@ -143,51 +128,17 @@ class Turn:
             "mirrored_results": self._last,
             "mirrored_iterations": iterations,
         }
-        self._record(run_id, metrics=metrics, tags=tags)
+        self._experiment.record(run_id, metrics=metrics, tags=tags)
         finished = history.finished and self.done
         if finished and self._parent.info.status != "FINISHED":
             self._client.set_terminated(run_id, "FINISHED", milliseconds(history.results[-1].time))
         elif not finished and self._parent.info.status != "RUNNING":  # its schedule has grown
             self._client.update_run(run_id, status="RUNNING")
 
-    def _search(self, query: str) -> list[Run]:
-        return list(self._client.search_runs([self._experiment], query, max_results=1000))
-
-    def _create(self, name: str, start: int, tags: Mapping[str, Any]) -> Run:
-        return self._client.create_run(
-            self._experiment, start, {key: str(value) for key, value in tags.items()}, name
-        )
-
-    def _record(
-        self,
-        run_id: str,
-        *,
-        metrics: Sequence[Metric] = (),
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
-    ) -> None:
-        from mlflow.entities import Param, RunTag
-
-        self._client.log_batch(
-            run_id,
-            metrics,
-            [Param(key, str(value)) for key, value in (params or {}).items()],
-            [RunTag(key, str(value)) for key, value in (tags or {}).items()],
-        )
-
     def _dataset(self) -> DatasetInput:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         task, data = self._history.task, self._history.settings.data
         source = {"name": data.name, "root": data.root}
-        dataset = Dataset(
-            task.data,
-            digest=task.fingerprint[:36],  # as much as MLflow takes
-            source_type="local",
-            source=json.dumps(source),
-            profile=json.dumps(task.to_dict()),
-        )
-        return DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])
+        return dataset_input(task.data, task.fingerprint, source, task.to_dict(), "search")
 
 
 def _begun(directory: Path) -> tuple[str, int]:
@@ -201,14 +152,3 @@ def _title(result: Result) -> str:
     accuracy = result.outcome.accuracy
     score = result.outcome.kind if accuracy is None else f"{accuracy:.1f} %"
     return f"{result.candidate.number}: {score}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `recipe.epochs`; the schedule, which may grow, is a tag instead."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif name != "schedule":
-            flat[prefix + name] = value
-    return flat

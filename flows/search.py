@@ -31,7 +31,7 @@ from flows.artifacts import Publisher
 from flows.names import runs_directory, search_directory
 from flows.progress import Progress
 from flows.run_lock import announce_holder
-from flows.tracking import BackgroundTracker
+from flows.tracking import BackgroundTracker, Tracker
 from flows.workers import WorkerDied, Workers, open_workers
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
@@ -68,7 +68,7 @@ def search(
     with Search.open(directory, settings, wait=math.inf if wait else 0.0) as opened:
         tracker = None
         if settings.tracking:
-            tracker = BackgroundTracker(directory, name, home, opened)
+            tracker = BackgroundTracker(Tracker(directory, name, home, opened))
         progress = Progress(name, opened)
         publisher = Publisher(name)
         workers = open_workers(settings, directory)

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from pathlib import Path
+from typing import Protocol
 
 from blockqnn.history import History, read_search
 from flows.mirror import Turn
@@ -21,28 +22,34 @@ from flows.store import database_lock, tracking_uri
 log = logging.getLogger(__name__)
 
 SHARE = 0.2
-"""Largest share of the time that syncing may take while the search runs."""
+"""Largest share of the time that syncing may take while a flow runs."""
 
 
 class Tracker:
     """Mirrors the search in `directory` as the MLflow experiment `blockqnn/<name>`."""
 
-    def __init__(self, directory: Path, name: str, runs: Path) -> None:
-        """`runs` holds database and artifacts, unless MLFLOW_TRACKING_URI says otherwise."""
+    def __init__(
+        self, directory: Path, name: str, runs: Path, history: History | None = None
+    ) -> None:
+        """`runs` holds database and artifacts, unless MLFLOW_TRACKING_URI says otherwise.
+
+        `history` is the running search, if at hand: results are only ever added, so a thread may
+        read them, and the journal need not be read again and again.
+        """
         self.directory = directory
         self.name = name
         self.runs = runs
         self.uri = tracking_uri(runs)
+        self._history = history
 
-    def sync(self, history: History | None = None) -> int:
+    def sync(self) -> int:
         """Write what the journal has and MLflow lacks; return the number of child runs written.
 
-        `history` saves reading the journal where somebody has it in memory already; it may grow
-        meanwhile. Safe to call at any time, from any process.
+        Safe to call at any time, from any process.
         Raises SearchError when there is no journal, and MLflow's or the system's errors when the
         database does not take it: what was written stays, and the next sync goes on from there.
         """
-        history = history or read_search(self.directory)
+        history = self._history or read_search(self.directory)
         written = 0
         while True:
             with database_lock(self.runs):
@@ -52,23 +59,26 @@ class Tracker:
                 return written
 
 
+class Mirror(Protocol):
+    """A run that `sync` writes into MLflow at `uri`, as far as it has come."""
+
+    name: str
+    uri: str
+
+    def sync(self) -> int:
+        """Write what MLflow lacks; return the number of runs written."""
+
+
 class BackgroundTracker:
-    """Keeps MLflow up to date behind a running search, which never waits for it.
+    """Keeps MLflow up to date behind a running flow, which never waits for it.
 
     Trouble with MLflow (server down, disk full, database locked) is logged once until it is over;
     what was missed is written by the next sync that succeeds.
     """
 
-    def __init__(
-        self, directory: Path, name: str, runs: Path, history: History | None = None
-    ) -> None:
-        """Start with a first sync: an earlier process may have left something behind.
-
-        `history` is the running search, if at hand: results are only ever added, so a thread may
-        read them, and the journal need not be read again and again.
-        """
-        self._tracker = Tracker(directory, name, runs)
-        self._history = history
+    def __init__(self, mirror: Mirror) -> None:
+        """Start with a first sync: an earlier process may have left something behind."""
+        self._mirror = mirror
         self._wanted = threading.Event()
         self._wanted.set()
         self._closing = threading.Event()
@@ -77,7 +87,7 @@ class BackgroundTracker:
         self._thread.start()
 
     def request(self) -> None:
-        """The journal has grown; returns at once."""
+        """There is something new; returns at once."""
         self._wanted.set()
 
     def close(self, timeout: float = 60.0) -> None:
@@ -101,8 +111,8 @@ class BackgroundTracker:
 
     def _sync(self) -> None:
         try:
-            self._tracker.sync(self._history)
-        except Exception as error:  # whatever MLflow raises must not stop the search
+            self._mirror.sync()
+        except Exception as error:  # whatever MLflow raises must not stop the flow
             self._warn(str(error).partition("\n")[0] or type(error).__name__)
         else:
             self._warned = False
@@ -111,9 +121,9 @@ class BackgroundTracker:
         if not self._warned:
             self._warned = True
             log.warning(
-                "MLflow at %s is not up to date (%s); the search goes on and catches up later, "
+                "MLflow at %s is not up to date (%s); the flow goes on and catches up later, "
                 "or run: blockqnn track --name %s",
-                self._tracker.uri,
+                self._mirror.uri,
                 reason,
-                self._tracker.name,
+                self._mirror.name,
             )

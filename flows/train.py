@@ -26,12 +26,17 @@ from flows.artifacts import Publisher
 from flows.names import run_directory, runs_directory
 from flows.run_lock import open_run
 from flows.selection import WINNER, Step, Trainees, Work, write_selection
+from flows.tracking import BackgroundTracker
+from flows.training_mirror import TrainingMirror
 from flows.training_progress import TrainingProgress
 from flows.training_table import outcome_in_words, training_table
 from flows.trainings import Result, TrainingDied, Trainings
 
 RETRY_DELAYS = [1.0, 5.0, 30.0]
 """Seconds before each further attempt at a training whose process was lost."""
+
+TRACKING_PATIENCE = 120.0
+"""Seconds that MLflow gets at the end, mostly to take in the networks."""
 
 POLL = 1.0
 """Seconds between two looks at how far the trainings are."""
@@ -77,14 +82,19 @@ def train(
         later = plan.seeds if work.then_winner else 0
         progress = TrainingProgress(name, len(contenders) + len(work.others) + later)
         publisher = Publisher(name)
+        tracker = None
+        if plan.tracking:
+            tracker = BackgroundTracker(TrainingMirror(directory, name, home))
         try:
-            pool = _Pool(trainings, progress)
+            pool = _Pool(trainings, progress, tracker)
             results = pool.run(contenders, work.others, lambda: _select(trainees, work, pool))
             publisher.publish(results=training_table(results))
         finally:
             trainings.close()  # Prefect's threads, which wait for them, end with that
             progress.close()
             publisher.close()
+            if tracker is not None:
+                tracker.close(TRACKING_PATIENCE)
         return training_table(results)
 
 
@@ -98,10 +108,16 @@ def _select(trainees: Trainees, work: Work, pool: _Pool) -> list[Path]:
 class _Pool:
     """Keeps every slot busy until all trainings have ended."""
 
-    def __init__(self, trainings: Trainings, progress: TrainingProgress) -> None:
+    def __init__(
+        self,
+        trainings: Trainings,
+        progress: TrainingProgress,
+        tracker: BackgroundTracker | None,
+    ) -> None:
         self.results: dict[Path, Result] = {}
         self._trainings = trainings
         self._progress = progress
+        self._tracker = tracker
         self._ended: queue.SimpleQueue[tuple[Path, PrefectFuture[Any]]] = queue.SimpleQueue()
         self._running = 0
         self._lost: list[tuple[Path, TrainingDied]] = []
@@ -155,7 +171,8 @@ class _Pool:
                 directory, future = self._ended.get(timeout=POLL)
                 break
             except queue.Empty:
-                self._progress.update()
+                if self._progress.update():
+                    self._track()
         self._running -= 1
         try:
             result = future.result()
@@ -174,7 +191,12 @@ class _Pool:
 
     def _end(self, directory: Path, result: Result, remark: str = "") -> None:
         self.results[directory] = result
+        self._track()
         self._progress.end(directory, outcome_in_words(result) + (remark and f" ({remark})"))
+
+    def _track(self) -> None:
+        if self._tracker is not None:
+            self._tracker.request()
 
 
 def _training_task(run: Callable[[Path], Result]) -> PrefectTask[[str, Path], Result]:

@@ -245,12 +245,12 @@ def test_trouble_is_said_once_and_caught_up(tracker, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with caplog.at_level(logging.WARNING, "flows.tracking"):
-        behind = BackgroundTracker(tracker.directory, "demo", tracker.runs)
+        behind = BackgroundTracker(tracker)
         behind.request()
         behind.close()
     (record,) = caplog.records
     assert "http://127.0.0.1:9" in record.message
     assert "blockqnn track --name demo" in record.message
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    BackgroundTracker(tracker.directory, "demo", tracker.runs).close()
+    BackgroundTracker(tracker).close()
     assert by_number(mirror(tracker.runs)[1]).keys() == distinct(tracker.runs).keys()
