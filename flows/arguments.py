@@ -42,6 +42,7 @@ def parse(arguments: Any = None) -> argparse.Namespace:
     )
     _add_search(commands)
     _add_trainings(commands)
+    _add_export(commands)
     _add_looks(commands)
     _add_servers(commands)
     return parser.parse_args(arguments)
@@ -150,6 +151,19 @@ def _add_trainings(commands: Any) -> None:
     plan = commands.add_parser("plan", help="the settings of final trainings, resolved, as JSON")
     _add_plan(plan)
     plan.add_argument("--to", type=Path, metavar="FILE", help="instead of the terminal")
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser("export", help="write a trained network for other programs")
+    export.add_argument(
+        "source",
+        type=Path,
+        metavar="WEIGHTS",
+        help="a .safetensors file, or the directory of a training that has it",
+    )
+    export.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help=".onnx, or .pt2 for torch.export"
+    )
 
 
 def _add_looks(commands: Any) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from blockqnn.errors import SearchError
 from blockqnn.jobs import read_result
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from blockqnn.weights import load_weights
 from evaluation.drawing import draw_block
 
@@ -34,9 +34,6 @@ CHAMPION = "champion"
 
 EXAMPLES = 2
 """Images in the example: traced with one, a program would take one image at a time for ever."""
-
-LONGEST = 64
-"""Layers that any search space allows."""
 
 
 def model_name(data: str) -> str:

@@ -18,6 +18,7 @@ from blockqnn.export import export_command, export_onnx, export_program
 from blockqnn.network import build_network
 from blockqnn.weights import save_weights
 from blockqnn.zoo import BLOCKS
+from flows.cli import main
 
 BOTH = pytest.mark.parametrize(
     ("export", "name"), [(export_onnx, "net.onnx"), (export_program, "net.pt2")]
@@ -198,3 +199,16 @@ def test_onnx_runtime_alone_gives_the_predictions(training, tmp_path):
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == network(torch.from_numpy(images)).argmax(1).tolist()
+
+
+def test_blockqnn_export_on_the_command_line(training, tmp_path, capsys):
+    network, directory, _ = training
+    to = tmp_path / "new" / "net.pt2"
+    assert main(["export", str(directory), "--to", str(to)]) == 0
+    images = torch.randn(3, 1, 16, 16)
+    torch.testing.assert_close(loaded(to)(images), network(images), rtol=1e-4, atol=1e-4)
+    assert main(["export", str(directory), "--to", str(tmp_path / "net.h5")]) == 2
+    (directory / "file").touch()
+    assert main(["export", str(directory), "--to", str(directory / "file" / "net.pt2")]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and all(line.startswith("blockqnn: ") for line in errors)
