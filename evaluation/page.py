@@ -24,7 +24,7 @@ from evaluation.plate import Plate
 
 WIDE_NAME = 4
 """Characters of a class name above which a matrix has its column heads upright."""
-WRAPPED = 30
+WRAPPED = 36
 """Characters above which a cell of a table may have several lines."""
 
 

@@ -107,7 +107,8 @@ def _document(
         origins.provenance(run, networks, searched, command),
     ]
     name = data.get("label") or data.get("name") or run.name
-    about = f"{len(networks)} networks on {data.get('name')}, {len(data['classes']):,} classes"
+    count = "1 network" if len(networks) == 1 else f"{len(networks)} networks"
+    about = f"{count} on {data.get('name')}, {len(data['classes']):,} classes"
     return Document(
         title or f"BlockQNN on {name}",
         about + f", {networks[0].images:,} test images" if networks[0].images else about,
@@ -119,10 +120,12 @@ def _document(
 def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> Iterator[Element]:
     best = networks[0]
     seeds = len(best.accuracies)
-    hours = device_hours(
-        [*origins.selection_results(run), *(r for n in networks for r in n.results)]
-    )
-    hours += searched.hours if searched is not None else 0.0
+    selecting = origins.selection_results(run)
+    hours = device_hours([*selecting, *(r for n in networks for r in n.results)])
+    parts = ["selection"] * bool(selecting) + ["final training"]
+    if searched is not None:
+        hours += searched.hours
+        parts.insert(0, "search")
     items = []
     if best.accuracy is not None:
         value = f"{findings.spread(best.accuracy, best.std)} %"
@@ -131,11 +134,7 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
     items += [
         (plain_count(best.parameters), "parameters", f"of {best.label}"),
         (plain_count(best.macs), "multiply-accumulates", "for one image"),
-        (
-            f"{hours:.3g}",
-            "device-hours",
-            "search, selection and training" if searched else "training",
-        ),
+        (f"{hours:.3g}", "device-hours", ", ".join(parts)),
     ]
     yield Figures(items)
 
