@@ -54,7 +54,7 @@ def _network(label: str, results: list[Record], evaluations: list[Record]) -> di
         "top1": round(fmean(scores), 2),
         "spread": round(stdev(scores), 2) if len(scores) > 1 else None,
         "ece": round(fmean(evaluation["test"]["ece"] for evaluation in evaluations), 2),
-        "MMACs": round(evaluations[0]["macs"] / 1e6, 3),
+        "MMACs": round(evaluations[0]["macs"] / 1e6, 6),
         "parameters": evaluations[0]["parameters"],
         "hours": round(sum(r["seconds"] * r.get("devices", 1) for r in results) / 3600, 4),
     }
@@ -65,8 +65,12 @@ def _curves(results: Iterable[Record]) -> list[dict[str, Any]]:
         {
             "network": result["label"],
             "seed": result["seed"],
-            **{name: entry.get(name) for name in CURVE[2:]},
+            **{name: _rounded(entry.get(name)) for name in CURVE[2:]},
         }
         for result in results
         for entry in result["curve"]
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 5) if isinstance(value, float) else value
