@@ -19,6 +19,9 @@ WARM_UP = 3
 WARM_UP_SECONDS = 0.5
 """At least so long, so that clocks have risen, but no more than ten times as many passes."""
 
+MOST_SECONDS, FEWEST = 30.0, 5
+"""A slow network is measured for so long, but so many times at least."""
+
 
 def measure_speed(
     network: nn.Module,
@@ -33,8 +36,9 @@ def measure_speed(
     """Time forward passes of random images, one row a batch size.
 
     A row has device (its name), threads (of the CPU; None on a GPU), precision (what `auto` came
-    to), batch, milliseconds (the median of `repeats` passes), low and high (their 5th and 95th
-    percentile), images_per_second (of the median). Images are channels last and lie on the device
+    to), batch, milliseconds (the median of `repeats` passes, fewer where they would take more than
+    half a minute), low and high (their 5th and 95th percentile), images_per_second (of the median),
+    passes (how many were measured). Images are channels last and lie on the device
     already; on a GPU its own events measure, synchronised. A batch that does not fit into memory
     has None for its numbers and a reason. The network is moved to `device`.
     """
@@ -76,6 +80,7 @@ def _summary(times: Sequence[float] | None, batch: int) -> dict[str, Any]:
         "low": float(low),
         "high": float(high),
         "images_per_second": 1000 * batch / middle,
+        "passes": len(times),
     }
 
 
@@ -102,7 +107,13 @@ def _times(
         ):
             once(run)
             passes += 1
-        return [once(run) for _ in range(repeats)]
+        times: list[float] = []
+        begun = time.perf_counter()
+        while len(times) < repeats and (
+            len(times) < FEWEST or time.perf_counter() - begun < MOST_SECONDS
+        ):
+            times.append(once(run))
+        return times
 
 
 def _on_cpu(run: Callable[[], object]) -> float:

@@ -53,6 +53,7 @@ def test_times_are_those_of_a_known_network():
     assert one["milliseconds"] < 100
     assert 16 <= four["milliseconds"] < 200
     assert four["images_per_second"] == pytest.approx(4000 / four["milliseconds"])
+    assert (one["passes"], four["passes"]) == (5, 5)
     assert one["threads"] == torch.get_num_threads() and one["device"]
     warm_ups = [count for count, _, _ in network.passes].count(1) - 5
     assert warm_ups >= 3
