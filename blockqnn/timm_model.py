@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from blockqnn.errors import SettingsError
 from blockqnn.network import BlockNetwork, build_network
 from blockqnn.space import LONGEST, Block
-from blockqnn.weights import read_metadata
+from blockqnn.weights import load_weights
 from blockqnn.zoo import BLOCKS
 
 FILTERS = (32, 64, 128)
@@ -56,6 +57,19 @@ def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     stages = len(kwargs.get("filters", FILTERS))
     network: nn.Module = build_model_with_cfg(
         _build, "blockqnn", pretrained, feature_cfg={"out_indices": tuple(range(stages))}, **kwargs
+    )
+    return network
+
+
+def load_pretrained(path: Path, **kwargs: Any) -> nn.Module:
+    """The network in a file of `blockqnn.weights` as timm's `create_model` returns it, in training
+    mode, its `pretrained_cfg` saying how images are normalised; `kwargs` go to `create_model`.
+
+    Raises `SettingsError` for a file that is absent, damaged or not ours.
+    """
+    overlay = {"file": str(path)}
+    network: nn.Module = timm.create_model(
+        "blockqnn", pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
     )
     return network
 
@@ -101,21 +115,20 @@ def _with_metadata(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `blockqnn`, completed by what the file of the weights says about itself."""
     given, overlay = dict(kwargs), dict(kwargs.get("pretrained_cfg_overlay") or {})
     path = overlay.get("file")
-    if path is None or Path(path).suffix != ".safetensors":
+    if path is None or Path(path).suffix != ".safetensors":  # timm's affair, weights alone
         return given
-    metadata = read_metadata(Path(path))
+    _, metadata = load_weights(Path(path))  # which notices all that is wrong with a file
     if "block" not in metadata:
-        return given
+        raise SettingsError(f"{path} holds timm's {metadata['timm']}: give weights of a block")
     for name, read in (("block", str), ("skeleton", str), ("filters", _list), ("repeats", _list)):
         given.setdefault(name, read(metadata[name]))
     size = int(metadata["image_size"])
     facts = {
         "num_classes": int(metadata["num_classes"]),
         "input_size": (int(metadata["in_channels"]), size, size),
-        "mean": _list(metadata["mean"]),
-        "std": _list(metadata["std"]),
-        "label_names": _list(metadata["classes"]),
     }
+    names = {"mean": "mean", "std": "std", "label_names": "classes"}
+    facts |= {name: _list(metadata[key]) for name, key in names.items() if key in metadata}
     return given | {"pretrained_cfg_overlay": facts | overlay}
 
 

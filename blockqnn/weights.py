@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,12 @@ from blockqnn.errors import SettingsError
 from blockqnn.files import write_atomically
 
 _CHECKSUM = "sha256"
+
+LARGEST = 4096
+"""Sides of images in pixels that a file may ask for; a timm model is tried with two of them."""
+
+BLOCKS = 1000
+"""Blocks that a file may ask for without weights to show for them: poolings have none."""
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -49,40 +56,47 @@ def load_weights(path: Path) -> tuple[nn.Module, dict[str, str]]:
 
     Raises `SettingsError` for a file that is absent, damaged or not ours.
     """
-    state, metadata = _read(path)
+    with _opened(path) as file:
+        metadata = dict(file.metadata() or {})
+        # copies: the file is mapped into memory, and may be overwritten while the network lives
+        state = {name: file.get_tensor(name).clone() for name in file.keys()}
     if metadata.pop(_CHECKSUM, None) not in (None, _checksum(state)):
         raise SettingsError(f"{path} is damaged (its checksum is another): copy or train it again")
-    try:
-        network = _build(metadata)
-        network.load_state_dict(state)
-    except (LookupError, ValueError, TypeError, RuntimeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise SettingsError(
-            f"{path} does not hold a network of blockqnn ({reason[:200]}): give weights that a "
-            "final training wrote"
-        ) from None
+    with _explained(path):
+        if "timm" in metadata:
+            network = _comparator(metadata, state)
+            network.load_state_dict(state)
+        else:
+            network = _outline(metadata, state)
+            network.load_state_dict(state, assign=True)
     network.eval()
     return network, metadata
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """What a file of weights says about its network. Raises `SettingsError` as `load_weights`."""
-    _, metadata = _read(path, tensors=False)
-    metadata.pop(_CHECKSUM, None)
-    return metadata
-
-
-def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The open file; what goes wrong with it is told in a sentence."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            names = file.keys() if tensors else ()
-            return {name: file.get_tensor(name) for name in names}, metadata
+            yield file
     except (OSError, SafetensorError) as error:
         raise SettingsError(
             f"{path} cannot be read as safetensors ({error}): give the weights of a final training"
+        ) from None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Metadata are anybody's: whatever building by them raises is told in a sentence."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise SettingsError(
+            f"{path} does not hold a network of blockqnn ({reason[:200]}): give weights that a "
+            "final training wrote"
         ) from None
 
 
@@ -107,21 +121,53 @@ def _checksum(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _build(metadata: Mapping[str, str]) -> nn.Module:
-    """The network of the metadata, with fresh weights."""
-    sizes = {name: int(metadata[name]) for name in ("num_classes", "in_channels")}
-    if "timm" in metadata:
-        from blockqnn.comparators import build_comparator
+def _comparator(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
+    """timm's network of the metadata, with fresh weights."""
+    from blockqnn.comparators import build_comparator
 
-        size = int(metadata["image_size"])
-        return build_comparator(metadata["timm"], **sizes, image_size=size)
+    values = sum(value.numel() for value in state.values())
+    return build_comparator(
+        metadata["timm"],
+        num_classes=_number(metadata, "num_classes", values),
+        in_channels=_number(metadata, "in_channels", values),
+        image_size=_number(metadata, "image_size", LARGEST),
+    )
+
+
+def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
+    """The block's network of the metadata, which these weights fit; its own have no memory, so that
+    a file cannot ask for more than it brings.
+    """
     from blockqnn.network import build_network
     from blockqnn.space import LONGEST, Block
 
-    return build_network(
-        Block.parse(metadata["block"], LONGEST),
-        filters=json.loads(metadata["filters"]),
-        repeats=json.loads(metadata["repeats"]),
-        skeleton=metadata["skeleton"],
-        **sizes,
-    )
+    filters, repeats = json.loads(metadata["filters"]), json.loads(metadata["repeats"])
+    blocks = repeats * len(filters) if isinstance(repeats, int) else sum(repeats)
+    if blocks > max(len(state), BLOCKS):
+        raise ValueError(f"repeats is {metadata['repeats']}, which its {len(state)} weights lack")
+    _number(metadata, "image_size", LARGEST)
+    with torch.device("meta"):
+        network = build_network(
+            Block.parse(metadata["block"], LONGEST),
+            filters=filters,
+            repeats=repeats,
+            skeleton=metadata["skeleton"],
+            num_classes=_number(metadata, "num_classes"),
+            in_channels=_number(metadata, "in_channels"),
+        )
+    expected, found = _kinds(network.state_dict()), _kinds(state)
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name} is {found.get(name)}, not {expected.get(name)}")
+    return network
+
+
+def _kinds(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{value.dtype} {list(value.shape)}" for name, value in state.items()}
+
+
+def _number(metadata: Mapping[str, str], name: str, most: int | None = None) -> int:
+    value = int(metadata[name])
+    if value < 1 or (most is not None and value > most):
+        raise ValueError(f"{name} is {value}")
+    return value

@@ -10,9 +10,11 @@ from timm.models import load_state_dict
 from timm.models._features import FeatureListNet
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
-import blockqnn.timm_model  # noqa: F401  # what is tested
+from blockqnn.comparators import build_comparator
 from blockqnn.cost import network_cost
+from blockqnn.errors import SettingsError
 from blockqnn.network import build_network
+from blockqnn.timm_model import load_pretrained  # the import registers the model
 from blockqnn.weights import save_weights
 from blockqnn.zoo import BLOCKS
 
@@ -153,6 +155,30 @@ def test_pretrained_weights_for_other_classes_and_for_features(saved):
         features_only=True,
     ).eval()
     assert torch.equal(features(images)[-1].relu(), network.forward_features(images))
+
+
+def test_load_pretrained_is_short_for_that(saved):
+    network, path = saved
+    loaded = load_pretrained(path, drop_rate=0.2).eval()
+    images = torch.randn(2, 1, 24, 24)
+    assert torch.equal(loaded(images), network(images))
+    assert (loaded.drop_rate, loaded.pretrained_cfg["std"]) == (0.2, (0.25,))
+
+
+def test_files_that_hold_no_block_are_refused(saved, tmp_path):
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 4
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"damaged.safetensors is damaged"):
+        load_pretrained(damaged)
+    sizes = {"num_classes": 3, "in_channels": 3, "image_size": 32}
+    network = build_comparator("resnet10t", **sizes)
+    other = tmp_path / "other.safetensors"
+    save_weights(network, other, {"timm": "resnet10t"} | {k: str(v) for k, v in sizes.items()})
+    with pytest.raises(SettingsError, match=r"holds timm's resnet10t: give weights of a block"):
+        load_pretrained(other)
 
 
 def test_a_checkpoint_path_is_loaded(saved):
