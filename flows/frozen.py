@@ -60,7 +60,7 @@ def read_trained(models: Path) -> Iterator[Trained]:
 
     Raises `SearchError` when there are none, or they cannot be read.
     """
-    paths = sorted(models.rglob(RESULTS))
+    paths = sorted(p for p in models.rglob(RESULTS) if p.parent.suffix != ".tmp")  # of a kill
     if not paths:
         raise SearchError(
             f"there are no trained networks below {models}: write them with blockqnn train --to"
@@ -116,7 +116,8 @@ def read_judged(to: Path) -> tuple[str, list[Any], list[Any]]:
 def _write_network(results: Results, to: Path) -> None:
     """One network's directory, made aside and renamed."""
     aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in to.parent.glob(f"{to.name}.*.tmp"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
     try:
         for directory, result in results.items():
