@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from blockqnn.checks import check_device, positive, require
 from blockqnn.recipe import Recipe
+from blockqnn.space import LONGEST
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (1.0, 95),
@@ -37,7 +38,8 @@ class SpaceSettings:
     """Largest layer index, terminal included (paper: 23)."""
 
     def __post_init__(self) -> None:
-        require(2 <= self.max_index <= 64, "space.max_index", self.max_index, "give 2 to 64")
+        fits = 2 <= self.max_index <= LONGEST
+        require(fits, "space.max_index", self.max_index, f"give 2 to {LONGEST}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from typing import Any
 from blockqnn.errors import SearchError
 from blockqnn.files import write_atomically
 from blockqnn.history import History, Result
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from evaluation.curve import iterations_of
 
 BEST = "best.json"
@@ -142,7 +142,7 @@ def _row(rank: int, result: Result) -> dict[str, Any]:
 def _block(row: Mapping[str, Any]) -> FrozenBlock:
     return FrozenBlock(
         int(row["number"]),
-        Block.parse(row["block"], 64),  # as long as any space allows
+        Block.parse(row["block"], LONGEST),
         float(row["reward"]),
         float(row["accuracy"]),
         int(row["macs"]),

@@ -14,7 +14,7 @@ from blockqnn.cost import network_cost
 from blockqnn.errors import SearchError
 from blockqnn.plan import EvaluationSettings
 from blockqnn.precision import mixed_precision
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from evaluation.metrics import Tally
 from evaluation.speed import measure_speed
 
@@ -112,7 +112,7 @@ def _macs(network: nn.Module, result: Mapping[str, Any]) -> int:
         return count_macs(network.cpu(), channels, size)
     repeats = shape["repeats"]
     return network_cost(
-        Block.parse(result["block"], 64),  # as long as any space allows
+        Block.parse(result["block"], LONGEST),
         filters=tuple(shape["filters"]),
         repeats=repeats if isinstance(repeats, int) else tuple(repeats),
         num_classes=len(data["classes"]),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from evaluation.comparison import Network, Record, Run, device_hours
 from evaluation.document import Column, Element, Facts, Plates, Section, Table, Text
 from evaluation.findings import number
@@ -17,8 +17,6 @@ from evaluation.plate import block_plate, plot
 from evaluation.plots import held_out_curves, plain_count
 from evaluation.searched import Searched
 
-LONGEST = 64
-"""Layers that any search space allows."""
 DRAWN = 6
 """Blocks drawn."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from blockqnn.cost import network_cost
 from blockqnn.errors import SettingsError
 from blockqnn.history import History, read_search
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from blockqnn.zoo import BLOCKS
 from evaluation.drawing import draw_block
 from evaluation.pictures import BEST
@@ -63,7 +63,7 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
         block = history.candidates[int(text)].block
     else:
         try:
-            block = Block.parse(text)
+            block = Block.parse(text, LONGEST)
         except ValueError as error:
             raise SettingsError(
                 f"block is {text!r}: {error}; give one of {', '.join(BLOCKS)}, a candidate's "

@@ -17,7 +17,7 @@ from blockqnn.errors import SearchError, SettingsError
 from blockqnn.history import read_search
 from blockqnn.jobs import Split, block_of, prepare_job, read_result
 from blockqnn.plan import Plan
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from evaluation.frozen import read_frozen, write_json
 from flows.names import search_directory
 
@@ -26,8 +26,6 @@ VERSION = 1
 """Of selection.json; later versions of this package read it or say that they cannot."""
 WINNER = "winner"
 Step = Literal["selection", "final", "all"]
-LONGEST = 64
-"""Layers that any search space allows."""
 
 Results = Mapping[Path, Mapping[str, Any]]
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SearchError, UserError
 from blockqnn.jobs import Job, block_of, read_job
-from blockqnn.space import Block
+from blockqnn.space import LONGEST, Block
 from evaluation.drawing import draw_block
 from flows.curves import milliseconds
 from flows.experiment import Experiment, dataset_input, flat
-from flows.selection import LONGEST, SELECTION, WINNER, read_selection
+from flows.selection import SELECTION, WINNER, read_selection
 from flows.store import database_lock, tracking_uri
 
 if TYPE_CHECKING:
