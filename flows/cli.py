@@ -97,6 +97,9 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
         logging.warning("Prefect could not record the end of the flow: %s", error)
     finally:
         signal.signal(signal.SIGTERM, before)
+        if api.temporary:  # what Prefect had no time to tell it, nobody misses
+            logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
+            logging.getLogger("prefect._internal").handlers = [logging.NullHandler()]
         api.close()
 
 

@@ -21,7 +21,7 @@ from blockqnn.config import DataSettings
 from blockqnn.data import load
 from blockqnn.devices import resolve
 from blockqnn.errors import SearchError
-from blockqnn.feeds import EVALUATION_BATCH
+from blockqnn.feeds import normalised_batches
 from blockqnn.params import load_plan
 from blockqnn.plan import Plan
 from blockqnn.search import explained
@@ -190,9 +190,7 @@ def open_test_images(settings: DataSettings, seed: int) -> Unseen:
 
     def batches(device: torch.device, size: int | None) -> Batches:
         here = data.to(device)
-        for first in range(0, len(here.test), EVALUATION_BATCH):
-            part = slice(first, first + EVALUATION_BATCH)
-            yield here.normalised(here.test.images[part]), here.test.labels[part]
+        return normalised_batches(here, here.test)
 
     return Unseen(data.fingerprint, batches)
 
