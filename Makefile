@@ -17,7 +17,7 @@ search: $(READY)
 	$(BIN)/blockqnn search
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,12 +13,12 @@ import torch
 from tiny_search import small_disk, tiny_settings
 
 from blockqnn.candidate import identity
+from blockqnn.checkpoint import Checkpoint
 from blockqnn.data import load
 from blockqnn.errors import SearchError
 from blockqnn.journal import without_times
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
-from blockqnn.checkpoint import Checkpoint
 from flows import workers as workers_module
 from flows.workers import InlineWorker, ProcessWorkers, WorkerDied, open_workers
 
