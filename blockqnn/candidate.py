@@ -87,7 +87,7 @@ def train_candidate(
     return Outcome(
         kind=kind,
         accuracy=curve[-1]["accuracy"] if kind == "trained" else None,
-        curve=tuple(curve),
+        curve=tuple(_recorded(entry) for entry in curve),
         restarts=restart,
         seconds=spent + time.perf_counter() - begun,
         reason=reason,
@@ -110,6 +110,12 @@ def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torc
             in_channels=data.in_channels,
             skeleton=settings.network.skeleton,
         )
+
+
+def _recorded(entry: dict[str, float]) -> dict[str, float]:
+    """What a journal keeps of an epoch: what is the same in two runs, and seconds."""
+    measured = ("images_per_second", "device_memory")
+    return {name: value for name, value in entry.items() if name not in measured}
 
 
 def _progress(checkpoint: Checkpoint) -> tuple[int, float]:

@@ -263,6 +263,7 @@ def test_keys_of_the_published_blocks_stay():
         "S": "dcb800a58d8b50b6ea7bba137dea7310",
         "inception": "887770d946fa7275fd1ad8c5bf9596b3",
         "residual": "1b069af9010e979ec06e23dd4251e203",
+        "plain": "f9f5cf66fb35f56165726a3b0d158921",
     }
 
 
