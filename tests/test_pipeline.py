@@ -20,6 +20,8 @@ import yaml
 from flows import guard
 from flows.environment import is_prefect, server_environment, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 900.0
 """Seconds for one stage on a machine that has other things to do."""
