@@ -42,6 +42,7 @@ SMALL = {
     "training.digits.seeds": 1,
     "training.digits.top": 2,
     "training.digits.tracking": False,
+    "training.digits.workers": {"parallel": 1, "threads": 1},
     "training.digits.blocks": ["plain"],
     "training.digits.compare": [],
     "evaluation.repeats": 2,
@@ -246,7 +247,7 @@ def test_killed_in_every_stage_it_goes_from_nothing_to_the_report(pipeline):
     kill_when("prepare@digits", (pipeline.place / "results/digits/plan.json").exists)
     kill_when("search", lambda: len(pipeline.outcomes()) >= 6)
     journal = pipeline.outcomes()
-    kill_when("selection", lambda: len(pipeline.results()) == 1)
+    kill_when("selection", lambda: len(pipeline.results()) >= 1)
     assert pipeline.outcomes()[: len(journal)] == journal
     assert len(finished) == 1
     kill_when("train@digits-plain", lambda: begun("plain"))
@@ -300,7 +301,7 @@ def test_git_has_the_tables_and_dvc_the_rest(finished):
         ({"evaluation.repeats": 3}, False, {"evaluate@digits"}),
         ({"search.workers.count": 2}, False, set()),
         ({"recipes.cifar-2018.epochs": 9}, True, set()),
-        ({"training.digits.workers": {"threads": 1}}, True, set()),
+        ({"training.digits.workers": {"parallel": 2}}, True, set()),
         ({"training.digits.top": 1}, True, {"selection"}),
         ({"training.digits.seeds": 3}, True, {"train@digits-plain", "train-winner@digits"}),
         (
