@@ -79,7 +79,7 @@ def _search(options: argparse.Namespace) -> int:
 
 def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool]) -> None:
     """Run a flow with a Prefect API at hand; trouble with that when all is `finished` is none."""
-    from flows.environment import choose_prefect_api
+    from flows.environment import choose_prefect_api, is_prefect
 
     api = choose_prefect_api()
     flow = getattr(import_module(f"flows.{name}"), name)  # Prefect, while its server starts
@@ -93,7 +93,12 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
         raise
     except Exception as error:
         if not finished():
-            raise
+            if is_prefect(api.url):
+                raise
+            raise PrefectError(
+                f"the Prefect server at {api.url} is gone ({type(error).__name__}); nothing is "
+                "lost: start it (`blockqnn serve`), or give the same command again without it"
+            ) from None
         logging.warning("Prefect could not record the end of the flow: %s", error)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,33 @@ def test_a_flow_run_of_a_worker_keeps_its_log(monkeypatch):
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "1")
     quiet()
     assert "PREFECT_LOGGING_LEVEL" not in os.environ
+
+
+class Health(BaseHTTPRequestHandler):
+    """A Prefect server as far as its health goes."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def log_message(self, *arguments):
+        """Nothing to say."""
+
+
+def test_a_server_that_is_gone_when_the_flow_starts_is_one_sentence(tmp_path):
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        command = [sys.executable, "-m", "flows.cli", "search", "--runs", str(tmp_path)]
+        command += ["--params", str(CHECKOUT / "params.yaml"), "--set", "tracking=false"]
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PREFECT_API_URL": url},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        server.handle_request()  # it answers once; closed, it refuses
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"blockqnn: the Prefect server at {url} is gone" in said
+    assert "Traceback" not in said
