@@ -20,8 +20,6 @@ import yaml
 from flows import guard
 from flows.environment import is_prefect, server_environment, wait_until
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parent.parent
 PATIENCE = 900.0
 """Seconds for one stage on a machine that has other things to do."""
@@ -301,7 +299,7 @@ def test_git_has_the_tables_and_dvc_the_rest(finished):
         ({"training.digits.seeds": 3}, True, FINALS),
         ({"recipes.quick.epochs": 3}, True, {"selection", *FINALS}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_a_changed_parameter_runs_again_what_depends_on_it(finished, change, prepared, then):
     """`then` is what has changed once the plan is spelled out again, if it has to be."""
