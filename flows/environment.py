@@ -94,9 +94,11 @@ class PrefectAPI:
             )
 
     def close(self) -> None:
-        """Stop a temporary server; does nothing to one that ran already."""
+        """Stop a temporary server and forget its address; does nothing to one that ran already."""
         if self._server is not None:
             guard.stop(self._server)
+            if os.environ.get("PREFECT_API_URL") == self.url:
+                del os.environ["PREFECT_API_URL"]  # nobody answers there any more
 
 
 def choose_prefect_api() -> PrefectAPI:

@@ -30,6 +30,14 @@ def test_a_wish_that_nobody_answers_is_refused_with_the_remedy(monkeypatch):
         choose_prefect_api()
 
 
+def test_a_closed_temporary_server_is_not_the_wish_of_what_comes_after():
+    for _ in range(2):  # what ends in this process can begin in it again
+        api = choose_prefect_api()
+        assert os.environ["PREFECT_API_URL"] == api.url
+        api.close()
+        assert not os.environ.get("PREFECT_API_URL")
+
+
 def test_without_a_wish_a_temporary_server_runs_and_dies_with_a_killed_process(tmp_path):
     (tmp_path / "prefect.toml").write_text('[api]\nurl = "http://127.0.0.1:9/api"\n')
     program = """
