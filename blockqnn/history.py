@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from blockqnn import __version__
 from blockqnn.agents.schedule import EpsilonSchedule
 from blockqnn.config import Settings
 from blockqnn.cost import Cost
 from blockqnn.data import Dataset
-from blockqnn.errors import SearchError
-from blockqnn.journal import Record, read_journal
+from blockqnn.errors import SearchError, UserError
+from blockqnn.journal import Record, whole_records
 from blockqnn.outcome import Outcome
 from blockqnn.params import settings_from_dict
 from blockqnn.space import Block
@@ -19,6 +22,8 @@ from blockqnn.space import Block
 JOURNAL = "journal.jsonl"
 VERSION = 1
 """Of the journal's format; later versions of this package read it or say that they cannot."""
+RANKED = 256
+"""So many of the best blocks are kept in order; more have to be sorted when asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class Task:
         return 100.0 / self.num_classes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A proposed block: its number in the search, from 0, and when it was proposed."""
 
@@ -67,7 +72,7 @@ class Candidate:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """A candidate with its outcome and reward, in percent.
 
@@ -83,10 +88,21 @@ class Result:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What all results had come to when an iteration ended; accuracy and reward in percent."""
+
+    best_reward: float
+    """Of all candidates, those that were not trained too."""
+    best_accuracy: float | None
+    distinct_blocks: int
+
+
 class History:
     """The state of a search as its journal tells it. Reading alone needs no lock.
 
-    `candidates` has every proposal by number; `results` every candidate told, in journal order.
+    `candidates` has every proposal by number; `results` every candidate told, in journal order;
+    `standings` one entry a whole iteration. All three are only ever added to.
     """
 
     settings: Settings
@@ -95,16 +111,29 @@ class History:
     def __init__(self) -> None:
         self.candidates: list[Candidate] = []
         self.results: list[Result] = []
+        self.standings: list[Standing] = []
         self.schedule = EpsilonSchedule(())
-        self._begun = False
+        self.begun = False
         self._pending: dict[int, Candidate] = {}
-        self._by_number: dict[int, Result] = {}
+        self._by_number: list[Result | None] = []
         self._by_key: dict[str, Result] = {}
+        self._best: list[Result] = []
 
     def apply(self, record: Record) -> None:
         """Take in one record of the journal; `SearchError` when it cannot follow those before."""
-        kind = record["type"]
-        if (kind == "begin") == self._begun:
+        try:
+            self._apply(record["type"], record)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SearchError(
+                f"the journal has a record that no search writes ({type(error).__name__}: {error}) "
+                f"after {len(self.candidates)} proposals and {len(self.results)} outcomes; nothing "
+                "was changed, restore the file from a copy"
+            ) from error
+
+    def _apply(self, kind: str, record: Record) -> None:
+        if (kind == "begin") == self.begun:
             raise _misplaced(kind, record)
         if kind == "begin":
             if record["version"] != VERSION:
@@ -114,7 +143,7 @@ class History:
                 )
             self.task = Task(**record["task"])
             self._set(settings_from_dict(record["settings"]))
-            self._begun = True
+            self.begun = True
         elif kind == "settings":
             self._set(settings_from_dict(record["settings"]))
         elif kind == "proposal":
@@ -128,6 +157,7 @@ class History:
                 record["key"],
             )
             self.candidates.append(candidate)
+            self._by_number.append(None)
             self._pending[candidate.number] = candidate
         elif kind == "outcome":
             batch = self.settings.batch
@@ -140,7 +170,7 @@ class History:
 
     def result(self, number: int) -> Result | None:
         """The result of a candidate, None while it is pending."""
-        return self._by_number.get(number)
+        return self._by_number[number] if 0 <= number < len(self._by_number) else None
 
     def result_of(self, key: str) -> Result | None:
         """The result of the candidate that was trained for a block's key."""
@@ -178,14 +208,15 @@ class History:
 
     def best(self, k: int) -> list[Result]:
         """The `k` best distinct trained blocks by reward, best first; of equals the earlier one."""
+        if k <= len(self._best) or len(self._best) < RANKED:
+            return self._best[:k]
         best: dict[str, Result] = {}
         for result in self.results:
             if result.outcome.kind == "trained":
                 key = result.candidate.key
                 if key not in best or result.reward > best[key].reward:
                     best[key] = result
-        order = sorted(best.values(), key=lambda r: (-r.reward, r.candidate.number))
-        return order[:k]
+        return sorted(best.values(), key=_order)[:k]
 
     def _set(self, settings: Settings) -> None:
         self.settings = settings
@@ -194,7 +225,7 @@ class History:
     def _add(self, record: Record) -> None:
         candidate = self.candidates[record["number"]]
         same_as = record.get("same_as")
-        shared = self._by_number[same_as] if same_as is not None else None
+        shared = self.result(same_as) if same_as is not None else None
         result = Result(
             candidate=candidate,
             outcome=shared.outcome if shared else Outcome.from_dict(record["outcome"]),
@@ -203,10 +234,50 @@ class History:
             same_as=same_as,
             time=record["time"],
         )
+        begun = len(self.results) // self.settings.batch * self.settings.batch
+        if len(self.results) + 1 == begun + self.settings.batch:
+            # before the result: a thread that reads along finds it with the iteration's last
+            self.standings.append(self._standing([*self.results[begun:], result]))
         self.results.append(result)
         del self._pending[candidate.number]
         self._by_number[candidate.number] = result
         self._by_key.setdefault(candidate.key, result)
+        self._rank(result)
+
+    def _rank(self, result: Result) -> None:
+        """Keep the best in order. A block's reward only ever rises, so none is missed that way."""
+        best, key = self._best, result.candidate.key
+        if result.outcome.kind != "trained":
+            return
+        if len(best) == RANKED and _order(result) > _order(best[-1]):
+            return
+        place = next((i for i, other in enumerate(best) if other.candidate.key == key), None)
+        if place is not None:
+            if result.reward <= best[place].reward:
+                return
+            del best[place]
+        insort(best, result, key=_order)
+        del best[RANKED:]
+
+    def _standing(self, iteration: Iterable[Result]) -> Standing:
+        rewards: list[float] = []
+        accuracies: list[float | None] = []
+        distinct = 0
+        if self.standings:
+            before = self.standings[-1]
+            rewards, accuracies = [before.best_reward], [before.best_accuracy]
+            distinct = before.distinct_blocks
+        for result in iteration:
+            rewards.append(result.reward)
+            accuracies.append(result.outcome.accuracy)
+            distinct += result.same_as is None
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        return Standing(max(rewards), max(known, default=None), distinct)
+
+
+def _order(result: Result) -> tuple[float, int]:
+    """Sorts the best first, of equals the earlier one."""
+    return -result.reward, result.candidate.number
 
 
 def read_search(directory: Path) -> History:
@@ -215,15 +286,14 @@ def read_search(directory: Path) -> History:
     Raises `SearchError` when there is no search, or its journal is damaged.
     """
     path = directory / JOURNAL
+    history = History()
     try:
-        records, _ = read_journal(path)
+        for record, _ in whole_records(path):
+            history.apply(record)
     except OSError as error:
         raise SearchError(f"there is no search in {directory} ({error.strerror})") from None
-    if not records:
+    if not history.begun:
         raise SearchError(f"the search in {directory} has not begun: its journal is empty")
-    history = History()
-    for record in records:
-        history.apply(record)
     return history
 
 
@@ -235,6 +305,18 @@ def _misplaced(kind: str, record: Record) -> SearchError:
     )
 
 
+def begin_record(settings: Settings, task: Task, time: float) -> Record:
+    """The journal's first record."""
+    return {
+        "type": "begin",
+        "version": VERSION,
+        "blockqnn": __version__,
+        "settings": settings.to_dict(),
+        "task": task.to_dict(),
+        "time": time,
+    }
+
+
 def outcome_record(
     candidate: Candidate,
     outcome: Outcome,
@@ -242,7 +324,7 @@ def outcome_record(
     cost: Cost,
     same_as: int | None,
     time: float,
-) -> dict[str, Any]:
+) -> Record:
     """The journal's record of an outcome; one that shares a training names it instead of repeating
     it.
     """

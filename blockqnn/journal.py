@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,24 @@ TIMES = ("time", "seconds")
 
 
 class Journal:
-    """The journal file, open for appending. Only the holder of the search's lock may open it."""
+    """The journal file, open for appending. Only the holder of the search's lock may open it.
 
-    def __init__(self, path: Path) -> None:
-        """Open or create `path`; a torn tail is cut off. Raises `SearchError` and OSError."""
+    Records are handed on and not kept: a journal of a million candidates takes no memory here.
+    """
+
+    def __init__(self, path: Path, take: Callable[[Record], object] | None = None) -> None:
+        """Open or create `path` and give `take` each of its records in order.
+
+        Then a torn tail is cut off. Raises `SearchError`, OSError and what `take` raises; nothing
+        is changed then.
+        """
         self.path = path
-        self.records, whole = read_journal(path) if path.exists() else ([], 0)
+        whole = 0
+        if path.exists():
+            for record, end in whole_records(path):
+                whole = end
+                if take is not None:
+                    take(record)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             torn = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, whole)
@@ -53,7 +65,6 @@ class Journal:
 
         Raises OSError when they do not fit on the disk; the journal is as it was before then.
         """
-        records = list(records)
         data = b"".join(_line(record) for record in records)
         end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         try:
@@ -65,7 +76,6 @@ class Journal:
             os.ftruncate(self._descriptor, end)
             os.lseek(self._descriptor, end, os.SEEK_SET)
             raise
-        self.records.extend(records)
 
     def close(self) -> None:
         """Close the file."""
@@ -73,26 +83,37 @@ class Journal:
 
 
 def read_journal(path: Path) -> tuple[list[Record], int]:
-    """The whole records of a journal and the number of bytes they take; a torn tail is left out.
+    """The whole records of a journal and the number of bytes they take, as `whole_records`."""
+    pairs = list(whole_records(path))
+    return [record for record, _ in pairs], pairs[-1][1] if pairs else 0
 
-    A crash tears one line at most, the last: `SearchError` for any other damage.
+
+def whole_records(path: Path) -> Iterator[tuple[Record, int]]:
+    """Each whole record of a journal, with the number of bytes up to its end.
+
+    A torn tail is left out. A crash tears one line at most, the last: `SearchError` for any other
+    damage. What is written after this began to read is not seen.
     """
     with path.open("rb") as file:
-        lines = file.readlines()
-    parsed = [_parse(line) for line in lines]
-    if parsed and parsed[-1] is None and (len(lines) > 1 or not lines[0].endswith(b"\n")):
-        del parsed[-1], lines[-1]
-    records = []
-    for number, record in enumerate(parsed, start=1):
-        if record is None:
-            raise SearchError(
-                f"line {number} of {path} is damaged, and not as a crash would have left it; "
-                f"nothing was changed. Restore the file from a copy, or go back to the "
-                f"{number - 1} lines before it: cp {path} {path}.damaged && "
-                f"head -n {number - 1} {path}.damaged > {path}"
-            )
-        records.append(record)
-    return records, sum(map(len, lines))
+        size = os.fstat(file.fileno()).st_size
+        end = 0
+        for number, line in enumerate(file, start=1):
+            line = line[: size - end]
+            if not line:  # written since
+                return
+            end += len(line)
+            record = _parse(line)
+            if record is not None:
+                yield record, end
+            elif end == size and (number > 1 or not line.endswith(b"\n")):
+                return
+            else:
+                raise SearchError(
+                    f"line {number} of {path} is damaged, and not as a crash would have left it; "
+                    f"nothing was changed. Restore the file from a copy, or go back to the "
+                    f"{number - 1} lines before it: cp {path} {path}.damaged && "
+                    f"head -n {number - 1} {path}.damaged > {path}"
+                )
 
 
 def without_times(value: Any) -> Any:
@@ -102,14 +123,16 @@ def without_times(value: Any) -> Any:
     return [without_times(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+_plain = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def _checksum(record: Record) -> str:
-    text = json.dumps(without_times(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return f"{zlib.crc32(text.encode()):08x}"
+    return f"{zlib.crc32(_sorted(without_times(record)).encode()):08x}"
 
 
 def _line(record: Record) -> bytes:
-    text = json.dumps({**record, "crc": _checksum(record)}, separators=(",", ":"), allow_nan=False)
-    return text.encode() + b"\n"
+    return _plain({**record, "crc": _checksum(record)}).encode() + b"\n"
 
 
 def _parse(line: bytes) -> Record | None:

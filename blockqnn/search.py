@@ -13,13 +13,11 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from blockqnn import __version__
 from blockqnn.agents import build_agent
 from blockqnn.candidate import identity, over_budget
 from blockqnn.config import Settings
@@ -29,11 +27,11 @@ from blockqnn.errors import SearchError, SettingsError
 from blockqnn.files import write_atomically
 from blockqnn.history import (
     JOURNAL,
-    VERSION,
     Candidate,
     History,
     Result,
     Task,
+    begin_record,
     outcome_record,
     read_search,
 )
@@ -56,15 +54,19 @@ class Search(History):
     Not for several threads at once: the caller hands outcomes over one by one.
     """
 
-    def __init__(self, directory: Path, journal: Journal, lock: DirectoryLock) -> None:
+    def __init__(self, directory: Path, lock: DirectoryLock) -> None:
         """Use `Search.open`."""
         super().__init__()
         self.directory = directory
-        self._journal = journal
         self._lock = lock
+        self._journal: Journal | None = None
         self._arrived: dict[int, Outcome] = {}
         self._queue: deque[Candidate] = deque()
         self._costs: dict[int, Cost] = {}
+        self._sharing: dict[str, list[int]] = {}
+        """Numbers of the pending candidates by their key, ascending."""
+        self._due: set[int] = set()
+        """Numbers of the pending candidates whose outcome may be known since `_settle` looked."""
 
     @classmethod
     def open(cls, directory: Path | str, settings: Settings, *, wait: float = 0.0) -> Search:
@@ -79,13 +81,7 @@ class Search(History):
         _check_image_size(settings, task)
         with explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            lock = DirectoryLock(directory, wait=wait)
-            try:
-                journal = Journal(directory / JOURNAL)
-            except BaseException:
-                lock.release()
-                raise
-        search = cls(directory, journal, lock)
+            search = cls(directory, DirectoryLock(directory, wait=wait))
         try:
             search._restore(settings, task)
         except BaseException:
@@ -106,7 +102,8 @@ class Search(History):
 
     def close(self) -> None:
         """Close the journal and let the next process in."""
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
         self._lock.release()
 
     def ask(self) -> Candidate | None:
@@ -116,10 +113,18 @@ class Search(History):
         finished. Blocks already scored and blocks over budget are settled here and never handed
         out.
         """
-        while not self._queue and self._may_propose():
-            self._propose()
+        return next(iter(self.ask_many(1)), None)
+
+    def ask_many(self, count: int) -> list[Candidate]:
+        """The next candidates to train, at most `count`, as that many calls of `ask`.
+
+        In `async` mode they are proposed together: one wait for the disk, and none learns from an
+        outcome that proposing another one settles.
+        """
+        while len(self._queue) < count and self._may_propose():
+            self._propose(count - len(self._queue))
             self._settle()
-        return self._queue.popleft() if self._queue else None
+        return [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record a candidate's outcome; it is on disk when this returns.
@@ -128,42 +133,60 @@ class Search(History):
         the disk does not take it (the candidate is pending then, and comes first at the next
         start).
         """
-        number = candidate.number
-        if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
-            raise ValueError(f"cannot tell candidate {number}: it was not proposed in this search")
-        if self.result(number) or number in self._arrived:
-            raise ValueError(f"cannot tell candidate {number}: it was told before")
-        self._arrived[number] = outcome
+        self.tell_many([(candidate, outcome)])
+
+    def tell_many(self, told: Iterable[tuple[Candidate, Outcome]]) -> None:
+        """Record outcomes that came together, with one wait for the disk where `tell` has many.
+
+        Raises as `tell` does: `ValueError` before anything is recorded; after a `SearchError` some
+        may be.
+        """
+        outcomes: dict[int, Outcome] = {}
+        for candidate, outcome in told:
+            number = candidate.number
+            if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
+                raise ValueError(
+                    f"cannot tell candidate {number}: it was not proposed in this search"
+                )
+            if self.result(number) or number in self._arrived or number in outcomes:
+                raise ValueError(f"cannot tell candidate {number}: it was told before")
+            outcomes[number] = outcome
+        self._arrived |= outcomes
+        self._due |= outcomes.keys()
         try:
-            if number not in self._settle():
-                self._keep_early(candidate, outcome)
+            self._settle()
+            for number in list(outcomes):
+                if self.result(number) is None:  # its turn in the journal has not come
+                    self._keep_early(self.candidates[number], outcomes[number])
+                del outcomes[number]
         except SearchError:
-            self._arrived.pop(number, None)
+            for number in outcomes:
+                self._arrived.pop(number, None)
             raise
 
     def _restore(self, settings: Settings, task: Task) -> None:
-        records = list(self._journal.records)
-        if not records:
-            self._append([self._begin_record(settings, task)])
         self._agent = build_agent(Space(settings.space.max_index), settings.agent)
-        if records:
-            begun = History()
-            for record in (records[0], *(r for r in records if r["type"] == "settings")):
-                begun.apply(record)
-            refuse_changes(self.directory, begun.settings, settings, begun.task, task)
-            for record in records:  # only now: the agent has the new settings
-                self.apply(record)
-            if settings.schedule != self.settings.schedule:
-                changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
-                self._append([changed])
+
+        def take(record: Record) -> None:
+            self.apply(record)
+            if record["type"] in ("begin", "settings"):
+                refuse_changes(self.directory, self.settings, settings, self.task, task)
+
+        with explained(self.directory):
+            self._journal = Journal(self.directory / JOURNAL, take)
+        if not self.begun:
+            self._append([begin_record(settings, task, time.time())])
+        elif settings.schedule != self.settings.schedule:
+            changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
+            self._append([changed])
         self.settings = settings
         for candidate in self.pending:
             early = self._read_early(candidate)
             if early is not None:
                 self._arrived[candidate.number] = early
-        self._queue.extend(c for c in self.pending if self._needs_training(c))
+        self._enter(self.pending)
         if self.settings.mode == "sync" and len(self.candidates) % self.settings.batch:
-            self._propose()  # a crash tore the batch of proposals: draw the missing ones
+            self._propose(1)  # a crash tore the batch of proposals: draw the missing ones
         self._settle()
         self._clean()
 
@@ -179,11 +202,13 @@ class Search(History):
         waits = self.settings.mode == "sync" and bool(self._pending)
         return not waits and len(self.candidates) < self.total
 
-    def _propose(self) -> None:
+    def _propose(self, wanted: int) -> None:
+        """Propose so many candidates at most; in sync mode the rest of the iteration."""
         records: list[Record] = []
         first, iteration = len(self.candidates), self.iteration
         batch = self.settings.batch
-        count = batch - first % batch if self.settings.mode == "sync" else 1
+        sync = self.settings.mode == "sync"
+        count = batch - first % batch if sync else min(wanted, self.total - first)
         epsilon = self.schedule.at(iteration)
         for number in range(first, first + count):
             block = self._agent.propose(epsilon, generator(self.settings.seed, "proposal", number))
@@ -199,7 +224,15 @@ class Search(History):
                 }
             )
         self._append(records)
-        self._queue.extend(c for c in self.candidates[first:] if self._needs_training(c))
+        self._enter(self.candidates[first:])
+
+    def _enter(self, candidates: list[Candidate]) -> None:
+        """Queue those of new pending candidates that have to be trained, in order."""
+        for candidate in candidates:
+            self._sharing.setdefault(candidate.key, []).append(candidate.number)
+            self._due.add(candidate.number)
+            if self._needs_training(candidate):
+                self._queue.append(candidate)
 
     def _needs_training(self, candidate: Candidate) -> bool:
         """Whether no other candidate's outcome, and no look at its cost, settles a candidate."""
@@ -207,32 +240,47 @@ class Search(History):
             return False
         if self._reason_against(candidate):
             return False
-        first = next(c for c in self._pending.values() if c.key == candidate.key)
-        return first.number == candidate.number
+        return self._sharing[candidate.key][0] == candidate.number
 
-    def _settle(self) -> set[int]:
-        """Journal every pending candidate whose outcome is known, in order; returns their numbers.
+    def _settle(self) -> None:
+        """Journal every pending candidate whose outcome is known, in order.
 
         In sync mode the first one not known stops it.
         """
-        settled: set[int] = set()
-        progress = True
-        while progress:  # an outcome can settle others that share its block
-            progress = False
-            for candidate in self.pending:
-                record = self._record_of(candidate)
-                if record is not None:
-                    self._append([record])
-                    settled.add(candidate.number)
-                    progress = True
-                elif self.settings.mode == "sync":
-                    progress = False
-                    break
-        for number in settled:
-            self._arrived.pop(number, None)
-            self._costs.pop(number, None)
-            shutil.rmtree(candidate_directory(self.directory, number), ignore_errors=True)
-        return settled
+        while records := self._due_records():
+            self._append(records)
+            for record in records:
+                self._forget(self.candidates[record["number"]])
+        self._due.clear()
+
+    def _due_records(self) -> list[Record]:
+        """Records of outcomes that may go to the disk together: no two that share a block."""
+        sync = self.settings.mode == "sync"
+        numbers = self._pending if sync else sorted(self._due)
+        records: list[Record] = []
+        keys: set[str] = set()
+        for number in numbers:
+            candidate = self.candidates[number]
+            record = None if candidate.key in keys else self._record_of(candidate)
+            if record is not None:
+                records.append(record)
+                keys.add(candidate.key)
+            elif sync:
+                break
+        return records
+
+    def _forget(self, candidate: Candidate) -> None:
+        """Let go of what was kept for a pending candidate; those that share its block are due."""
+        number = candidate.number
+        self._arrived.pop(number, None)
+        self._costs.pop(number, None)
+        self._due.discard(number)
+        sharing = self._sharing[candidate.key]
+        sharing.remove(number)
+        self._due.update(sharing)
+        if not sharing:
+            del self._sharing[candidate.key]
+        shutil.rmtree(candidate_directory(self.directory, number), ignore_errors=True)
 
     def _clean(self) -> None:
         """Remove the work on candidates that are not pending: a kill came before that was done."""
@@ -291,20 +339,11 @@ class Search(History):
         return kept_outcome(candidate_directory(self.directory, candidate.number), own)
 
     def _append(self, records: list[Record]) -> None:
+        assert self._journal is not None
         with explained(self.directory):
             self._journal.append(records)
         for record in records:
             self.apply(record)
-
-    def _begin_record(self, settings: Settings, task: Task) -> dict[str, Any]:
-        return {
-            "type": "begin",
-            "version": VERSION,
-            "blockqnn": __version__,
-            "settings": settings.to_dict(),
-            "task": task.to_dict(),
-            "time": time.time(),
-        }
 
 
 def candidate_directory(directory: Path, number: int) -> Path:

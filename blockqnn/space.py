@@ -103,7 +103,7 @@ class Block:
                     f"layer {len(layers) + 1}: cannot read {text[position : position + 20]!r}, "
                     "a layer is written (index,kind,kernel,pred1,pred2)"
                 )
-            layers.append(Layer(*map(int, match.groups())))
+            layers.append(_layer(match.groups()))
             position = match.end()
         _check_length(len(layers), max_index)
         return cls(tuple(layers))
@@ -193,6 +193,11 @@ def predecessors(layer: Layer) -> tuple[int, ...]:
     if layer.op in MERGES:
         return (layer.pred1, layer.pred2)
     return () if layer.op == Op.TERMINAL else (layer.pred1,)
+
+
+@lru_cache(maxsize=1 << 16)  # a million blocks share a few thousand layers
+def _layer(numbers: tuple[str, ...]) -> Layer:
+    return Layer(*map(int, numbers))
 
 
 def _terminal(index: int) -> Layer:
