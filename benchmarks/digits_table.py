@@ -109,7 +109,7 @@ def train(code: str) -> Outcome:
 
 def write_table(blocks: list[Block], outcomes: list[Outcome], seconds: float, path: Path) -> None:
     """The same rows give the same bytes."""
-    settings, data = _work()
+    settings, data = _work()  # read before the training: files may have changed since
     text = io.StringIO()
     used = {name: settings.to_dict()[name] for name in ("seed", "space", "data", "network")}
     used["recipe"] = settings.to_dict()["recipe"]
@@ -144,6 +144,7 @@ def main() -> None:
     if options.quick:
         blocks = blocks[:3]
     print(f"digits table: {machine.describe()}; {len(blocks)} distinct blocks", flush=True)
+    _work()
     begun = time.perf_counter()
     with ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool:
         outcomes = list(pool.map(train, map(str, blocks)))

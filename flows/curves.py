@@ -5,10 +5,9 @@ Every point carries the journal's time, so that MLflow takes a point sent twice 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from blockqnn.history import Result
+from blockqnn.history import History, Result
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -39,23 +38,25 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
     return metrics + [Metric(name, float(value), end, 0) for name, value in whole.items()]
 
 
-def iteration_metrics(results: Sequence[Result], batch: int) -> list[Metric]:
-    """Points of the iteration that `results` end with: the paper's figure 8."""
+def iteration_metrics(history: History, iteration: int) -> list[Metric]:
+    """Points of a whole iteration, counted from 0: the paper's figure 8."""
     from mlflow.entities import Metric
 
-    last = results[-batch:]
-    accuracies = [r.outcome.accuracy for r in last if r.outcome.accuracy is not None]
+    batch = history.settings.batch
+    results = history.results[iteration * batch : (iteration + 1) * batch]
+    standing = history.standings[iteration]
+    accuracies = [r.outcome.accuracy for r in results if r.outcome.accuracy is not None]
     values = {
-        "epsilon": last[-1].candidate.epsilon,
-        "mean_reward": sum(r.reward for r in last) / batch,
-        "best_reward": max(r.reward for r in results),
-        "distinct_blocks": sum(r.same_as is None for r in results),
+        "epsilon": results[-1].candidate.epsilon,
+        "mean_reward": sum(r.reward for r in results) / batch,
+        "best_reward": standing.best_reward,
+        "distinct_blocks": standing.distinct_blocks,
     }
-    if accuracies:
+    if accuracies and standing.best_accuracy is not None:
         values["mean_accuracy"] = sum(accuracies) / len(accuracies)
-        values["best_accuracy"] = max(r.outcome.accuracy or 0.0 for r in results)
-    time, step = milliseconds(last[-1].time), len(results) // batch - 1
-    return [Metric(name, float(value), time, step) for name, value in values.items()]
+        values["best_accuracy"] = standing.best_accuracy
+    time = milliseconds(results[-1].time)
+    return [Metric(name, float(value), time, iteration) for name, value in values.items()]
 
 
 def milliseconds(seconds: float) -> int:

@@ -36,7 +36,8 @@ class Turn:
         self._first_iteration = int(tags.get("mirrored_iterations", 0))
         self._results = history.results[self._first : self._first + CHUNK]
         self._last = self._first + len(self._results)
-        self._children = {} if fresh else self._find_children()
+        left_behind = int(tags.get("begun_results", self._last)) > self._first and not fresh
+        self._children = self._find_children() if left_behind else {}
 
     @property
     def done(self) -> bool:
@@ -46,6 +47,9 @@ class Turn:
     def write(self) -> int:
         """Write the children, then what they add up to; return the number of children written."""
         written = 0
+        if self._results:  # looking for children takes the longer the more there are: only if this
+            # tag says that a turn has begun and not ended
+            self._experiment.record(self._parent.info.run_id, tags={"begun_results": self._last})
         for result in self._results:
             run = self._children.get(str(result.candidate.number))
             if result.same_as is None and (run is None or run.info.status == "RUNNING"):
@@ -122,7 +126,7 @@ class Turn:
         iterations = self._last // batch
         metrics: list[Metric] = []
         for iteration in range(self._first_iteration, iterations):
-            metrics += iteration_metrics(history.results[: (iteration + 1) * batch], batch)
+            metrics += iteration_metrics(history, iteration)
         tags = {
             "schedule": json.dumps(history.settings.schedule),
             "mirrored_results": self._last,
