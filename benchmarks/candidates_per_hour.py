@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks import machine
-from blockqnn.config import InlineSettings, ProcessSettings, Settings
+from blockqnn.config import InlineSettings, LocalSettings, Settings
 from blockqnn.params import load_settings
 from blockqnn.space import Space
 from flows.workers import Workers, open_workers
@@ -41,8 +41,8 @@ def variants(settings: Settings) -> dict[str, Settings]:
     """What is compared, by its name."""
     cores = machine.cores()
     kinds = {
-        f"{cores} processes, 1 thread each": ProcessSettings(count=cores, devices=("cpu",)),
-        f"1 process, {cores} threads": ProcessSettings(count=1, devices=("cpu",), threads=cores),
+        f"{cores} processes, 1 thread each": LocalSettings(count=cores, devices=("cpu",)),
+        f"1 process, {cores} threads": LocalSettings(count=1, devices=("cpu",), threads=cores),
         "inline, 1 thread": InlineSettings(device="cpu"),
     }
     return {name: replace(settings, workers=workers) for name, workers in kinds.items()}

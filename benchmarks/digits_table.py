@@ -152,9 +152,10 @@ def main() -> None:
     if not options.quick:
         write_table(blocks, outcomes, seconds, options.to)
         print(f"written to {os.path.relpath(options.to)}")
-    accuracies = sorted(outcome.accuracy or 0.0 for outcome in outcomes)
+    accuracies = sorted(o.accuracy for o in outcomes if o.accuracy is not None)
     print(
-        f"{len(outcomes)} blocks trained in {seconds:.0f} s, accuracy {accuracies[0]:.2f} to "
+        f"{len(outcomes)} blocks in {seconds:.0f} s, {len(accuracies)} trained, the others "
+        f"diverged; accuracy {accuracies[0]:.2f} to "
         f"{accuracies[-1]:.2f} %, median {accuracies[len(accuracies) // 2]:.2f} %"
     )
 

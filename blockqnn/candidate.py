@@ -17,7 +17,7 @@ from blockqnn.data import Dataset
 from blockqnn.devices import out_of_memory
 from blockqnn.feeds import MemoryFeed
 from blockqnn.network import build_network
-from blockqnn.outcome import Kind, Outcome
+from blockqnn.outcome import OUT_OF_MEMORY, Kind, Outcome
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
@@ -43,18 +43,26 @@ def step_memory(cost: Cost, recipe: Recipe) -> int:
 
 
 def train_candidate(
-    block: Block, settings: Settings, data: Dataset, directory: Path, device: torch.device
+    block: Block,
+    settings: Settings,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    *,
+    copy: str | None = None,
 ) -> Outcome:
     """Train the network stacked from `block` and say what became of it.
 
-    The checkpoint of a training in progress lies in `directory`. A first epoch no better than
+    The checkpoint of a training in progress lies in `directory`, and a copy of it at the URL `copy`
+    if given, from where another machine goes on. A first epoch no better than
     chance is begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2).
     Whatever the block does is an outcome; OSError (a full disk, say) is not the block's doing and
     is raised.
     """
     begun = time.perf_counter()
     seed = seed_for(settings.seed, "training", block.key)
-    checkpoint = Checkpoint(directory / "checkpoint", identity(block, settings, data.fingerprint))
+    named = identity(block, settings, data.fingerprint)
+    checkpoint = Checkpoint(directory / "checkpoint", named, copy=copy)
     first, spent = _progress(checkpoint)
     kind: Kind = "diverged"
     reason = ""
@@ -82,7 +90,7 @@ def train_candidate(
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            kind, reason, curve = "infeasible", "out of memory", []
+            kind, reason, curve = "infeasible", OUT_OF_MEMORY, []
             break
     return Outcome(
         kind=kind,

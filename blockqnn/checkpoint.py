@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from blockqnn.files import write_atomically
+from blockqnn.files import read_url, write_atomically, write_url
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,14 @@ class Checkpoint:
 
     `identity` names everything the result depends on: a checkpoint that carries another is not
     used. `keep_previous` keeps the one before beside it, as `<name>.previous`, for the case that
-    the disk damages the last.
+    the disk damages the last. `copy` is an fsspec URL, say s3://bucket/x/checkpoint, to which every
+    state is copied, and from where it is taken when `path` has none: the machine may be another.
     """
 
     path: Path
     identity: str
     keep_previous: bool = False
+    copy: str | None = None
 
     @property
     def previous(self) -> Path:
@@ -52,6 +54,11 @@ class Checkpoint:
         if self.keep_previous and self.path.exists():
             self.path.replace(self.previous)
         write_atomically(self.path, write)
+        if self.copy is not None:
+            try:
+                write_url(self.copy, self.path.read_bytes())
+            except Exception as error:  # each store has its own; the training itself goes on
+                log.warning("the checkpoint is not copied to %s: %s", self.copy, error)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """The saved state; None when there is none, it is damaged, or it belongs to something else.
@@ -69,7 +76,7 @@ class Checkpoint:
                 if path != self.path:
                     log.warning("%s is used instead: it is the one before", path)
                 return content
-        return None
+        return None if self.copy is None else self._copied(self.copy)
 
     def parse(self, content: bytes | None, device: torch.device) -> dict[str, Any] | None:
         """The state in what `read` returned."""
@@ -80,18 +87,26 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
         self.previous.unlink(missing_ok=True)
 
-    def _content(self, path: Path) -> bytes | None:
+    def _copied(self, url: str) -> bytes | None:
         try:
-            with path.open("rb") as file:
-                digest, content = file.read(DIGEST_BYTES), file.read()
+            content = _whole(read_url(url), url)
         except FileNotFoundError:
             return None
-        if hashlib.sha256(content).digest() != digest:
-            log.warning("%s is damaged and is not used", path)
+        except Exception as error:  # each store has its own
+            log.warning("%s is not used: %s", url, error)
             return None
-        return content
+        own = content is not None and self._state(content, torch.device("cpu"), url)
+        return content if own else None
 
-    def _state(self, content: bytes, device: torch.device, path: Path) -> dict[str, Any] | None:
+    def _content(self, path: Path) -> bytes | None:
+        try:
+            return _whole(path.read_bytes(), path)
+        except FileNotFoundError:
+            return None
+
+    def _state(
+        self, content: bytes, device: torch.device, path: Path | str
+    ) -> dict[str, Any] | None:
         try:
             state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         except pickle.UnpicklingError as error:  # it holds more than weights: never run it
@@ -101,3 +116,11 @@ class Checkpoint:
             log.warning("%s belongs to another training and is not used", path)
             return None
         return state
+
+
+def _whole(stored: bytes, path: Path | str) -> bytes | None:
+    digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        log.warning("%s is damaged and is not used", path)
+        return None
+    return content

@@ -238,10 +238,11 @@ class InlineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessSettings:
-    """Candidates are trained by long-lived processes, each with its own device or threads."""
+class LocalSettings:
+    """Candidates are trained by long-lived processes of this machine, each with a device or threads
+    of its own."""
 
-    kind: Literal["processes"] = "processes"
+    kind: Literal["local"] = "local"
     count: int | None = None
     """Processes; null: one a GPU, or one a CPU core."""
     devices: tuple[str, ...] = ()
@@ -263,7 +264,51 @@ class ProcessSettings:
             check_device("workers.devices", device)
 
 
-WorkerSettings = InlineSettings | ProcessSettings
+@dataclass(frozen=True, kw_only=True)
+class RaySettings:
+    """Candidates are trained as Ray tasks, on a cluster or on this machine."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = None
+    """HOST:PORT of a cluster's head, or auto for the one that this machine belongs to; null starts
+    a Ray on this machine."""
+    count: int | None = None
+    """Candidates in training at one time; null: as many as the cluster has room for, followed as
+    nodes join and leave. Give a number where an autoscaler adds nodes for what waits."""
+    gpus_per_candidate: float | None = None
+    """GPUs of one candidate, fractions allowed, say 0.25; null: one where the cluster has any."""
+    cpus_per_candidate: int = 1
+    """CPU cores of one candidate, its threads of torch."""
+    share_data: bool = True
+    """Send the images to each node once, through Ray's object store; false: every node reads them
+    from data.root."""
+    checkpoints: str | None = None
+    """Where the work on a candidate is kept: a directory that every node sees, or a URL, say
+    s3://bucket/blockqnn; null: the search's own directory."""
+    timeout: float = 24 * 3600.0
+    """Seconds after which a training is stopped and tried again from its last checkpoint."""
+    retries: int = 6
+    """Further attempts after a worker died or ran out of time; a lost node costs none."""
+    patience: float = 600.0
+    """Seconds to wait for a cluster that was there and is gone."""
+
+    def __post_init__(self) -> None:
+        count, gpus = self.count, self.gpus_per_candidate
+        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
+        share = "give a fraction of one GPU, a whole number of GPUs, 0 for CPUs, or null"
+        fits = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus) and gpus > 0
+        require(fits, "workers.gpus_per_candidate", gpus, share)
+        cpus = self.cpus_per_candidate
+        require(cpus >= 1, "workers.cpus_per_candidate", cpus, "give 1 or more")
+        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
+        positive("workers.timeout", self.timeout, "seconds")
+        positive("workers.patience", self.patience, "seconds")
+        for name in ("address", "checkpoints"):
+            value = getattr(self, name)
+            require(value != "", f"workers.{name}", value, "give a text, or null")
+
+
+WorkerSettings = InlineSettings | LocalSettings | RaySettings
 
 FINAL_ONLY = ("sync_batch_norm", "compile")
 """Settings of a recipe that have no effect in a search: a candidate is one process, and compiling
@@ -289,7 +334,7 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     recipe: Recipe = field(default_factory=Recipe)
     budget: Budget = field(default_factory=Budget)
-    workers: WorkerSettings = field(default_factory=ProcessSettings)
+    workers: WorkerSettings = field(default_factory=LocalSettings)
     tracking: bool = True
     """Mirror the search in MLflow."""
 

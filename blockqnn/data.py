@@ -7,6 +7,8 @@ batches; there is no per-image Python and no DataLoader.
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +73,29 @@ class Dataset:
         """The same data on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("train", "held_out", "test")}
         return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
+
+    def to_arrays(self) -> dict[str, Any]:
+        """The same as plain values and arrays, to be sent elsewhere: without the test set."""
+        sets = {"train": self.train, "held_out": self.held_out}
+        arrays = {name: (s.images.numpy(), s.labels.numpy()) for name, s in sets.items()}
+        moments = {"mean": self.mean.numpy(), "std": self.std.numpy()}
+        plain = {name: getattr(self, name) for name in ("name", "classes", "fingerprint")}
+        return {**plain, **moments, **arrays}
+
+    @classmethod
+    def from_arrays(cls, values: Mapping[str, Any]) -> Dataset:
+        """What `to_arrays` packed, without a copy; the test set is empty."""
+        train, held_out = (ImageSet(*map(_shared, values[name])) for name in ("train", "held_out"))
+        return cls(
+            name=values["name"],
+            classes=values["classes"],
+            train=train,
+            held_out=held_out,
+            test=ImageSet(train.images[:0], train.labels[:0]),
+            mean=torch.tensor(values["mean"]),
+            std=torch.tensor(values["std"]),
+            fingerprint=values["fingerprint"],
+        )
 
     def everything(self) -> Dataset:
         """The same data with nothing held out: for final training, once the selection is made."""
@@ -173,6 +198,13 @@ def stratified(
         np.arange(len(labels)), test_size=count, stratify=labels, random_state=seed % 2**32
     )
     return np.sort(rest), np.sort(chosen)
+
+
+def _shared(array: npt.NDArray[Any]) -> Tensor:
+    """A tensor over memory that may belong to others; nothing here writes to its images."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def _image_set(pixels: Pixels, labels: Labels) -> ImageSet:

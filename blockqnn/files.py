@@ -1,9 +1,10 @@
 """Writing files so that a crash or a power loss leaves the old one or the new one, never half of
-one.
+one; and files at URLs, which fsspec (a dependency of torch) reads and writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,3 +37,35 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL, say s3://bucket/x, and not a path."""
+    return "://" in place
+
+
+def write_url(url: str, content: bytes) -> None:
+    """Put a file at a URL, directories made as needed; whatever the store raises."""
+    import fsspec
+
+    store, path = fsspec.core.url_to_fs(url)
+    store.makedirs(store._parent(path), exist_ok=True)
+    store.pipe_file(path, content)
+
+
+def read_url(url: str) -> bytes:
+    """The file at a URL; FileNotFoundError, or whatever the store raises."""
+    import fsspec
+
+    store, path = fsspec.core.url_to_fs(url)
+    content: bytes = store.cat_file(path)
+    return content
+
+
+def remove_url(url: str) -> None:
+    """Remove what lies at a URL and below; nothing there is no error."""
+    import fsspec
+
+    store, path = fsspec.core.url_to_fs(url)
+    with contextlib.suppress(FileNotFoundError):
+        store.rm(path, recursive=True)

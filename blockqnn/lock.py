@@ -12,8 +12,12 @@ from pathlib import Path
 from blockqnn.errors import SearchError
 
 
+class DirectoryInUse(SearchError):
+    """Another process holds the lock."""
+
+
 class DirectoryLock:
-    """Holds `directory/lock` until `release`; raises `SearchError` naming the holder when it is
+    """Holds `directory/lock` until `release`; raises `DirectoryInUse` naming the holder when it is
     taken.
 
     On a shared file system the lock works between hosts where the file system supports flock.
@@ -31,7 +35,7 @@ class DirectoryLock:
                 if time.monotonic() >= give_up:
                     holder = _describe(os.pread(self._descriptor, 4096, 0))
                     os.close(self._descriptor)
-                    raise SearchError(
+                    raise DirectoryInUse(
                         f"{directory} is in use by {holder}; wait for it, stop it, or use another "
                         "name"
                     ) from None

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 Kind = Literal["trained", "diverged", "infeasible"]
 KINDS = ("trained", "diverged", "infeasible")
+OUT_OF_MEMORY = "out of memory"
+"""The reason of a candidate whose training did not fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,11 @@ class Outcome:
                 )
         elif accuracy is not None:
             raise ValueError(f"accuracy is {accuracy!r}: only a trained outcome has one")
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was memory that it lacked: with a device of its own it might have fitted."""
+        return self.kind == "infeasible" and self.reason == OUT_OF_MEMORY
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -1,23 +1,22 @@
-"""A long-lived process that trains candidates: `python -m blockqnn.worker`.
+"""What trains candidates: a long-lived process, `python -m blockqnn.worker`, or a Ray task.
 
-It speaks JSON lines and knows only `blockqnn`: no Prefect, no MLflow. The first line on standard
-input is `{"settings": {...}, "directory": "runs/x", "device": "cpu", "threads": 1}`; every further
-one a candidate, `{"number": 3, "code": "..."}`. It answers `{"ready": true}`, then `{"number": 3,
-"outcome": {...}}`, or `{"error": "..."}` for what the user has to mend (a full disk, missing data).
-An outcome is on disk before it is answered, so that it survives the death of whoever asked. When
-standard input closes, whoever asked is gone, and the worker ends at once, in the middle of a
-training too.
+It knows only `blockqnn`: no Prefect, no MLflow. The process speaks JSON lines. The first on
+standard input is `{"settings": {...}, "directory": "runs/x", "device": "cpu", "threads": 1}`; every
+further one a candidate, `{"number": 3, "code": "...", "alone": false}`. It answers
+`{"ready": true}`, then `{"outcome": {...}}`, `{"lost": "..."}` for an attempt that came to nothing,
+or `{"error": "..."}` for what the user has to mend (a full disk, missing data). An outcome is on
+disk before it is answered, so that it survives the death of whoever asked. When standard input
+closes, whoever asked is gone, and the worker ends at once, in the middle of a training too.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import sys
-import threading
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -26,7 +25,9 @@ from blockqnn.config import Settings
 from blockqnn.data import Dataset, load
 from blockqnn.devices import limit_memory, resolve
 from blockqnn.errors import UserError
-from blockqnn.lock import DirectoryLock
+from blockqnn.files import is_url
+from blockqnn.lines import served
+from blockqnn.lock import DirectoryInUse, DirectoryLock
 from blockqnn.outcome import Outcome
 from blockqnn.params import settings_from_dict
 from blockqnn.search import candidate_directory, explained, keep_outcome, kept_outcome
@@ -38,35 +39,50 @@ LOCK_WAIT = 60.0
 
 def main() -> None:
     """Serve standard input until it closes."""
-    lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not end up among the answers
+    messages, send = served()
+    begin = messages.get()
     try:
-        begin = json.loads(lines.get())
         settings = settings_from_dict(begin["settings"])
         torch.set_num_threads(begin["threads"])
         device = resolve(begin["device"])
         limit_memory(device, begin.get("share", 1))
         data = load(settings.data, settings.seed).to(device)
-        _answer(answers, {"ready": True})
-        while True:
-            task = json.loads(lines.get())
-            block = Block.parse(task["code"], settings.space.max_index)
-            directory = candidate_directory(Path(begin["directory"]), task["number"])
-            outcome = train_and_keep(block, settings, data, directory, device)
-            _answer(answers, {"number": task["number"], "outcome": outcome.to_dict()})
     except (UserError, OSError) as error:
-        _answer(answers, {"error": str(error)})
+        send({"error": str(error)})
+        return
+    send({"ready": True})
+    while True:
+        task = messages.get()
+        block = Block.parse(task["code"], settings.space.max_index)
+        directory = candidate_directory(Path(begin["directory"]), task["number"])
+        train = partial(train_and_keep, alone=task["alone"])
+        send(answer(partial(train, block, settings, data, directory, device)))
+
+
+def answer(train: Callable[[], Outcome]) -> dict[str, Any]:
+    """What a worker says of an attempt; other errors are its end, or its attempt's."""
+    try:
+        return {"outcome": train().to_dict()}
+    except DirectoryInUse as error:  # of another worker that was taken for lost and is not
+        return {"lost": str(error)}
+    except (UserError, OSError) as error:
+        return {"error": str(error)}
 
 
 def train_and_keep(
-    block: Block, settings: Settings, data: Dataset, directory: Path, device: torch.device
+    block: Block,
+    settings: Settings,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    *,
+    alone: bool = True,
 ) -> Outcome:
     """Train a candidate and put its outcome on disk, in its own directory, which nobody else may
     use.
 
-    Raises `SearchError` when the disk does not take it.
+    Running out of memory is no outcome yet unless it was `alone` on its device. Raises
+    `DirectoryInUse`, and `SearchError` when the disk does not take the outcome.
     """
     with explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -76,6 +92,8 @@ def train_and_keep(
             outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
             if outcome is None:
                 outcome = train_candidate(block, settings, data, directory, device)
+                if outcome.out_of_memory and not alone:
+                    return outcome
                 keep_outcome(directory, own, outcome)
             (directory / "checkpoint").unlink(missing_ok=True)
             return outcome
@@ -83,16 +101,67 @@ def train_and_keep(
             lock.release()
 
 
-def _read(lines: queue.Queue[str]) -> None:
-    """Pass lines on; the end of input ends the process, whatever its other thread is doing."""
-    for line in sys.stdin:
-        lines.put(line)
-    os._exit(0)
+_here: dict[str, Dataset] = {}
+"""Data on the device, in a process that trains one candidate after the other, by fingerprint."""
 
 
-def _answer(answers: TextIO, message: dict[str, Any]) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
+def train_on_node(
+    begin: Mapping[str, Any],
+    number: int,
+    code: str,
+    alone: bool,
+    device: str,
+    images: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Train a candidate on whatever node this runs, and answer as the process does.
+
+    `begin` has settings, threads, share (candidates on this node) and the place of the work: a
+    directory, or a URL that no directory of this node outlives. `images` are those of the search
+    (`Dataset.to_arrays`); None reads them from this node's disk.
+    """
+    settings = settings_from_dict(begin["settings"])
+    torch.set_num_threads(begin["threads"])
+    target = resolve(device)
+
+    def train() -> Outcome:
+        limit_memory(target, 1 if alone else begin["share"])
+        data = _data(settings, images, target)
+        block = Block.parse(code, settings.space.max_index)
+        place = begin["place"]
+        if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
+            with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
+                copy = candidate_url(place, number) + "/checkpoint"
+                return train_candidate(block, settings, data, Path(scratch), target, copy=copy)
+        directory = candidate_directory(Path(place), number)
+        return train_and_keep(block, settings, data, directory, target, alone=alone)
+
+    try:
+        return answer(train)
+    finally:
+        if target.type == "cuda":
+            torch.cuda.empty_cache()  # a neighbour on the same GPU may need it
+
+
+def candidate_url(place: str, number: int) -> str:
+    """Where the work on a candidate lies below a URL."""
+    return f"{place.rstrip('/')}/candidates/{number:06d}"
+
+
+def _data(settings: Settings, images: Mapping[str, Any] | None, device: torch.device) -> Dataset:
+    name = images["fingerprint"] if images else repr((settings.data, settings.seed))
+    key = f"{device} {name}"
+    if key not in _here:
+        _here.clear()
+        data = Dataset.from_arrays(images) if images else load(settings.data, settings.seed)
+        _here[key] = data.to(device)
+    return _here[key]
+
+
+def visible_index(assigned: str) -> int:
+    """Torch's number of a GPU that Ray names as the node's CUDA_VISIBLE_DEVICES did."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return names.index(assigned) if assigned in names else int(assigned)
 
 
 if __name__ == "__main__":

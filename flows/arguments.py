@@ -187,7 +187,15 @@ def _add_servers(commands: Any) -> None:
         "serve", help="Prefect server and worker with blockqnn's deployments, MLflow UI"
     )
     serve.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; others than this machine's own need passwords "
+        "(docs/operations.md)",
+    )
+    serve.add_argument(
+        "--insecure", action="store_true", help="any --host, and whoever reaches it is let in"
+    )
     serve.add_argument("--prefect-port", type=int, default=4200, metavar="PORT", help="Prefect UI")
     serve.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT", help="MLflow UI")
 

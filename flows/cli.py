@@ -298,7 +298,8 @@ def _track(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from flows.serve import serve
 
-    return serve(options.runs, options.host, options.prefect_port, options.mlflow_port)
+    ports = options.prefect_port, options.mlflow_port
+    return serve(options.runs, options.host, *ports, insecure=options.insecure)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -7,6 +7,7 @@ is imported here.
 from __future__ import annotations
 
 import atexit
+import base64
 import json
 import os
 import socket
@@ -16,12 +17,14 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from blockqnn.errors import UserError
 from flows import guard
+from flows.authentication import PREFECT, prefect_password
 
 SERVER_TIMEOUT = 300.0
 """Seconds a server may take to answer: a first start on a busy machine builds its database."""
@@ -108,16 +111,21 @@ def choose_prefect_api() -> PrefectAPI:
     2. `[api] url` of ./prefect.toml, where `blockqnn serve` listens, when a Prefect server answers.
     3. Otherwise a temporary server that nobody else sees.
 
+    A server that wants a password gets PREFECT_API_AUTH_STRING; PrefectError when it takes another.
     Must run before Prefect is imported.
     """
+    if password := prefect_password(os.environ):
+        os.environ.setdefault(PREFECT, password)
     if url := os.environ.get("PREFECT_API_URL"):
         if not _responds(url):
             raise PrefectError(
                 f"No Prefect server answers at PREFECT_API_URL={url}: start it (`blockqnn serve`), "
                 "or unset PREFECT_API_URL to run without a server."
             )
+        _check_password(url)
         return PrefectAPI(url)
     if (url := _checkout_url()) and is_prefect(url):
+        _check_password(url)
         os.environ["PREFECT_API_URL"] = url
         return PrefectAPI(url)
     return _temporary_server()
@@ -132,6 +140,23 @@ def is_prefect(url: str) -> bool:
         return False
 
 
+def prefect_call(
+    url: str, body: Mapping[str, Any] | None = None, method: str = "POST", timeout: float = 60.0
+) -> Any:
+    """What a Prefect API answers, None for nothing; raises OSError.
+
+    Sends PREFECT_API_AUTH_STRING, if set.
+    """
+    headers = {"Content-Type": "application/json"}
+    if password := prefect_password(os.environ):
+        headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, headers, method=method)
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        answer = response.read()
+    return json.loads(answer) if answer else None
+
+
 def wait_until(
     ready: Callable[[], bool], *, alive: Callable[[], bool], timeout: float = SERVER_TIMEOUT
 ) -> bool:
@@ -142,6 +167,24 @@ def wait_until(
             return True
         time.sleep(0.1)
     return False
+
+
+def _check_password(url: str) -> None:
+    """Raise PrefectError when a server does not let this process in; else all is well, or Prefect's
+    to explain.
+    """
+    try:
+        prefect_call(f"{url.rstrip('/')}/admin/version", method="GET", timeout=10)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 401:
+            given = "another password" if os.environ.get(PREFECT) else "a password"
+            raise PrefectError(
+                f"The Prefect server at {url} wants {given}: export {PREFECT}=name:password as it "
+                "was started with."
+            ) from None
+    except (OSError, ValueError):
+        pass
 
 
 def _responds(url: str) -> bool:

@@ -19,7 +19,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from blockqnn.config import ProcessSettings, Settings
+from blockqnn.config import InlineSettings, Settings
 from blockqnn.errors import SearchError, UserError
 from blockqnn.history import Candidate, History
 from blockqnn.outcome import Outcome
@@ -36,6 +36,9 @@ from flows.workers import WorkerDied, Workers, open_workers
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""
+
+LOOK = 2.0
+"""Seconds between two looks at how many workers there are."""
 
 SIMPLEST = "(1,7,0,0,0)"
 """A block that every worker can train."""
@@ -126,7 +129,10 @@ class _Round:
             while self._running < self._workers.slots and (candidate := search.ask()) is not None:
                 self._submit(candidate)
             if self._running:
-                self._take(*self._ended.get())
+                try:
+                    self._take(*self._ended.get(timeout=LOOK))
+                except queue.Empty:  # there may be room for more by now
+                    continue
             elif not search.finished:  # asking settled the last ones: blocks scored before
                 self._settle_lost()
             self._progress.update(search)
@@ -134,8 +140,8 @@ class _Round:
                 iteration = search.iteration
                 self._publish()
 
-    def _submit(self, candidate: Candidate) -> None:
-        future = self._task.submit(candidate.number, str(candidate.block))
+    def _submit(self, candidate: Candidate, alone: bool = False) -> None:
+        future = self._task.submit(candidate.number, str(candidate.block), alone)
         self._running += 1
         future.add_done_callback(lambda done: self._ended.put((candidate, done)))
 
@@ -157,6 +163,7 @@ class _Round:
             ) from error
         self._workers_work = True
         self._search.tell(candidate, outcome)
+        self._workers.forget(candidate.number)
         if self._tracker is not None:
             self._tracker.request()
 
@@ -166,7 +173,7 @@ class _Round:
         """
         number = self._search.total  # no candidate's, whose checkpoint may be worth keeping
         try:
-            self._task.submit(number, SIMPLEST).result()
+            self._task.submit(number, SIMPLEST, False).result()
         except WorkerDied:
             raise SearchError(
                 f"no block comes through: candidate {candidate.number} failed every attempt "
@@ -175,6 +182,7 @@ class _Round:
             ) from None
         finally:
             shutil.rmtree(candidate_directory(self._search.directory, number), ignore_errors=True)
+            self._workers.forget(number)
         self._workers_work = True
 
     def _settle_lost(self) -> None:
@@ -191,10 +199,11 @@ class _Round:
         candidate, error = self._lost.pop(0)
         if candidate.number not in self._tried_alone:
             self._tried_alone.add(candidate.number)
-            self._submit(candidate)
+            self._submit(candidate, alone=True)
             return
         outcome = Outcome(kind="infeasible", reason=f"every attempt failed: {error}"[:500])
         self._search.tell(candidate, outcome)
+        self._workers.forget(candidate.number)
 
     def _publish(self) -> None:
         """One Prefect table of the best blocks and one of the progress."""
@@ -203,15 +212,15 @@ class _Round:
 
 
 def _candidate_task(
-    train: Callable[[int, str], Outcome], settings: Settings
-) -> PrefectTask[[int, str], Outcome]:
+    train: Callable[[int, str, bool], Outcome], settings: Settings
+) -> PrefectTask[[int, str, bool], Outcome]:
     """The Prefect task that trains one candidate."""
     workers = settings.workers
     # No timeout_seconds: Prefect cannot interrupt a thread. The workers kill what runs too long.
-    retries = workers.retries if isinstance(workers, ProcessSettings) else 0
+    retries = 0 if isinstance(workers, InlineSettings) else workers.retries
 
-    def candidate(number: int, code: str) -> Outcome:
-        return train(number, code)
+    def candidate(number: int, code: str, alone: bool) -> Outcome:
+        return train(number, code, alone)
 
     decorate = task(
         task_run_name="candidate-{number}",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import os
 import signal
 import socket
@@ -22,10 +21,22 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from blockqnn.errors import UserError
-from flows import guard
-from flows.environment import SERVER_TIMEOUT, is_prefect, server_environment, wait_until
+from flows import guard, restarting
+from flows.authentication import (
+    check_exposed,
+    exposed_environment,
+    mlflow_environment,
+    prefect_environment,
+)
+from flows.environment import (
+    SERVER_TIMEOUT,
+    is_prefect,
+    prefect_call,
+    server_environment,
+    wait_until,
+)
 from flows.names import RUNS_VARIABLE
-from flows.store import ARTIFACTS, database_lock, is_server, tracking_uri
+from flows.store import ARTIFACTS, database_lock, is_server, shown, tracking_uri
 
 POOL = "blockqnn"
 DEPLOYMENTS = Path("prefect.yaml")
@@ -40,16 +51,27 @@ class _Stop(Exception):
 
 
 def serve(
-    runs: Path, host: str = "127.0.0.1", prefect_port: int = 4200, mlflow_port: int = 5000
+    runs: Path,
+    host: str = "127.0.0.1",
+    prefect_port: int = 4200,
+    mlflow_port: int = 5000,
+    *,
+    insecure: bool = False,
 ) -> int:
     """Run the servers until Ctrl-C or SIGTERM (returns 0) or until one of them ends (returns 1).
 
     Writes `runs`/serve/*.log. An MLflow server named by MLFLOW_TRACKING_URI is used, not started.
-    Raises ServeError before anything starts for a host that others can reach or a port in use, and
-    when a server does not start. Call it from the main thread, in the checkout.
+    The servers ask for the passwords of `flows.authentication`, if there are any; where others can
+    reach `host` there must be, unless `insecure`. Raises UserError for this or a port in use,
+    before anything starts, and when a server does not start. Call it from the main thread, in the
+    checkout.
     """
     tracking = tracking_uri(runs)
     ports = {"Prefect": prefect_port} | ({} if is_server(tracking) else {"MLflow": mlflow_port})
+    exposed = not _is_loopback(host)
+    if exposed and not insecure:
+        check_exposed(host, os.environ, mlflow="MLflow" in ports)
+    settings = prefect_environment(os.environ)
     _check(host, ports)
     directory = runs / "serve"
     try:
@@ -58,7 +80,14 @@ def serve(
         raise ServeError(
             f"Cannot write logs in {directory} ({error.strerror}): choose another place for runs."
         ) from None
-    servers = _Servers(directory, f"http://{_in_url(host)}:{prefect_port}/api")
+    if not is_server(tracking):
+        settings |= mlflow_environment(os.environ, directory)
+        settings["MLFLOW_BACKEND_STORE_URI"] = tracking  # no argument: it may hold a password
+    if exposed:
+        reachable = exposed_environment(host, prefect_port)
+        settings |= {name: value for name, value in reachable.items() if name not in os.environ}
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    servers = _Servers(directory, f"http://{_in_url(near)}:{prefect_port}/api", settings)
     with _stop_signals():
         try:
             mlflow_url = tracking
@@ -66,14 +95,15 @@ def serve(
                 if not is_server(tracking):
                     # The first start makes the database; so would a search that starts just now.
                     stack.enter_context(database_lock(runs, SERVER_TIMEOUT))
-                    mlflow_url = f"http://{_in_url(host)}:{mlflow_port}"
-                    servers.start("mlflow", _mlflow_command(runs, tracking, host, mlflow_port))
+                    mlflow_url = f"http://{_in_url(near)}:{mlflow_port}"
+                    asks = "MLFLOW_AUTH_ADMIN_USERNAME" in settings
+                    servers.start("mlflow", _mlflow_command(runs, host, mlflow_port, asks))
                 servers.start("prefect", _prefect_command(host, prefect_port))
                 if not is_server(tracking):
                     servers.wait_for("mlflow", lambda: _answers(f"{mlflow_url}/health"))
             servers.wait_for("prefect", lambda: is_prefect(servers.url))
             servers.deploy()
-            _announce(servers.url, mlflow_url, directory, prefect_port)
+            _announce(servers.url, shown(mlflow_url), directory, prefect_port)
             return servers.watch()
         except _Stop:
             print("Stopping.", flush=True)
@@ -87,7 +117,7 @@ def serve(
 class _Servers:
     """The processes by name, each under a guard and with a log of its own."""
 
-    def __init__(self, logs: Path, url: str) -> None:
+    def __init__(self, logs: Path, url: str, settings: Mapping[str, str]) -> None:
         self.url = url
         self._logs = logs
         self._guards: dict[str, subprocess.Popen[bytes]] = {}
@@ -96,7 +126,9 @@ class _Servers:
         own = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
         self._environment = server_environment(
             **{name: value for name, value in own.items() if name not in os.environ},
+            **settings,
             PREFECT_API_URL=url,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(restarting.HEARTBEAT),
             **{RUNS_VARIABLE: str(logs.parent.resolve())},
             PREFECT_WORKER_QUERY_SECONDS="2",
             PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
@@ -115,7 +147,11 @@ class _Servers:
     def deploy(self) -> None:
         """Create the work pool, start its worker and apply prefect.yaml."""
         self._run("pool", ["work-pool", "create", POOL, "--type", "process", "--overwrite"])
-        self._forget_dead_runs()
+        try:
+            restarting.watch_over(self.url, POOL)  # before the dead are found: those go on
+            self._forget_dead_runs()
+        except OSError as error:
+            raise ServeError(self._failure(f"prefect refuses ({error})", "prefect")) from None
         self.start("worker", _prefect("worker", "start", "--pool", POOL, "--name", "serve"))
         self._run("deploy", ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)])
         self.wait_for("worker", self._worker_is_online)
@@ -131,9 +167,11 @@ class _Servers:
 
     def stop(self) -> None:
         """Stop everything; the worker first, so that its flow runs can still report their end."""
+        with contextlib.suppress(OSError):  # the server may be what has ended
+            restarting.remove(self.url)  # what is stopped stays stopped
         if (worker := self._guards.pop("worker", None)) is not None:
             guard.stop(worker)
-            with contextlib.suppress(OSError):  # the server may be what has ended
+            with contextlib.suppress(OSError):
                 self._forget_dead_runs()
         stops = [
             threading.Thread(target=guard.stop, args=[process]) for process in self._guards.values()
@@ -163,28 +201,24 @@ class _Servers:
         return f"{what[0].upper()}{what[1:]}, see {path}{last}"
 
     def _worker_is_online(self) -> bool:
-        workers = _post(f"{self.url}/work_pools/{POOL}/workers/filter", {})
+        workers = prefect_call(f"{self.url}/work_pools/{POOL}/workers/filter", {})
         return any(worker["status"] == "ONLINE" for worker in workers)
 
     def _forget_dead_runs(self) -> None:
         """Mark as crashed what a stopped worker left as running; Prefect never would.
 
-        Only runs of deployments: those have no other worker than ours.
+        Only runs of our pool: it has no other worker than ours.
         """
         types = {"any_": ["RUNNING", "PENDING", "CANCELLING"]}
-        query = {"state": {"type": types}, "deployment_id": {"is_null_": False}}
-        for run in _post(f"{self.url}/flow_runs/filter", {"flow_runs": query}):
+        query = {"flow_runs": {"state": {"type": types}}, "work_pools": {"name": {"any_": [POOL]}}}
+        for run in prefect_call(f"{self.url}/flow_runs/filter", query):
             state = {"type": "CRASHED", "message": "Its worker was stopped."}
-            _post(f"{self.url}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+            change = {"state": state, "force": True}
+            prefect_call(f"{self.url}/flow_runs/{run['id']}/set_state", change)
 
 
 def _check(host: str, ports: Mapping[str, int]) -> None:
     """Refuse what cannot work, before anything starts."""
-    if not _is_loopback(host):
-        raise ServeError(
-            f"--host is {host}: neither server asks for a password, so only this machine may reach "
-            "them; use 127.0.0.1, and `ssh -L` from elsewhere."
-        )
     if not DEPLOYMENTS.is_file():
         raise ServeError(
             f"There is no {DEPLOYMENTS} in {Path.cwd()}: run `blockqnn serve` in the checkout."
@@ -223,10 +257,12 @@ def _prefect_command(host: str, port: int) -> list[str]:
     return _prefect("server", "start", "--host", host, "--port", str(port), "--analytics-off")
 
 
-def _mlflow_command(runs: Path, database: str, host: str, port: int) -> list[str]:
+def _mlflow_command(runs: Path, host: str, port: int, asks: bool) -> list[str]:
     # More than one worker makes it slower for one user, and every one takes 200 MB.
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", host, "--port", str(port), "--backend-store-uri", database]
+    command += ["--host", host, "--port", str(port)]
+    if asks:
+        command += ["--app-name", "basic-auth"]
     return [*command, "--artifacts-destination", str((runs / ARTIFACTS).resolve())]
 
 
@@ -236,14 +272,6 @@ def _answers(url: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _post(url: str, body: Mapping[str, Any]) -> Any:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)
 
 
 def _announce(url: str, mlflow_url: str, logs: Path, prefect_port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,11 @@ ARTIFACTS = "mlartifacts"
 def tracking_uri(runs: Path) -> str:
     """Where runs are tracked: MLFLOW_TRACKING_URI, else an SQLite database under `runs`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def shown(uri: str) -> str:
+    """A tracking URI without the password in it, for terminals and logs."""
+    return re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", uri)
 
 
 def is_server(uri: str) -> bool:

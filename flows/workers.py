@@ -1,4 +1,4 @@
-"""Where candidates are trained: in this process, or in long-lived processes of their own.
+"""Where candidates are trained: in this process, in long-lived processes of their own, or by Ray.
 
 A worker knows only `blockqnn` (see `blockqnn.worker` for the lines it speaks). A Prefect task waits
 for it in a thread. A process that crashes, is killed or hangs takes one attempt at one candidate
@@ -7,20 +7,18 @@ with it.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import queue
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from blockqnn.config import InlineSettings, ProcessSettings, Settings
+from blockqnn.config import InlineSettings, LocalSettings, RaySettings, Settings
 from blockqnn.data import load
 from blockqnn.devices import resolve, visible_devices
 from blockqnn.errors import SearchError, UserError
@@ -28,6 +26,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
 from blockqnn.worker import train_and_keep
+from flows.line_process import LineProcess, Message
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +50,20 @@ class WorkerDied(RuntimeError):
 class Workers(Protocol):
     """Trains candidates, `slots` at a time."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Candidates to keep in training; may change while a search runs."""
 
-    def train(self, number: int, code: str) -> Outcome:
+    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
         """Train a candidate, waiting for a free worker. Called from several threads.
 
-        Raises `WorkerDied` when the attempt was lost, and `SearchError` for what the user has to
-        mend.
+        A candidate that runs out of memory beside others, and one to be trained `alone`, gets a
+        device of its own. Raises `WorkerDied` when the attempt was lost, and `SearchError` for what
+        the user has to mend.
         """
+
+    def forget(self, number: int) -> None:
+        """Remove what is kept of a candidate outside of the search's directory: it was told."""
 
     def close(self) -> None:
         """Let the workers go, in the middle of a training too."""
@@ -66,9 +71,14 @@ class Workers(Protocol):
 
 def open_workers(settings: Settings, directory: Path) -> Workers:
     """The workers that the settings name, for the search in `directory`."""
-    if isinstance(settings.workers, ProcessSettings):
-        return ProcessWorkers(settings, settings.workers, directory)
-    return InlineWorker(settings, settings.workers, directory)
+    workers = settings.workers
+    if isinstance(workers, LocalSettings):
+        return LocalWorkers(settings, workers, directory)
+    if isinstance(workers, RaySettings):
+        from flows.ray_workers import RayWorkers
+
+        return RayWorkers(settings, workers, directory)
+    return InlineWorker(settings, workers, directory)
 
 
 class InlineWorker:
@@ -83,8 +93,8 @@ class InlineWorker:
         torch.set_num_threads(workers.threads)
         self._data = load(settings.data, settings.seed).to(self._device)
 
-    def train(self, number: int, code: str) -> Outcome:
-        """Train a candidate here and now."""
+    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
+        """Train a candidate here and now; it is alone always."""
         block = Block.parse(code, self._settings.space.max_index)
         directory = candidate_directory(self._directory, number)
         try:
@@ -94,14 +104,17 @@ class InlineWorker:
         except Exception as error:  # what would have killed a process
             raise WorkerDied(f"{type(error).__name__}: {error}") from error
 
+    def forget(self, number: int) -> None:
+        """Nothing is kept elsewhere."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-class ProcessWorkers:
+class LocalWorkers:
     """Processes spawned once each, when first needed, and again after a death."""
 
-    def __init__(self, settings: Settings, workers: ProcessSettings, directory: Path) -> None:
+    def __init__(self, settings: Settings, workers: LocalSettings, directory: Path) -> None:
         devices = workers.devices or visible_devices()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         on_cpu = devices == ("cpu",)
@@ -110,31 +123,38 @@ class ProcessWorkers:
         )
         self._timeout = workers.timeout
         (directory / "workers").mkdir(exist_ok=True)
-        self._slots = [
-            _Slot(
-                {
-                    "settings": settings.to_dict(),
-                    "directory": str(directory.resolve()),
-                    "device": devices[number % len(devices)],
-                    "threads": workers.threads,
-                    "share": self.slots,
-                },
-                directory / "workers" / f"{number}.log",
-            )
-            for number in range(self.slots)
-        ]
+        shared = {device: _Device() for device in devices}
+        for number in range(self.slots):
+            device = devices[number % len(devices)]
+            begin = {
+                "settings": settings.to_dict(),
+                "directory": str(directory.resolve()),
+                "device": device,
+                "threads": workers.threads,
+                "share": self.slots,
+            }
+            log = directory / "workers" / f"{number}.log"
+            shared[device].slots.append(_Slot(begin, log, shared[device]))
+        self._slots = [slot for device in shared.values() for slot in device.slots]
         self._idle: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for slot in self._slots:
             self._idle.put(slot)
 
-    def train(self, number: int, code: str) -> Outcome:
+    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
         """Train a candidate in the next free process."""
         slot = self._idle.get()
         try:
-            answer = slot.ask({"number": number, "code": code}, self._timeout)
+            task = {"number": number, "code": code}
+            if not alone:
+                outcome = slot.ask(task, self._timeout)
+                if not outcome.out_of_memory:
+                    return outcome
+            return slot.ask_alone(task, self._timeout)
         finally:
             self._idle.put(slot)
-        return Outcome.from_dict(answer["outcome"])
+
+    def forget(self, number: int) -> None:
+        """Nothing is kept elsewhere."""
 
     def close(self) -> None:
         """Kill the processes; a training in progress goes on from its checkpoint next time."""
@@ -142,103 +162,128 @@ class ProcessWorkers:
             slot.close()
 
 
+class _Device:
+    """What slots of one device share: many at a time, or one alone."""
+
+    def __init__(self) -> None:
+        self.slots: list[_Slot] = []
+        self._changed = threading.Condition()
+        self._running = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Beside others."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """When those that run now have ended, and before any other begins."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._changed.wait_for(lambda: self._running == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
 class _Slot:
     """A place for one worker process."""
 
-    def __init__(self, begin: dict[str, Any], log: Path) -> None:
+    def __init__(self, begin: Message, log: Path, device: _Device) -> None:
         self._begin = begin
         self._log = log
-        self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._device = device
+        self._process: LineProcess | None = None
+        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._closed = False
 
-    def ask(self, task: dict[str, Any], timeout: float) -> dict[str, Any]:
-        """The worker's answer to one task; starts a worker if there is none."""
-        try:
-            if self._process is None or self._process.poll() is not None:
-                self._stop()
-                self._start()
-            self._send(task)
-            return self._answer(timeout)
-        except (BrokenPipeError, queue.Empty) as error:
-            late = isinstance(error, queue.Empty)
-            raise self._lost("ran out of time" if late else "was gone") from None
+    def ask(self, task: Message, timeout: float) -> Outcome:
+        """The outcome of one task beside others; starts a worker if there is none."""
+        if len(self._device.slots) == 1:
+            return self._ask({**task, "alone": True}, timeout)
+        with self._device.shared():
+            return self._ask({**task, "alone": False}, timeout)
+
+    def ask_alone(self, task: Message, timeout: float) -> Outcome:
+        """The same with all of the device's memory: other workers give theirs back."""
+        with self._device.alone():
+            for slot in self._device.slots:
+                slot.stop()
+            try:
+                return self._ask({**task, "alone": True}, timeout, share=1)
+            finally:
+                self.stop()  # the next one gets its usual share
 
     def close(self) -> None:
         """Kill the process for good."""
         self._closed = True
-        self._stop()
+        self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Kill the process; the next task gets a new one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(BrokenPipeError):  # of a line it never read
-                        pipe.close()
 
-    def _start(self) -> None:
+    def _ask(self, task: Message, timeout: float, share: int | None = None) -> Outcome:
+        if self._process is None or not self._process.running:
+            self.stop()
+            self._start(share or self._begin["share"])
+        assert self._process is not None
+        self._process.send(task)
+        return Outcome.from_dict(self._answer(timeout)["outcome"])
+
+    def _start(self, share: int) -> None:
         if self._closed:
             raise SearchError("the workers are closed")
         threads = str(self._begin["threads"])
         memory = KEEP_MEMORY if self._begin["device"] == "cpu" else {}
-        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **memory}
-        try:
-            with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "blockqnn.worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    env={**os.environ, **environment},
-                    start_new_session=True,  # Ctrl-C is for the flow; a worker ends with its input
-                )
-        except OSError as error:  # a full disk, no more processes: not the candidate's doing
-            raise SearchError(
-                f"cannot start a worker, its log being {self._log}: {error}"
-            ) from None
-        self._answers = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(self._process, self._answers), daemon=True)
-        reader.start()
-        self._send(self._begin)
+        answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._answers = answers
+        self._process = LineProcess(
+            "blockqnn.worker",
+            {**self._begin, "share": share},
+            log=self._log,
+            environment={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **memory},
+            receive=answers.put,
+        )
         self._answer(START_TIMEOUT)
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-
-    def _answer(self, timeout: float) -> dict[str, Any]:
-        line = self._answers.get(timeout=timeout)
-        if not line.endswith("\n"):  # no answer, or half of one
+    def _answer(self, timeout: float) -> Message:
+        try:
+            answer = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            raise self._lost("ran out of time") from None
+        if answer is None:
             raise self._lost("died")
-        answer: dict[str, Any] = json.loads(line)
+        if "lost" in answer:
+            raise WorkerDied(answer["lost"])
         if "error" in answer:
-            self._stop()
+            self.stop()
             raise SearchError(answer["error"])
         return answer
 
     def _lost(self, how: str) -> Exception:
         """What to raise when there is no answer; the next task gets a new process."""
         process = self._process
-        self._stop()
+        self.stop()
         if self._closed or process is None:
             return SearchError("the workers are closed")
-        status = process.returncode
-        message = f"a worker {how} (exit status {status}); its last words are in {self._log}"
+        message = (
+            f"a worker {how} (exit status {process.status}); its last words are in {self._log}"
+        )
         log.warning("%s; its candidate is tried again", message)
         return WorkerDied(message)
-
-
-def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
-    """Pass answers on; an empty one when the process is gone."""
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            answers.put(line)
-    except ValueError:  # the pipe was closed under the reader: the slot was stopped
-        pass
-    answers.put("")

@@ -267,9 +267,9 @@ WRONG = [
     ({"workers": {"kind": "inline", "device": "gpu"}}, "workers.device is 'gpu': give cpu, cuda"),
     ({"workers": {"kind": "inline", "device": "cuda:"}}, "workers.device is 'cuda:': give cpu"),
     ({"workers": {"kind": "inline", "device": "cuda:²"}}, "workers.device is 'cuda:²': give cpu"),
-    ({"workers": {"kind": "processes", "count": 0}}, "workers.count is 0: give 1 or more, or null"),
-    ({"workers": {"kind": "processes", "devices": "cpu"}}, "workers.devices is 'cpu': give a list"),
-    ({"workers": {"kind": "processes", "timeout": 0}}, "workers.timeout is 0.0: give seconds"),
+    ({"workers": {"kind": "local", "count": 0}}, "workers.count is 0: give 1 or more, or null"),
+    ({"workers": {"kind": "local", "devices": "cpu"}}, "workers.devices is 'cpu': give a list"),
+    ({"workers": {"kind": "local", "timeout": 0}}, "workers.timeout is 0.0: give seconds"),
 ]
 
 
@@ -290,7 +290,7 @@ def test_every_checked_range_has_both_ends():
         {"recipe": {"epochs": 1, "batch": 2, "decay_epochs": 1, "restarts": 0, "crop": 0}},
         {"recipe": {"learning_rate": "1e-3"}},  # YAML reads it as text
         {"workers": {"kind": "inline", "device": "cuda:1"}},
-        {"workers": {"kind": "processes", "devices": ["cuda", "cpu", "mps", "auto"]}},
+        {"workers": {"kind": "local", "devices": ["cuda", "cpu", "mps", "auto"]}},
         {"seed": 2**63 - 1},
     ]
     for tree in accepted:

@@ -204,7 +204,7 @@ def test_the_table_of_refused_settings_is_complete():
     [
         {"tracking": True},
         {"workers": {"kind": "inline", "device": "cpu"}},
-        {"workers": {"kind": "processes", "count": 7, "threads": 2, "timeout": 5.0, "retries": 1}},
+        {"workers": {"kind": "local", "count": 7, "threads": 2, "timeout": 5.0, "retries": 1}},
     ],
 )
 def test_a_harmless_setting_may_change(begun, change):

@@ -19,11 +19,11 @@ from blockqnn.errors import SearchError
 from blockqnn.journal import without_times
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
-from flows import workers as workers_module
-from flows.workers import InlineWorker, ProcessWorkers, WorkerDied, open_workers
+from flows.workers import InlineWorker, LocalWorkers, WorkerDied, open_workers
 
+ROOT = Path(__file__).parent.parent
 CODE = "(1,1,3,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,7,0,0,0)"
-ONE = {"kind": "processes", "count": 1}
+ONE = {"kind": "local", "count": 1}
 PATIENCE = 120.0
 
 
@@ -80,7 +80,7 @@ def test_inline_and_processes_give_the_same_outcome(tmp_path, opened):
     inline = opened(tiny_settings(workers={"kind": "inline"}), tmp_path / "inline")
     processes = opened(settings, tmp_path)
     assert isinstance(inline, InlineWorker)
-    assert isinstance(processes, ProcessWorkers)
+    assert isinstance(processes, LocalWorkers)
     assert inline.slots == processes.slots == 1
     first, second = inline.train(0, CODE), processes.train(0, CODE)
     assert without_times(first.to_dict()) == without_times(second.to_dict())
@@ -171,7 +171,7 @@ def pretend(tmp_path, monkeypatch, script):
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(workers_module.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,35 @@ def test_a_worker_that_ends_without_an_answer_is_lost(
         assert "no module named torch" in (tmp_path / "workers" / "0.log").read_text()
 
 
+SMALL_MACHINE = """exec {python} -c '
+from blockqnn import devices, worker
+devices._free_memory = lambda: 1_300_000_000
+worker.main()
+'
+"""
+
+
+def test_what_does_not_fit_beside_others_is_tried_alone(tmp_path, opened, monkeypatch):
+    script = SMALL_MACHINE.format(python=sys.executable)
+    pretend(tmp_path, monkeypatch, f"cd {ROOT}\n{script}")
+    big = tiny_settings(network={"filters": [256, 256]}, recipe={"batch": 256, "epochs": 1})
+    workers = opened(big, tmp_path)
+    assert workers.slots == 2
+    small = in_background(workers, 1, "(1,7,0,0,0)")
+    outcome = workers.train(0, CODE)
+    assert small.result(PATIENCE).kind in ("trained", "diverged")
+    print(outcome)
+    assert not outcome.out_of_memory
+
+
 def test_a_worker_that_cannot_be_started_stops_the_search(tmp_path, opened, monkeypatch):
     workers = opened(tiny_settings(workers=ONE), tmp_path)
-    monkeypatch.setattr(workers_module.sys, "executable", str(tmp_path / "nothing"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     with pytest.raises(SearchError, match="cannot start a worker"):
         workers.train(0, CODE)
 
 
-@pytest.mark.parametrize("kind", ["inline", "processes"])
+@pytest.mark.parametrize("kind", ["inline", "local"])
 def test_a_full_disk_stops_the_search_and_is_no_outcome(tmp_path, opened, kind):
     settings = tiny_settings(
         workers={"kind": "inline"} if kind == "inline" else ONE,

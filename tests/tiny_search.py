@@ -23,7 +23,7 @@ TINY = {
     "data": {"name": "digits", "images": 600, "holdout": 0.3},
     "network": {"filters": [8, 12], "repeats": 1},
     "recipe": {"epochs": 3, "batch": 16, "learning_rate": 0.01, "decay_epochs": 2},
-    "workers": {"kind": "processes", "count": 2},
+    "workers": {"kind": "local", "count": 2},
     "tracking": False,
 }
 

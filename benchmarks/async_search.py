@@ -1,0 +1,152 @@
+"""32 workers with skewed training times: how busy they are, sync and async, and what is found.
+
+    python -m benchmarks.async_search [--quick]
+
+Nothing is trained and nothing waits: real searches (ask, tell, agent, journal) with simulated
+workers and a virtual clock (benchmarks/simulated.py). A training takes time in proportion to the
+multiply-accumulates of the block that was really proposed, times lognormal noise, one in a hundred
+three to ten times as long. The journals do not wait for the disk.
+
+1. Utilisation, on the paper's search (178 iterations of 64, space, network, memory budget) and on
+   one five times as long, whose drain at the end is a smaller part; the reward is a function of the
+   block, since nobody trains it. In async mode as many candidates are
+   in flight as there are slots at every moment until the last proposal: asserted. What follows, the
+   drain, is counted in one of the two figures.
+2. What is found, on a table of really trained blocks (benchmarks/digits_table.py): the demo's
+   search in the table's space, the same seeds and times in sync and async mode, 32 in flight, which
+   is two iterations of the demo. Mean reward of the candidates of the greedy phase (the schedule's
+   last epsilon), and the best block; the difference by seed with a 95 % interval (Student's t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from benchmarks import machine
+from benchmarks.agent_speed import supplied_reward
+from benchmarks.digits_table import Table, read_table, table_settings
+from benchmarks.simulated import simulate
+from blockqnn.config import DataSettings, Settings
+from blockqnn.outcome import Outcome
+from blockqnn.search import Candidate, Search
+
+SLOTS = 32
+SEEDS = 30
+LONGER = 5
+MODES = ("sync", "async")
+
+
+def supplied(candidate: Candidate, seconds: float) -> Outcome:
+    """Any fixed function of the block that has something to learn."""
+    accuracy = min(supplied_reward(candidate.block), 100.0)
+    return Outcome(kind="trained", accuracy=accuracy, seconds=seconds)
+
+
+def looked_up(table: Table, candidate: Candidate, seconds: float) -> Outcome:
+    """What the block's training came to when the table was made."""
+    return replace(table.outcomes[candidate.key], seconds=seconds)
+
+
+def utilisation(root: Path, schedule: tuple[tuple[float, int], ...]) -> dict[str, float]:
+    """Print a line a mode; percent by mode, the drain included."""
+    found = {}
+    root.mkdir()
+    print(f"{sum(count for _, count in schedule):,} iterations of 64:")
+    for mode in MODES:
+        settings = Settings(
+            mode=mode, schedule=schedule, data=DataSettings(name="digits"), tracking=False
+        )
+        with Search.open(root / mode, settings) as search:
+            trace = simulate(search, SLOTS, supplied)
+            candidates = len(search.results)
+        found[mode] = trace.utilisation
+        times = np.array(trace.seconds)
+        if mode == "sync":
+            low, median, high = np.percentile(times, [5, 50, 95])
+            print(
+                f"trainings: {len(times):,} of {candidates:,} candidates (the others are repeats "
+                f"or over the budget); seconds in percentiles 5, 50, 95 and the longest: "
+                f"{low:.1f}, {median:.0f}, {high:.0f}, {times.max():.0f}"
+            )
+        line = f"utilisation {mode}: {trace.utilisation:.2f} % of {SLOTS} slots"
+        if mode == "async":
+            if not trace.always_full():
+                raise SystemExit("async: a slot was free before the last proposal")
+            line += (
+                f", {trace.utilisation_before_drain:.2f} % without the drain; exactly {SLOTS} in "
+                f"flight at all {trace.drained:,} events before it"
+            )
+        hours = sum(seconds for seconds, _ in trace.spans) / 3600
+        print(f"{line}; {hours:.1f} simulated hours", flush=True)
+    return found
+
+
+def results(root: Path, table: Table, batch: int, seeds: int) -> dict[str, np.ndarray]:
+    """Greedy mean and best reward a seed: arrays (seeds, 2) by mode."""
+    found: dict[str, np.ndarray] = {}
+    for mode in MODES:
+        rows = []
+        for seed in range(seeds):
+            settings = replace(table_settings(), mode=mode, seed=seed, batch=batch)
+            with Search.open(root / f"{mode}-{batch}-{seed}", settings) as search:
+                simulate(search, SLOTS, partial(looked_up, table))
+            last = settings.schedule[-1][0]
+            greedy = [r.reward for r in search.results if r.candidate.epsilon == last]
+            rows.append((np.mean(greedy), search.best(1)[0].reward))
+        found[mode] = np.array(rows)
+    return found
+
+
+def compare(found: dict[str, np.ndarray], batch: int) -> None:
+    """Print a line a measure."""
+    for column, measure in enumerate(("mean reward of the greedy phase", "best reward")):
+        sync, other = found["sync"][:, column], found["async"][:, column]
+        difference = other - sync
+        half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference)
+        print(
+            f"{batch} an iteration, {measure}, {len(sync)} seeds: sync {sync.mean():.2f} "
+            f"(sd {sync.std(ddof=1):.2f}), async {other.mean():.2f} (sd {other.std(ddof=1):.2f}), "
+            f"difference {difference.mean():+.2f} "
+            f"[{difference.mean() - half:+.2f}, {difference.mean() + half:+.2f}]",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print both parts, and the comparison in the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="6 iterations, 3 seeds")
+    options = parser.parse_args()
+    begun = time.perf_counter()
+    os.fsync = lambda descriptor: None  # power may be lost: nothing here is worth keeping
+    schedule = ((1.0, 4), (0.1, 2)) if options.quick else Settings().schedule
+    print(f"async search: {machine.describe()}", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        found = utilisation(root / "short", schedule)
+        if not options.quick:
+            found = utilisation(root / "long", tuple((e, LONGER * n) for e, n in schedule))
+        table = read_table()
+        print(
+            f"table: {len(table.outcomes)} blocks really trained, {table.provenance['command']}, "
+            f"commit {table.provenance['commit']}"
+        )
+        for batch in (16,) if options.quick else (16, 64):
+            compare(results(root, table, batch, 3 if options.quick else SEEDS), batch)
+    print(
+        f"utilisation async {found['async']:.2f} % (aim 97), sync {found['sync']:.2f} %; "
+        f"took {time.perf_counter() - begun:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
