@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blockqnn.skeleton import STEM_POOLS, stage_repeats
-from blockqnn.space import Block, Op, predecessors
+from blockqnn.space import Block, Op
 
 _BYTES = 4  # of a float32
+_CONV, _ADD, _CONCAT = int(Op.CONV), int(Op.ADD), int(Op.CONCAT)  # an Enum's names are slow
 
 
 @dataclass(frozen=True)
@@ -104,27 +105,27 @@ def _block_counts(block: Block, width: int, filters: int) -> tuple[int, int, int
     """Width of a block's output, then its weights, normalised channels and values a pixel."""
     widths = [width]
     weights = norms = values = 0
-    for layer in block.layers[:-1]:
-        sources = [widths[source] for source in predecessors(layer)]
-        made = sources[0]
-        pccs: list[tuple[int, int, int]] = []
-        if layer.op == Op.CONV:
+    for _, op, kernel, first, second in block.layers[:-1]:
+        made = widths[first]
+        if op == _CONV:
+            weights += kernel * kernel * made * filters
+            norms += filters
+            values += made + 2 * filters
             made = filters
-            pccs = [_pcc(sources[0], filters, layer.kernel)]
-        elif layer.op == Op.CONCAT:
-            made = sum(sources)
+        elif op == _CONCAT:
+            made += widths[second]
             values += made
-        elif layer.op == Op.ADD:
-            if sources[0] != sources[1]:
+        elif op == _ADD:
+            if made != (other := widths[second]):
+                for source in (made, other):
+                    if source != filters:
+                        weights += source * filters
+                        norms += filters
+                        values += source + 2 * filters
                 made = filters
-                pccs = [_pcc(source, filters, 1) for source in sources if source != filters]
             values += made
-        elif layer.kernel == 3:
+        elif kernel == 3:
             values += made
-        for more_weights, more_norms, more_values in pccs:
-            weights += more_weights
-            norms += more_norms
-            values += more_values
         widths.append(made)
     leaves = block.leaves or (0,)
     leaving = sum(widths[leaf] for leaf in leaves)

@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -113,18 +113,10 @@ class Search(History):
         finished. Blocks already scored and blocks over budget are settled here and never handed
         out.
         """
-        return next(iter(self.ask_many(1)), None)
-
-    def ask_many(self, count: int) -> list[Candidate]:
-        """The next candidates to train, at most `count`, as that many calls of `ask`.
-
-        In `async` mode they are proposed together: one wait for the disk, and none learns from an
-        outcome that proposing another one settles.
-        """
-        while len(self._queue) < count and self._may_propose():
-            self._propose(count - len(self._queue))
+        while not self._queue and self._may_propose():
+            self._propose()
             self._settle()
-        return [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+        return self._queue.popleft() if self._queue else None
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record a candidate's outcome; it is on disk when this returns.
@@ -133,35 +125,19 @@ class Search(History):
         the disk does not take it (the candidate is pending then, and comes first at the next
         start).
         """
-        self.tell_many([(candidate, outcome)])
-
-    def tell_many(self, told: Iterable[tuple[Candidate, Outcome]]) -> None:
-        """Record outcomes that came together, with one wait for the disk where `tell` has many.
-
-        Raises as `tell` does: `ValueError` before anything is recorded; after a `SearchError` some
-        may be.
-        """
-        outcomes: dict[int, Outcome] = {}
-        for candidate, outcome in told:
-            number = candidate.number
-            if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
-                raise ValueError(
-                    f"cannot tell candidate {number}: it was not proposed in this search"
-                )
-            if self.result(number) or number in self._arrived or number in outcomes:
-                raise ValueError(f"cannot tell candidate {number}: it was told before")
-            outcomes[number] = outcome
-        self._arrived |= outcomes
-        self._due |= outcomes.keys()
+        number = candidate.number
+        if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
+            raise ValueError(f"cannot tell candidate {number}: it was not proposed in this search")
+        if self.result(number) or number in self._arrived:
+            raise ValueError(f"cannot tell candidate {number}: it was told before")
+        self._arrived[number] = outcome
+        self._due.add(number)
         try:
             self._settle()
-            for number in list(outcomes):
-                if self.result(number) is None:  # its turn in the journal has not come
-                    self._keep_early(self.candidates[number], outcomes[number])
-                del outcomes[number]
+            if self.result(number) is None:  # its turn in the journal has not come
+                self._keep_early(candidate, outcome)
         except SearchError:
-            for number in outcomes:
-                self._arrived.pop(number, None)
+            self._arrived.pop(number, None)
             raise
 
     def _restore(self, settings: Settings, task: Task) -> None:
@@ -186,7 +162,7 @@ class Search(History):
                 self._arrived[candidate.number] = early
         self._enter(self.pending)
         if self.settings.mode == "sync" and len(self.candidates) % self.settings.batch:
-            self._propose(1)  # a crash tore the batch of proposals: draw the missing ones
+            self._propose()  # a crash tore the batch of proposals: draw the missing ones
         self._settle()
         self._clean()
 
@@ -202,13 +178,12 @@ class Search(History):
         waits = self.settings.mode == "sync" and bool(self._pending)
         return not waits and len(self.candidates) < self.total
 
-    def _propose(self, wanted: int) -> None:
-        """Propose so many candidates at most; in sync mode the rest of the iteration."""
+    def _propose(self) -> None:
+        """Propose a candidate; in sync mode the rest of the iteration."""
         records: list[Record] = []
         first, iteration = len(self.candidates), self.iteration
         batch = self.settings.batch
-        sync = self.settings.mode == "sync"
-        count = batch - first % batch if sync else min(wanted, self.total - first)
+        count = batch - first % batch if self.settings.mode == "sync" else 1
         epsilon = self.schedule.at(iteration)
         for number in range(first, first + count):
             block = self._agent.propose(epsilon, generator(self.settings.seed, "proposal", number))
@@ -290,16 +265,17 @@ class Search(History):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _record_of(self, candidate: Candidate) -> Record | None:
-        cost = self._cost(candidate)
         earlier = self.result_of(candidate.key)
-        if earlier is not None:
-            outcome = earlier.outcome
-        elif reason := self._reason_against(candidate):
-            outcome = Outcome(kind="infeasible", reason=reason)
-        elif candidate.number in self._arrived:
-            outcome = self._arrived[candidate.number]
+        if earlier is not None:  # the same graph: the same cost
+            outcome, cost = earlier.outcome, earlier.cost
         else:
-            return None
+            cost = self._cost(candidate)
+            if reason := self._reason_against(candidate):
+                outcome = Outcome(kind="infeasible", reason=reason)
+            elif candidate.number in self._arrived:
+                outcome = self._arrived[candidate.number]
+            else:
+                return None
         value = self.task.chance
         if outcome.accuracy is not None:
             value = reward(
