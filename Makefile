@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench clean help
+.PHONY: search test lint format bench bench-scale clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint     ruff and mypy alone"
 	@echo "make format   let ruff rewrite the files"
 	@echo "make bench    every benchmark, into benchmarks/results/"
+	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (20 minutes)"
 
 search: $(READY)
 	$(BIN)/blockqnn search
@@ -30,6 +31,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+bench-scale: $(READY)
+	$(BIN)/python -m benchmarks --scale
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

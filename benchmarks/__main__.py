@@ -1,8 +1,9 @@
 """Run every benchmark and keep what they print under benchmarks/results/.
 
-    python -m benchmarks [--quick] [--results DIR]
+    python -m benchmarks [--scale] [--quick] [--results DIR]
 
-Takes about ten minutes on two cores; nothing else should run meanwhile.
+Takes about ten minutes on two cores, with --scale (what one search carries) about twenty; nothing
+else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from pathlib import Path
 from benchmarks import machine
 
 SCRIPTS = ("training_speed", "agent_speed", "stack_overhead", "resume_time", "candidates_per_hour")
+SCALE = ("async_search", "million_candidates", "flow_limits")
+"""What one search carries: docs/scale.md."""
 
 
 def main() -> int:
     """Print every result, write <machine>.md; 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--scale", action="store_true", help="what one search carries, instead")
     parser.add_argument("--quick", action="store_true", help="see that they work; writes nothing")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     sections = []
-    for script in SCRIPTS:
+    for script in SCALE if options.scale else SCRIPTS:
         command = ["-m", f"benchmarks.{script}", *(["--quick"] if options.quick else [])]
         print(f"$ python {' '.join(command)}", flush=True)
         output = ""
@@ -46,6 +50,8 @@ def main() -> int:
         sections.append(f"## {script}\n\n`python {' '.join(command)}`\n\n```\n{output}```\n")
     if not options.quick:
         file_name = re.sub(r"[^A-Za-z0-9]+", "-", machine.name()).strip("-") + ".md"
+        if options.scale:
+            file_name = f"scale-{file_name}"
         options.results.mkdir(parents=True, exist_ok=True)
         head = f"# {machine.name()}\n\n{time.strftime('%Y-%m-%d')}, {commit()}\n"
         (options.results / file_name).write_text("\n".join([head, *sections]), encoding="utf-8")

@@ -27,6 +27,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -42,7 +43,9 @@ from blockqnn.search import Candidate, Search
 SLOTS = 32
 SEEDS = 30
 LONGER = 5
-MODES = ("sync", "async")
+TABULAR = ((16, (2,)), (64, (4, 32)))
+"""Candidates an iteration, and how many are in flight in async mode."""
+MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 
 
 def supplied(candidate: Candidate, seconds: float) -> Outcome:
@@ -68,6 +71,7 @@ def utilisation(root: Path, schedule: tuple[tuple[float, int], ...]) -> dict[str
         with Search.open(root / mode, settings) as search:
             trace = simulate(search, SLOTS, supplied)
             candidates = len(search.results)
+            reward = greedy(search)
         found[mode] = trace.utilisation
         times = np.array(trace.seconds)
         if mode == "sync":
@@ -86,35 +90,39 @@ def utilisation(root: Path, schedule: tuple[tuple[float, int], ...]) -> dict[str
                 f"flight at all {trace.drained:,} events before it"
             )
         hours = sum(seconds for seconds, _ in trace.spans) / 3600
-        print(f"{line}; {hours:.1f} simulated hours", flush=True)
+        line += f"; {hours:.1f} simulated hours"
+        print(f"{line}; mean reward of the greedy phase {reward:.2f}", flush=True)
     return found
 
 
-def results(root: Path, table: Table, batch: int, seeds: int) -> dict[str, np.ndarray]:
-    """Greedy mean and best reward a seed: arrays (seeds, 2) by mode."""
-    found: dict[str, np.ndarray] = {}
-    for mode in MODES:
-        rows = []
-        for seed in range(seeds):
-            settings = replace(table_settings(), mode=mode, seed=seed, batch=batch)
-            with Search.open(root / f"{mode}-{batch}-{seed}", settings) as search:
-                simulate(search, SLOTS, partial(looked_up, table))
-            last = settings.schedule[-1][0]
-            greedy = [r.reward for r in search.results if r.candidate.epsilon == last]
-            rows.append((np.mean(greedy), search.best(1)[0].reward))
-        found[mode] = np.array(rows)
-    return found
+def results(
+    root: Path, table: Table, mode: Literal["sync", "async"], batch: int, slots: int, seeds: int
+) -> np.ndarray:
+    """Mean of the greedy phase and best reward a seed: an array (seeds, 2)."""
+    rows = []
+    for seed in range(seeds):
+        settings = replace(table_settings(), mode=mode, seed=seed, batch=batch)
+        with Search.open(root / f"{mode}-{batch}-{slots}-{seed}", settings) as search:
+            simulate(search, slots, partial(looked_up, table))
+            rows.append((greedy(search), search.best(1)[0].reward))
+    return np.array(rows)
 
 
-def compare(found: dict[str, np.ndarray], batch: int) -> None:
+def greedy(search: Search) -> float:
+    """Mean reward of the candidates proposed with the schedule's last epsilon."""
+    last = search.settings.schedule[-1][0]
+    return float(np.mean([r.reward for r in search.results if r.candidate.epsilon == last]))
+
+
+def compare(sync: np.ndarray, other: np.ndarray, setting: str) -> None:
     """Print a line a measure."""
     for column, measure in enumerate(("mean reward of the greedy phase", "best reward")):
-        sync, other = found["sync"][:, column], found["async"][:, column]
-        difference = other - sync
+        one, two = sync[:, column], other[:, column]
+        difference = two - one
         half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference)
         print(
-            f"{batch} an iteration, {measure}, {len(sync)} seeds: sync {sync.mean():.2f} "
-            f"(sd {sync.std(ddof=1):.2f}), async {other.mean():.2f} (sd {other.std(ddof=1):.2f}), "
+            f"{setting}, {measure}, {len(one)} seeds: sync {one.mean():.2f} "
+            f"(sd {one.std(ddof=1):.2f}), async {two.mean():.2f} (sd {two.std(ddof=1):.2f}), "
             f"difference {difference.mean():+.2f} "
             f"[{difference.mean() - half:+.2f}, {difference.mean() + half:+.2f}]",
             flush=True,
@@ -140,8 +148,13 @@ def main() -> None:
             f"table: {len(table.outcomes)} blocks really trained, {table.provenance['command']}, "
             f"commit {table.provenance['commit']}"
         )
-        for batch in (16,) if options.quick else (16, 64):
-            compare(results(root, table, batch, 3 if options.quick else SEEDS), batch)
+        seeds = 3 if options.quick else SEEDS
+        for batch, in_flight in TABULAR[:1] if options.quick else TABULAR:
+            sync = results(root, table, "sync", batch, SLOTS, seeds)  # the same for any slots
+            total = batch * sum(count for _, count in table_settings().schedule)
+            for slots in in_flight:
+                other = results(root, table, "async", batch, slots, seeds)
+                compare(sync, other, f"{slots} of {total:,} in flight")
     print(
         f"utilisation async {found['async']:.2f} % (aim 97), sync {found['sync']:.2f} %; "
         f"took {time.perf_counter() - begun:.0f} s"

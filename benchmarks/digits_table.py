@@ -107,22 +107,27 @@ def train(code: str) -> Outcome:
         )
 
 
-def write_table(blocks: list[Block], outcomes: list[Outcome], seconds: float, path: Path) -> None:
-    """The same rows give the same bytes."""
-    settings, data = _work()  # read before the training: files may have changed since
-    text = io.StringIO()
-    used = {name: settings.to_dict()[name] for name in ("seed", "space", "data", "network")}
-    used["recipe"] = settings.to_dict()["recipe"]
-    provenance = {
+def provenance() -> dict[str, str]:
+    """How the table is made; asked before the training, since files may change meanwhile."""
+    settings, data = _work()
+    values = settings.to_dict()
+    used = {name: values[name] for name in ("seed", "space", "data", "network", "recipe")}
+    return {
         "command": "python -m benchmarks.digits_table",
         "commit": commit().removeprefix("commit "),
         "machine": machine.describe(),
         "date": time.strftime("%Y-%m-%d"),
-        "whole": f"{seconds:.0f} seconds for {len(blocks)} blocks",
         "fingerprint": data.fingerprint,
         "held_out_images": str(len(data.held_out)),
         "settings": json.dumps(used),
     }
+
+
+def write_table(
+    provenance: dict[str, str], blocks: list[Block], outcomes: list[Outcome], path: Path
+) -> None:
+    """The same rows give the same bytes."""
+    text = io.StringIO()
     text.writelines(f"# {name}: {value}\n" for name, value in provenance.items())
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -144,13 +149,14 @@ def main() -> None:
     if options.quick:
         blocks = blocks[:3]
     print(f"digits table: {machine.describe()}; {len(blocks)} distinct blocks", flush=True)
-    _work()
+    head = provenance()
     begun = time.perf_counter()
     with ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool:
         outcomes = list(pool.map(train, map(str, blocks)))
     seconds = time.perf_counter() - begun
     if not options.quick:
-        write_table(blocks, outcomes, seconds, options.to)
+        head["whole"] = f"{seconds:.0f} seconds for {len(blocks)} blocks"
+        write_table(head, blocks, outcomes, options.to)
         print(f"written to {os.path.relpath(options.to)}")
     accuracies = sorted(o.accuracy for o in outcomes if o.accuracy is not None)
     print(

@@ -11,9 +11,9 @@ and blocks over the budget too) and of telling, candidates a second on the clock
 process beyond what it had before (Linux), and the journal.
 
 The last stretch against the first comparable one (to 10,240 candidates) shows what grows faster
-than linearly. The long search does not wait for the disk; how long `fsync` takes here and how often a
-candidate waits for it is measured apart, and so is what curves of 12 epochs add, which a simulated
-training has none of.
+than linearly. The long search does not wait for the disk; how long `fsync` takes here and how often
+a candidate waits for it is measured apart, and so is what curves of 12 epochs add, which a
+simulated training has none of.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import machine
@@ -42,7 +42,8 @@ SHORT = (16, 32)
 WITH_CURVES = 160
 WAITED = 16
 COLUMNS = (
-    "candidates  epsilon   distinct  us asking  us telling  a second  memory MB  journal MB  opened in"
+    "candidates  epsilon   distinct  us asking  us telling  a second  memory MB  journal MB  "
+    "opened in"
 )
 
 
@@ -101,13 +102,13 @@ def memory() -> float:
 
 def grow(
     directory: Path,
+    at_start: float,
     slots: int,
     stretches: tuple[int, ...],
     outcome: Callable[[Candidate], Outcome],
 ) -> list[float]:
     """Print a row a phase; CPU seconds a candidate of each."""
     settings = settings_for(stretches)
-    at_start = memory()
     search = Search.open(directory, settings)
     in_flight: deque[Candidate] = deque()
     costs = []
@@ -119,7 +120,7 @@ def grow(
         begun = time.perf_counter()
         spent = work(search, in_flight, slots, until, outcome)
         seconds = time.perf_counter() - begun
-        done = len(search.results) - done
+        done = max(len(search.results) - done, 1)
         distinct = sum(result.same_as is None for result in search.results)
         row = (
             f"{len(search.results):10,}  {epsilon:7}  {distinct:9,}  "
@@ -142,6 +143,12 @@ def grow(
     assert search.finished and search.ask() is None
     search.close()
     return costs
+
+
+def with_curve(candidate: Candidate) -> Outcome:
+    """The same with what 12 epochs of training leave behind."""
+    curve = supplied_outcome(candidate.number).curve
+    return replace(supplied(candidate, 0.0), curve=curve)
 
 
 def waits(directory: Path, settings: Settings) -> None:
@@ -169,26 +176,29 @@ def waits(directory: Path, settings: Settings) -> None:
 def main() -> None:
     """Print the table, what curves add, and the growth in the last line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="2,048 candidates instead of a million")
+    parser.add_argument(
+        "--quick", action="store_true", help="2,048 candidates instead of a million"
+    )
     parser.add_argument("--directory", type=Path, help="where the temporary directory is made")
     options = parser.parse_args()
     begun = time.perf_counter()
     stretches, slots = (SHORT, 100) if options.quick else (STRETCHES, SLOTS)
     print(f"a million candidates: {machine.describe()}; {slots:,} in flight", flush=True)
+    at_start = memory()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         root = Path(directory)
         waits(root / "waits", settings_for((WAITED,)))
         os.fsync = lambda descriptor: None  # power may be lost: nothing here is worth keeping
         if not options.quick:
             print("with curves of 12 epochs:")
-            grow(root / "curves", slots, (WITH_CURVES,), lambda c: supplied_outcome(c.number))
+            grow(root / "curves", at_start, slots, (WITH_CURVES,), with_curve)
             print("without:")
-        costs = grow(root / "search", slots, stretches, lambda c: supplied(c, 0.0))
+        costs = grow(root / "search", at_start, slots, stretches, lambda c: supplied(c, 0.0))
     early, late = costs[:2] if options.quick else costs[2:4], costs[-2:]
     print(
-        f"ratio {late[0] / early[0]:.2f} at random and {late[1] / early[1]:.2f} greedily of the CPU "
-        f"time of a candidate in the last stretch to the {'first' if options.quick else 'second'}; "
-        f"took {time.perf_counter() - begun:.0f} s"
+        f"ratio {late[0] / early[0]:.2f} at random and {late[1] / early[1]:.2f} greedily of the "
+        f"CPU time of a candidate in the last stretch to the "
+        f"{'first' if options.quick else 'second'}; took {time.perf_counter() - begun:.0f} s"
     )
 
 

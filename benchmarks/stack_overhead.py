@@ -56,7 +56,7 @@ class Sleepers:
         self.begun = 0.0
         self._lock = threading.Lock()
 
-    def train(self, number: int, code: str) -> Outcome:
+    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
         """Sleep, and say that it went well."""
         with self._lock:
             if not self.trained:
@@ -66,6 +66,9 @@ class Sleepers:
         with self._lock:
             self.ended, self.cpu_ended = time.perf_counter(), cpu_seconds()
         return supplied_outcome(number)
+
+    def forget(self, number: int) -> None:
+        """Nothing is kept."""
 
     def close(self) -> None:
         """Nothing to let go of."""

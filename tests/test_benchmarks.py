@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import SCRIPTS
+from benchmarks.__main__ import SCALE, SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 COMPARISON = {
@@ -18,10 +18,13 @@ COMPARISON = {
     "stack_overhead": r"share -?\d+\.\d\d% of a ten-second candidate",
     "resume_time": r"opened in \d+\.\d\d s .* ratio \d+\.\d",
     "candidates_per_hour": r"ratio \d+\.\d\d of a process a core",
+    "async_search": r"utilisation async \d+\.\d\d % \(aim 97\), sync \d+\.\d\d %",
+    "million_candidates": r"ratio \d+\.\d\d at random and \d+\.\d\d greedily of the CPU time",
+    "flow_limits": r"the flow carries \d+ candidates a second, the mirror \d+\.\d distinct",
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, *SCALE])
 def test_a_benchmark_prints_its_comparison(script: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{script}", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
