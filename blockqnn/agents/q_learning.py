@@ -37,6 +37,9 @@ class QLearning:
         self.replay = replay
         self._memory: list[tuple[Block, float]] = []
         self._table: dict[Layer | None, dict[Layer, float]] = {}
+        self._leaders: dict[Layer | None, tuple[float, tuple[Layer, ...]]] = {}
+        """Of rows looked at since their best action fell: the best value, who has it. Rows have
+        hundreds of actions after some ten thousand blocks."""
 
     def q(self, state: Layer | None, action: Layer) -> float:
         """Q of taking `action` after the layer `state`; None is the start of a block."""
@@ -74,7 +77,13 @@ class QLearning:
                 target = shaped + self.discount * self._maximum(action)
             row = self._table.setdefault(state, {})
             old = row.get(action, self.initial_q)
-            row[action] = (1 - self.learning_rate) * old + self.learning_rate * target
+            row[action] = new = (1 - self.learning_rate) * old + self.learning_rate * target
+            if state in self._leaders:
+                value, actions = self._leaders[state]
+                if new > value:
+                    self._leaders[state] = new, (action,)
+                elif new == value or action in actions:
+                    del self._leaders[state]
 
     def end_iteration(
         self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator
@@ -89,7 +98,7 @@ class QLearning:
         row = self._table.get(state)
         if not row:
             return self.initial_q
-        tried = max(row.values())
+        tried, _ = self._leading(state, row)
         if len(row) < len(self.space.next_layers(state.index + 1)):
             return max(tried, self.initial_q)
         return tried
@@ -98,12 +107,22 @@ class QLearning:
         row = self._table.get(state)
         if not row:
             return actions
-        best = max(row.values())
+        best, leaders = self._leading(state, row)
         if len(row) < len(actions):
             best = max(best, self.initial_q)
         if best != self.initial_q:
-            return tuple(sorted(action for action, value in row.items() if value == best))
+            return leaders
         return tuple(a for a in actions if row.get(a, self.initial_q) == best)
+
+    def _leading(
+        self, state: Layer | None, row: dict[Layer, float]
+    ) -> tuple[float, tuple[Layer, ...]]:
+        """The best value of the actions tried after a layer, and the actions that have it."""
+        if state not in self._leaders:
+            value = max(row.values())
+            leaders = tuple(sorted([action for action, q in row.items() if q == value]))
+            self._leaders[state] = value, leaders
+        return self._leaders[state]
 
 
 def _ordered(layer: Layer) -> Layer:
