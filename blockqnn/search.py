@@ -175,7 +175,10 @@ class Search(History):
             self._agent.end_iteration(finished, generator(self.settings.seed, "replay", number))
 
     def _may_propose(self) -> bool:
-        waits = self.settings.mode == "sync" and bool(self._pending)
+        if self.settings.mode == "sync":
+            waits = bool(self._pending)
+        else:  # a greedy agent may name blocks in training for ever: an iteration of them at most
+            waits = len(self._pending) - len(self._sharing) >= self.settings.batch
         return not waits and len(self.candidates) < self.total
 
     def _propose(self) -> None:
@@ -229,7 +232,9 @@ class Search(History):
         self._due.clear()
 
     def _due_records(self) -> list[Record]:
-        """Records of outcomes that may go to the disk together: no two that share a block."""
+        """Records of outcomes that may go to the disk together: none shares a training with one
+        before it.
+        """
         sync = self.settings.mode == "sync"
         numbers = self._pending if sync else sorted(self._due)
         records: list[Record] = []
@@ -239,7 +244,8 @@ class Search(History):
             record = None if candidate.key in keys else self._record_of(candidate)
             if record is not None:
                 records.append(record)
-                keys.add(candidate.key)
+                if "same_as" not in record:
+                    keys.add(candidate.key)
             elif sync:
                 break
         return records
