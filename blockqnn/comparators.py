@@ -26,34 +26,56 @@ def build_comparator(
     """A timm model by name, freshly initialised: (N, C, S, S) -> (N, num_classes) logits.
 
     ResNets are made for 224 pixels: for images of 40 or less their first convolution has stride 1
-    and their first pooling is left out, as everybody does for CIFAR. Raises `SettingsError` for an
-    unknown name, and for a model that does not take images of this size.
+    and their first pooling is left out, as everybody does for CIFAR. Models made for one size of
+    images, vision transformers for example, are made for this one. Raises `SettingsError` for an
+    unknown name, and for a model that does not take images of this size or rates to drop.
     """
     import timm
 
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise SettingsError(
-            f"compare has {name!r}, which timm does not know: "
-            f"{'did you mean ' + ', '.join(near) if near else 'see timm.list_models()'}?"
-        )
-    options = {"drop_path_rate": drop_path, "drop_rate": dropout}
-    used: dict[str, Any] = {key: value for key, value in options.items() if value}
+        remedy = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise SettingsError(f"compare has {name!r}, which timm does not know: {remedy}")
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
+    rates = {"drop_path_rate": drop_path, "drop_rate": dropout}
+    options |= {key: value for key, value in rates.items() if value}
     try:
-        network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **used)
-        if image_size <= SMALL:
-            _keep_size(network)
-        network.eval()
-        with torch.no_grad():
-            network(torch.zeros(2, in_channels, image_size, image_size))
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise SettingsError(
-            f"compare has {name!r}, which does not take {image_size}x{image_size} images "
-            f"({' '.join(str(error).split())[:200]}): choose another of timm's models"
-        ) from None
+        return _fitted(name, options, in_channels, image_size)
+    except FAILURES as error:
+        try:
+            return _fitted(name, {**options, "img_size": image_size}, in_channels, image_size)
+        except FAILURES:
+            raise SettingsError(_sentence(name, image_size, error)) from None
+
+
+FAILURES = (TypeError, ValueError, AssertionError, RuntimeError)
+"""What timm's models raise for arguments and images that they do not take."""
+
+
+def _fitted(name: str, options: dict[str, Any], in_channels: int, image_size: int) -> nn.Module:
+    import timm
+
+    network: nn.Module = timm.create_model(name, **options)
+    if image_size <= SMALL:
+        _keep_size(network)
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(2, in_channels, image_size, image_size))
     network.train()
-    built: nn.Module = network
-    return built
+    return network
+
+
+def _sentence(name: str, image_size: int, error: Exception) -> str:
+    for argument, setting in (("drop_path_rate", "drop_path"), ("drop_rate", "dropout")):
+        if isinstance(error, TypeError) and f"'{argument}'" in str(error):
+            return (
+                f"compare has {name!r}, which has no {setting}: set recipe.{setting} to 0 for all, "
+                "or choose another of timm's models"
+            )
+    return (
+        f"compare has {name!r}, which does not take {image_size}x{image_size} images "
+        f"({' '.join(str(error).split())[:200]}): choose another of timm's models"
+    )
 
 
 def count_macs(network: nn.Module, in_channels: int, image_size: int) -> int:

@@ -72,17 +72,20 @@ def prepare_job(
     block: Block | None = None,
     timm: str | None = None,
 ) -> Path:
-    """Write a training's job.json under `run` unless it is there, and return its directory.
+    """Write a training's job.json under `run` unless it has a result, and return its directory.
 
     The directory's name holds the identity of all that the result depends on, so that a changed
-    setting or other images mean another training. Raises `SettingsError` for data that is not to be
-    had, and OSError.
+    setting or other images mean another training. What else the plan says (where the images lie,
+    loaders, checkpoints) may change until the training has ended. Raises `SettingsError` for data
+    that is not to be had and a timm model that does not fit it, and OSError.
     """
     code = str(block) if block is not None else None
     identity = _identity(code, timm, split, seed, plan)
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40] or "network"
     directory = run / "trainings" / f"{name}-{split}-{seed}-{identity[:8]}"
-    if not (directory / "job.json").exists():
+    if not (directory / "result.json").exists():
+        if timm is not None:
+            _check_comparator(timm, plan.data, plan.seed, plan.recipe)
         directory.mkdir(parents=True, exist_ok=True)
         content = {
             "version": VERSION,
@@ -95,8 +98,10 @@ def prepare_job(
             "plan": plan.to_dict(),
             "identity": identity,
         }
-        text = json.dumps(content, indent=1) + "\n"
-        write_atomically(directory / "job.json", lambda file: file.write(text.encode()))
+        text = (json.dumps(content, indent=1) + "\n").encode()
+        path = directory / "job.json"
+        if not (path.exists() and path.read_bytes() == text):
+            write_atomically(path, lambda file: file.write(text))
     return directory
 
 
@@ -289,17 +294,45 @@ def _fractions(images: Dataset | ImageStream) -> tuple[list[float], list[float]]
     return list(images.mean), list(images.std)
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What a data set's images are."""
+
+    fingerprint: str
+    classes: int
+    in_channels: int
+    image_size: int
+
+
 @cache
-def _fingerprint(data: DataSettings, seed: int) -> str:
+def _kind(data: DataSettings, seed: int) -> _Kind:
+    images: Dataset | ImageStream
     if data.streamed:
         from blockqnn.streams import open_stream
 
-        return open_stream(data, seed).fingerprint
-    return load(data, seed).fingerprint
+        images = open_stream(data, seed)
+    else:
+        images = load(data, seed)
+    size = images.image_size
+    return _Kind(images.fingerprint, len(images.classes), images.in_channels, size)
+
+
+@cache
+def _check_comparator(name: str, data: DataSettings, seed: int, recipe: Recipe) -> None:
+    """A timm model can be trained on the images, or `SettingsError`: now, not after the others."""
+    images = _kind(data, seed)
+    build_comparator(
+        name,
+        num_classes=images.classes,
+        in_channels=images.in_channels,
+        image_size=images.image_size,
+        drop_path=recipe.drop_path,
+        dropout=recipe.dropout,
+    )
 
 
 def _identity(code: str | None, timm: str | None, split: str, seed: int, plan: Plan) -> str:
-    return _hash(code, timm, split, seed, plan, _fingerprint(plan.data, plan.seed))
+    return _hash(code, timm, split, seed, plan, _kind(plan.data, plan.seed).fingerprint)
 
 
 def _identity_of(job: Job, fingerprint: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from blockqnn.comparators import count_macs
 from blockqnn.cost import network_cost
+from blockqnn.devices import out_of_memory
 from blockqnn.errors import SearchError
 from blockqnn.plan import EvaluationSettings
 from blockqnn.precision import mixed_precision
@@ -132,7 +133,9 @@ def _takes(network: nn.Module, settings: EvaluationSettings, channels: int) -> b
     try:
         with torch.no_grad():
             network(torch.zeros(1, channels, settings.larger, settings.larger, device=device))
-    except AssertionError:
+    except (AssertionError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
         return False
     finally:
         network.train(was_training)

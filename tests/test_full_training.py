@@ -218,6 +218,7 @@ class TestJobs:
         ]
         assert len({first, *others}) == 8
         assert job(tmp_path, plan=tiny_plan(checkpoint={"epochs": 7})) == first
+        assert read_job(first).plan.checkpoint.epochs == 7  # it counts from now on
 
     def test_what_it_is_called_does_not_leave_the_run(self, tmp_path):
         directory = job(tmp_path, label="../../etc/passwd x")

@@ -159,6 +159,12 @@ def done(place):
         (["--set", "top=1", "search=null"], 2, "search is None"),
         (["--set", "top=0", "--networks", "winner"], 2, "networks has 'winner'"),
         (["--name", "a/b"], 2, "name is 'a/b'"),
+        (["--prepare", "--set", "compare=[resnt18]", "top=0"], 2, "did you mean resnet18"),
+        (
+            ["--prepare", "--set", "compare=[vit_tiny_patch16_224]", "top=0"],
+            2,
+            "does not take 8x8 images",
+        ),
         (["--prepare", "--set", "search=absent"], 1, "there is no search in runs/absent"),
         (["--prepare", "--set", "search=absent.json"], 1, "cannot read the best blocks"),
         (["--prepare", "--step", "selection", "--set", "top=0"], 2, "top is 0"),
