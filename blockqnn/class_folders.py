@@ -39,12 +39,16 @@ class ImageTree:
     """The images of one split, numbered, as a reader of timm lists them.
 
     Images of a class are those in a folder of its name, whichever folders lie above, as in timm;
-    hidden files are none. Can be sent to other processes.
+    hidden files are none, nor are those whose names end in none of `types`. Can be sent to other
+    processes.
     """
 
-    def __init__(self, path: Path, reader: Any, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, reader: Any, classes: tuple[str, ...], types: tuple[str, ...]
+    ) -> None:
         self.path = path
         self.classes = classes
+        self.types = types
         self._reader = reader
         self._is_tar = hasattr(reader, "tar_state")
         weakref.finalize(self, _close, reader)
@@ -94,7 +98,7 @@ class ImageTree:
         if (empty := np.flatnonzero(count == 0)).size:
             names = _few(self.classes[label] for label in empty)
             raise SettingsError(
-                f"{self.path} has no images of class {names}: put images ({', '.join(_types())}) "
+                f"{self.path} has no images of class {names}: put images ({', '.join(self.types)}) "
                 "in the folder, or remove it"
             )
         firsts = np.unique(self.labels, return_index=True)[1].tolist()
@@ -123,6 +127,7 @@ def read_folder(path: Path) -> ImageTree:
     """The class folders of a directory; raises `SettingsError` when there are none."""
     from timm.data.readers import create_reader
     from timm.utils.misc import natural_key
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # timm's own are png and jpg alone
 
     if not path.is_dir():
         raise SettingsError(
@@ -142,13 +147,14 @@ def read_folder(path: Path) -> ImageTree:
     classes = tuple(sorted(names, key=natural_key))  # timm's order
     numbers = {name: number for number, name in enumerate(classes)}
     try:
-        reader = create_reader("", root=str(path), class_map=numbers)
+        types = ";".join(IMG_EXTENSIONS)
+        reader = create_reader("", root=str(path), class_map=numbers, input_key=types)
     except RuntimeError:
         raise SettingsError(
-            f"{path} has class folders, but no images ({', '.join(_types())}) in them: check "
+            f"{path} has class folders, but no images ({', '.join(IMG_EXTENSIONS)}) in them: check "
             "data.root"
         ) from None
-    return ImageTree(path, reader, classes)
+    return ImageTree(path, reader, classes, IMG_EXTENSIONS)
 
 
 def read_tar(root: Path, split: str) -> ImageTree:
@@ -157,6 +163,7 @@ def read_tar(root: Path, split: str) -> ImageTree:
     The list that timm keeps of large tar files is a pickle, which is neither written nor read: each
     start reads the headers anew.
     """
+    from timm.data.readers.img_extensions import get_img_extensions
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
     path = root / f"{split}.tar"
@@ -180,7 +187,7 @@ def read_tar(root: Path, split: str) -> ImageTree:
             f"{path} has images of {len(classes)} classes, or without one: put every image in the "
             "folder, or the tar file, of its class, two classes or more"
         )
-    return ImageTree(path, reader, classes)
+    return ImageTree(path, reader, classes, tuple(get_img_extensions()))
 
 
 def check_both(train: ImageTree, val: ImageTree) -> None:
@@ -203,12 +210,6 @@ def _close(reader: Any) -> None:
             if each.tf is not None:
                 each.tf.close()
                 each.tf = None
-
-
-def _types() -> tuple[str, ...]:
-    from timm.data.readers.img_extensions import get_img_extensions
-
-    return tuple(get_img_extensions())
 
 
 def _file_sizes(paths: list[str]) -> list[int]:

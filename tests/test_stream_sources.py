@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_images import (
     CLASSES,
     CPU,
@@ -60,7 +61,7 @@ class TestMistakes:
             ),
             (
                 lambda root: [file.unlink() for file in (root / "train" / "n02").iterdir()],
-                r"train has no images of class n02: put images \(.png, .jpg, .jpeg\) in the folder",
+                r"train has no images of class n02: put images \(.jpg, .jpeg, .png, .*\) in the",
             ),
             (
                 lambda root: [
@@ -103,6 +104,12 @@ class TestMistakes:
         write(root / "train" / "n01" / "._n01_0.png", b"made by a Macintosh")
         (root / "train" / ".cache").mkdir()
         assert open_stream(settings(root), 0).counts(True) == (30, 0)
+
+    def test_other_formats_are_not_passed_over(self, plain_tree, tmp_path):
+        root = shutil.copytree(plain_tree, tmp_path / "copy")
+        for kind in ("webp", "bmp"):
+            Image.new("RGB", (40, 40)).save(root / "train" / "n01" / f"x.{kind}")
+        assert open_stream(settings(root), 0).counts(True) == (32, 0)
 
     def test_unknown_policy(self, plain_tree):
         with pytest.raises(SettingsError, match="^recipe.auto_augment is 'rend-m7': timm knows no"):
