@@ -75,6 +75,8 @@ class Checkpoint:
             if content is not None and self._state(content, torch.device("cpu"), path) is not None:
                 if path != self.path:
                     log.warning("%s is used instead: it is the one before", path)
+                    # or the next save would put what is damaged in place of what is whole
+                    self.path.unlink(missing_ok=True)
                 return content
         return None if self.copy is None else self._copied(self.copy)
 

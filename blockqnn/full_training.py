@@ -85,6 +85,9 @@ def train(
             return
         lock = DirectoryLock(directory, wait=LOCK_WAIT) if group.rank == 0 else None
         try:
+            if lock is not None:
+                for half in directory.glob("*.tmp"):  # of a kill, as large as the state
+                    half.unlink(missing_ok=True)
             _train(job, directory, device, group, stop)
         finally:
             if lock is not None:

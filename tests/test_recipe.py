@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_search import small_disk
 from tiny_training import CPU, tiny_data, tiny_network, tiny_trainer, without_seconds
 from torch import nn
 
@@ -264,6 +265,17 @@ class TestPrevious:
         assert f"{before} is used instead" in caplog.text
         assert torch.equal(weights(again.network), weights(expected.network))
         assert without_seconds(again.curve) == without_seconds(expected.curve)
+
+    def test_a_damaged_one_does_not_take_the_place_of_the_one_before(self, tmp_path):
+        with small_disk(tmp_path / "disk", 64) as disk:
+            checkpoint = Checkpoint(disk / "checkpoint", "tiny", keep_previous=True)
+            for number in (1, 2):
+                checkpoint.save({"number": number})
+            checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-1])
+            assert checkpoint.load(CPU)["number"] == 1
+            with pytest.raises(OSError):
+                checkpoint.save({"number": 3, "more": torch.zeros(20_000)})
+            assert checkpoint.load(CPU)["number"] == 1
 
     def test_best(self, digits, tmp_path):
         trainer = tiny_trainer(digits, epochs=6, learning_rate=0.03)
