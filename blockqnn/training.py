@@ -28,7 +28,8 @@ from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 
 AGREE_EVERY = 10
-"""Steps between two questions to all processes whether to save or stop."""
+"""Steps between two questions to all processes whether to save or stop; one is asked at the end of
+every epoch too."""
 
 
 class NotFinite(ArithmeticError):
@@ -195,6 +196,7 @@ class Trainer:
         loss, correct, seen, _ = self._totals_of_all()
         trained = time.perf_counter() - begun
         self._totals = self._no_totals()
+        self._share_statistics()
         if not (math.isfinite(loss) and _is_finite(self.network)):
             raise NotFinite(epoch + 1, self.curve)
         entry: dict[str, float] = {
@@ -228,7 +230,8 @@ class Trainer:
             if self._ema is not None:
                 self._ema.update(self.network, update + 1)
             self.watch(epoch, step + 1)
-            if self.group.world == 1 or (step + 1) % AGREE_EVERY == 0:
+            agree = (step + 1) % AGREE_EVERY == 0 or step + 1 == self._steps
+            if self.group.world == 1 or agree:
                 self._totals.seconds = time.perf_counter() - begun
                 self._save_or_stop(step + 1)
 
@@ -313,12 +316,17 @@ class Trainer:
         if stop:
             raise Stopped
 
-    def _held_out_accuracy(self) -> float:
-        """Percent of the held-out images, over all processes."""
+    def _share_statistics(self) -> None:
+        """Every process gets the mean of all processes' statistics of batch norm."""
         if self.group.world > 1:
             from timm.utils import distribute_bn
 
             distribute_bn(self.network, self.group.world, reduce=True)
+            if self._ema is not None:
+                distribute_bn(self._ema.module, self.group.world, reduce=True)
+
+    def _held_out_accuracy(self) -> float:
+        """Percent of the held-out images, over all processes."""
         counts = count_correct(self.kept, self.feed.held_out(), self.device, self.recipe.precision)
         correct, seen = self.group.sum(counts).tolist()
         return float(100.0 * correct / seen)

@@ -33,6 +33,8 @@ def main():
         trainer.run()
     except Stopped:
         print("stopped", flush=True)
+    statistics = [b.double().sum() for n, b in trainer.kept.named_buffers() if "running" in n]
+    print(f"statistics {float(sum(statistics))!r}", flush=True)
     if group.rank == 0 and not stop:
         end = {"network": trainer.network.state_dict(), "curve": trainer.curve}
         torch.save(end, directory / "end.pt")

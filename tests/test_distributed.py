@@ -63,8 +63,10 @@ def test_two_processes_end_where_one_does(tmp_path):
 
 
 def test_without_common_statistics_they_are_the_two_parts_of_a_batch(tmp_path):
-    recipe = {**RECIPE, "sync_batch_norm": False}
-    train_with_two(tmp_path, recipe)
+    recipe = {**RECIPE, "sync_batch_norm": False, "ema": 0.9}
+    said = train_with_two(tmp_path, recipe).splitlines()
+    first, second = (line for line in said if line.startswith("statistics"))
+    assert first == second  # of what is kept: the mean of both
     expected = tiny_trainer(tiny_data(), **recipe, accumulate=2)
     expected.run()
     state = end_of(tmp_path)["network"]
