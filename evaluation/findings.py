@@ -355,7 +355,6 @@ def published(networks: Sequence[Network]) -> Section | None:
         *([Column("parameters")] if sizes else []),
         *([] if top5 else [Column("search", unit="GPU-days")]),
         Column("read in", "text"),
-        Column("remark", "text"),
     ]
     rows = [
         [
@@ -366,8 +365,7 @@ def published(networks: Sequence[Network]) -> Section | None:
             "–" if row.depth is None else str(row.depth),
             *([_count(row.parameters)] if sizes else []),
             *([] if top5 else ["–" if row.gpu_days is None else f"{row.gpu_days:,g}"]),
-            f"{row.source}, {row.place}",
-            row.note,
+            f"{row.source}, {row.place}" + (f"; {row.note}" if row.note else ""),
         ]
         for row in found
     ]

@@ -118,7 +118,7 @@ def _name_points(figure: Figure, axes: Axes, networks: Sequence[Network]) -> Non
             color=INK,
             parse_math=False,
             path_effects=[withStroke(linewidth=3, foreground="#ffffff")],
-            zorder=4,
+            zorder=2,  # no name may hide another point
         )
 
 
