@@ -140,6 +140,8 @@ def cost_section(run: Run, networks: Sequence[Network], searched: Searched | Non
         parts.append(("selection", len(selecting), device_hours(selecting)))
     for network in networks:
         parts.append((network.label, len(network.results), device_hours(network.results)))
+    if lost := lost_results(run):
+        parts.append(("diverged", len(lost), device_hours(lost)))
     total = sum(hours for _, _, hours in parts)
     parts.append(("all of it", sum(count for _, count, _ in parts), total))
     digits = 4 if total < 1 else 2
@@ -154,8 +156,12 @@ def cost_section(run: Run, networks: Sequence[Network], searched: Searched | Non
 
 
 def selection_results(run: Run) -> list[Record]:
-    """The trainings of the selection: those it ranks, or without one all on the search's split."""
+    """The trainings of the selection: those it ranks, of which selection.json itself says the
+    seconds where their results are not at hand; without a ranking all on the search's split.
+    """
     ranking = (run.selection or {}).get("ranking") or []
+    if not run.selecting:
+        return [row for row in ranking if row.get("seconds")]
     ranked = {row.get("block") for row in ranking}
     evaluated = run.evaluations.keys()
     return [
@@ -163,6 +169,11 @@ def selection_results(run: Run) -> list[Record]:
         for result in run.selecting
         if (result.get("block") in ranked if ranked else result["identity"] not in evaluated)
     ]
+
+
+def lost_results(run: Run) -> list[Record]:
+    """The final trainings that came to nothing."""
+    return [r for r in run.results if r["split"] == "everything" and r["outcome"] != "trained"]
 
 
 def provenance(

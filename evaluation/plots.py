@@ -191,6 +191,7 @@ def frozen_search(rows: Sequence[Mapping[str, float]]) -> Figure:
         (below, "reward", "reward"),
     ):
         _frame(axes, "", label)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         numbers = [row["iteration"] for row in rows]
         line: dict[str, Any] = {"linewidth": 1.8, "marker": "o" if len(rows) <= 40 else ""}
         for kind, colour, words in (

@@ -121,7 +121,8 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
     best = networks[0]
     seeds = len(best.accuracies)
     selecting = origins.selection_results(run)
-    hours = device_hours([*selecting, *(r for n in networks for r in n.results)])
+    lost = origins.lost_results(run)
+    hours = device_hours([*selecting, *lost, *(r for n in networks for r in n.results)])
     parts = ["selection"] * bool(selecting) + ["final training"]
     if searched is not None:
         hours += searched.hours

@@ -249,5 +249,6 @@ def _row(contender: Contender, result: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": result["parameters"],
         "macs": result["macs"],
         "seconds": result["seconds"],
+        "devices": result.get("devices") or 1,
         "id": contender.directory.name,
     }

@@ -257,6 +257,20 @@ def test_what_went_wrong_is_said(tmp_path):
     assert "not all trained by the same recipe" in page.text
 
 
+def test_a_selection_of_which_only_the_ranking_is_kept_has_its_cost(tmp_path):
+    ranking = [
+        {"label": "block-1", "block": S, "accuracy": 80.0, "parameters": 1, "macs": 2},
+        {"label": "block-2", "block": "x", "accuracy": None, "parameters": 1, "macs": 2},
+    ]
+    ranking = [{**row, "seconds": 1800.0, "devices": 2} for row in ranking]
+    selection = {"search": "night", "ranking": ranking, "winner": {"block": S}}
+    results = [result("winner", block=S), result("winner", 1, block=S, outcome="diverged")]
+    page = Page(write_report(run_of("run", results, [], selection), tmp_path))
+    assert ["selection", "2", "2.00"] in page.rows
+    assert ["diverged", "1", "0.50"] in page.rows
+    assert ["all of it", "4", "3.00"] in page.rows
+
+
 HERE = "Zhong et al., CVPR 2018, Table 3"
 HOSTILE = '<script>alert("1")</script>|`*_'
 
