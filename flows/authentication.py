@@ -94,6 +94,7 @@ def mlflow_environment(environ: Mapping[str, str], directory: Path) -> dict[str,
     if not environ.get(_OWN_CONFIG):
         users = (directory / "mlflow-users.db").resolve()
         users.unlink(missing_ok=True)
+        users.touch(mode=0o600)  # hashes of passwords are its owner's alone
         config = directory / "mlflow-auth.ini"
         config.write_text(_CONFIG.format(users=str(users).replace("%", "%%")), encoding="utf-8")
         settings[_OWN_CONFIG] = str(config.resolve())

@@ -1,22 +1,36 @@
 """`blockqnn serve` for real: a deployed search runs, and nothing outlives the command."""
 
+import base64
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from tiny_search import journal_of
 
+from blockqnn.errors import SettingsError
+from blockqnn.search import read_search
 from flows import guard
+from flows.environment import PrefectError, choose_prefect_api
 from flows.serve import ServeError, serve
 
 CHECKOUT = Path(__file__).parents[1]
 PATIENCE = 300  # seconds, for a busy machine
+SECRET = "correct horse battery staple"
+PASSWORDS = {
+    "PREFECT_API_AUTH_STRING": f"night:{SECRET}",
+    "MLFLOW_TRACKING_USERNAME": "night",
+    "MLFLOW_TRACKING_PASSWORD": SECRET,
+}
 SMALL = {
     "batch": 2,
     "schedule": [[1.0, 1]],
@@ -47,6 +61,7 @@ class Served:
             **{k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
             "PREFECT_HOME": str(runs / "home"),
             "PREFECT_API_URL": self.api,
+            **PASSWORDS,
         }
 
     def start(self):
@@ -93,24 +108,67 @@ class Served:
         ).stdout
         return output.partition("UUID: ")[2].split()[0]
 
+    def flow_run(self, flow_run):
+        return get(f"{self.api}/flow_runs/{flow_run}")
+
     def state(self, flow_run):
-        with urllib.request.urlopen(f"{self.api}/flow_runs/{flow_run}", timeout=30) as response:
-            return json.load(response)["state"]["type"]
+        return self.flow_run(flow_run)["state"]["type"]
 
-    def wait_for_state(self, flow_run, *wanted):
+    def wait_for_state(self, flow_run, *wanted, beginning=1):
+        """The state once it is wanted, in a run that has begun so many times, or out of time."""
         deadline = time.monotonic() + PATIENCE
-        while (state := self.state(flow_run)) not in wanted and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            found = self.flow_run(flow_run)
+            if found["state"]["type"] in wanted and found["run_count"] >= beginning:
+                break
             time.sleep(0.2)
-        return state
+        return found["state"]["type"]
 
-    def experiments(self):
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.mlflow_port}/api/2.0/mlflow/experiments/search",
-            b'{"max_results": 10}',
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return {found["name"] for found in json.load(response)["experiments"]}
+    def wait_for_outcomes(self, name, count):
+        """Return once the journal of a search has so many outcomes."""
+        deadline = time.monotonic() + PATIENCE
+        while not (self.runs / name / "journal.jsonl").exists() or (
+            sum("outcome" in record for record in journal_of(self.runs / name)) < count
+        ):
+            assert time.monotonic() < deadline, f"{name} has no {count} outcomes"
+            time.sleep(0.1)
+
+    def holder(self, name):
+        """Process id of the flow run that has a search."""
+        return json.loads((self.runs / name / "lock").read_text())["pid"]
+
+    def ends(self):
+        """(state, times begun) of every flow run, and the number of automations, from the disk."""
+        with sqlite3.connect(self.runs / "serve" / "prefect.db") as database:
+            runs = database.execute("select id, state_type, run_count from flow_run").fetchall()
+            automations = database.execute("select count(*) from automation").fetchone()[0]
+        database.close()
+        return {str(UUID(id)): (state, count) for id, state, count in runs}, automations
+
+
+def get(url, secret=SECRET):
+    """What a server answers to the user night."""
+    request = urllib.request.Request(url)
+    if secret is not None:
+        encoded = base64.b64encode(f"night:{secret}".encode()).decode()
+        request.add_header("Authorization", f"Basic {encoded}")
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def refused(url, secret):
+    """Whether a server lets nobody in with this password."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        get(url, secret)
+    error.value.close()
+    return error.value.code == 401
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def all_end(pids, seconds=30):
@@ -130,16 +188,29 @@ def served(tmp_path):
 
 
 @pytest.mark.timeout(4 * PATIENCE)
-def test_it_serves_survives_kills_and_leaves_nothing(served):
+def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch):
     said = served.start()
-    assert f"http://127.0.0.1:{served.mlflow_port}" in said
+    mlflow = f"http://127.0.0.1:{served.mlflow_port}"
+    assert mlflow in said
     assert f"PREFECT_API_URL={served.api} prefect deployment run blockqnn/search" in said
 
-    run = served.run_deployment("short")
-    assert served.wait_for_state(run, "COMPLETED", "FAILED", "CRASHED") == "COMPLETED"
-    assert (served.runs / "short" / "journal.jsonl").exists()
-    assert "blockqnn/short" in served.experiments()
+    # A flow run whose process is killed is started again, and ends.
+    short = served.run_deployment("short", schedule=[[1.0, 20]], batch=4)
+    served.wait_for_outcomes("short", 1)
+    os.kill(served.holder("short"), signal.SIGKILL)
 
+    # Meanwhile: who has no password, or another, is told so.
+    experiments = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=10"
+    for wrong in None, "another password":
+        assert refused(f"{served.api}/flow_runs/{short}", wrong)
+        assert refused(experiments, wrong)
+        if wrong is None:
+            monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+        else:
+            monkeypatch.setenv("PREFECT_API_AUTH_STRING", f"night:{wrong}")
+        monkeypatch.setenv("PREFECT_API_URL", served.api)
+        with pytest.raises(PrefectError, match=r"wants a.* password: export PREFECT_API_AUTH"):
+            choose_prefect_api()
     again = subprocess.run(
         [sys.executable, "-m", "flows.cli", *served.arguments()],
         cwd=CHECKOUT,
@@ -151,21 +222,56 @@ def test_it_serves_survives_kills_and_leaves_nothing(served):
     assert f"port {served.prefect_port}" in again.stderr
     assert "Traceback" not in again.stderr
 
+    assert served.wait_for_state(short, "COMPLETED", "FAILED", beginning=2) == "COMPLETED"
+    assert read_search(served.runs / "short").finished
+    assert "blockqnn/short" in {found["name"] for found in get(experiments)["experiments"]}
+
+    # One that fails by its user's error is not started again.
+    wrong = served.run_deployment("wrong", colour="blue")
     long = served.run_deployment("long", schedule=[[1.0, 5000]], batch=50)
-    journal = served.runs / "long" / "journal.jsonl"
-    assert served.wait_for_state(long, "RUNNING", "FAILED", "CRASHED") == "RUNNING"
-    while not journal.exists() and served.state(long) == "RUNNING":
-        time.sleep(0.2)
+    assert served.wait_for_state(wrong, "COMPLETED", "FAILED", "CRASHED") == "FAILED"
+    served.wait_for_outcomes("long", 1)
+    for pid in guard.descendants(served.process.pid):
+        assert SECRET not in command_line(pid)
     served.end(signal.SIGKILL)
 
+    # After the end of everything, one that was under way goes on with the next start.
     served.start()
-    assert served.state(long) == "CRASHED"
+    assert served.wait_for_state(long, "RUNNING", "FAILED", beginning=2) == "RUNNING"
+    set_state(f"{served.api}/flow_runs/{long}/set_state", {"type": "CANCELLING"})
+    assert served.wait_for_state(long, "CANCELLED", "CRASHED", "FAILED") == "CANCELLED"
+    last = served.run_deployment("last", schedule=[[1.0, 5000]], batch=50)
+    served.wait_for_outcomes("last", 1)
     assert served.end(signal.SIGINT) == 0
+    runs, automations = served.ends()
+    assert runs == {
+        short: ("COMPLETED", 2),
+        wrong: ("FAILED", 1),
+        long: ("CANCELLED", 2),
+        last: ("CRASHED", 1),
+    }
+    assert automations == 0, "what Ctrl-C stopped would be started again"
+
+    for path in served.runs.rglob("*"):
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
+    assert (served.runs / "serve" / "mlflow-users.db").stat().st_mode & 0o077 == 0
+
+
+def set_state(url, state):
+    encoded = base64.b64encode(PASSWORDS["PREFECT_API_AUTH_STRING"].encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {encoded}"}
+    body = json.dumps({"state": state}).encode()
+    urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60).close()
 
 
 def test_a_host_that_others_can_reach_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(CHECKOUT)
-    with pytest.raises(ServeError, match=r"0\.0\.0\.0.*password.*127\.0\.0\.1"):
+    for name in PASSWORDS:
+        monkeypatch.delenv(name, raising=False)
+    wanted = (
+        r"0\.0\.0\.0.*no password: export PREFECT_.*MLFLOW_.*_PASSWORD.*127\.0\.0\.1.*--insecure"
+    )
+    with pytest.raises(SettingsError, match=wanted):
         serve(tmp_path / "runs", "0.0.0.0")
     assert not (tmp_path / "runs").exists()
 
