@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +110,8 @@ class Checkpoint:
     ) -> dict[str, Any] | None:
         try:
             state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        except pickle.UnpicklingError as error:  # it holds more than weights: never run it
-            log.warning("%s is not a checkpoint and is not used: %s", path, error)
+        except Exception as error:  # of foreign bytes, it may be any; more than weights never runs
+            log.warning("%s is no checkpoint and is not used (%s)", path, type(error).__name__)
             return None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             log.warning("%s belongs to another training and is not used", path)

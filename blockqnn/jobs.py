@@ -21,7 +21,7 @@ from blockqnn.cost import network_cost
 from blockqnn.data import Dataset, load
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.feeds import Feed, MemoryFeed, Part
-from blockqnn.files import write_atomically
+from blockqnn.files import read_json, write_atomically
 from blockqnn.network import build_network
 from blockqnn.params import plan_from_dict
 from blockqnn.plan import Plan
@@ -109,7 +109,7 @@ def read_job(directory: Path) -> Job:
     """The job in a training's directory; raises `SearchError` when there is none to be read."""
     path = directory / "job.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = dict(read_json(path))
         if content.pop("version") != VERSION:
             raise SearchError(f"{path} was written by another version of blockqnn: use that one")
         plan = plan_from_dict(content.pop("plan"))
@@ -128,7 +128,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     """
     path = directory / "result.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

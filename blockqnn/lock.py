@@ -57,5 +57,5 @@ def _describe(content: bytes) -> str:
         holder = json.loads(content)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
         return f"process {holder['pid']} on {holder['host']} since {since}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, OSError):
         return "another process"

@@ -55,4 +55,12 @@ class Outcome:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
         """The inverse of `to_dict`; raises ValueError or TypeError for anything else."""
-        return cls(**{**values, "curve": tuple(values.get("curve", ()))})
+        outcome = cls(**{**values, "curve": tuple(values.get("curve", ()))})
+        numbers = [outcome.seconds, outcome.restarts]
+        for point in outcome.curve:
+            numbers += point.values() if isinstance(point, dict) else [math.nan]
+        if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+            raise ValueError("a curve, the seconds or the restarts are not finite numbers")
+        if not isinstance(outcome.reason, str):
+            raise ValueError("the reason is not a text")
+        return outcome

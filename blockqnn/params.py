@@ -196,6 +196,11 @@ def _build(cls: type, tree: object, where: str) -> object:
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(hints)}"
             raise SettingsError(f"{full} is not a setting: {hint}")
         values[name] = _convert(hints[name], value, full)
+    for required in dataclasses.fields(cls):
+        bare = required.default is required.default_factory is dataclasses.MISSING
+        if bare and required.name not in values:
+            full = f"{where}.{required.name}" if where else required.name
+            raise SettingsError(f"{full} is missing: it has no default")
     return cls(**values)
 
 

@@ -24,7 +24,7 @@ from blockqnn.config import Settings
 from blockqnn.cost import Cost, network_cost
 from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.files import write_atomically
+from blockqnn.files import read_json, write_atomically
 from blockqnn.history import (
     JOURNAL,
     Candidate,
@@ -344,7 +344,7 @@ def kept_outcome(directory: Path, identity: str) -> Outcome | None:
     """What `keep_outcome` put on disk for the same work; None when there is nothing of use."""
     path = directory / "outcome.json"
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         return Outcome.from_dict(kept["outcome"]) if kept["identity"] == identity else None
     except FileNotFoundError:
         pass

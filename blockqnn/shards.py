@@ -7,8 +7,8 @@ warning, as timm does.
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from blockqnn.class_folders import UNREADABLE
 from blockqnn.errors import SettingsError
 from blockqnn.feeds import Part
+from blockqnn.files import read_json
 from blockqnn.image_loading import Loaded, seeded
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
@@ -44,7 +45,9 @@ class Shards:
 
         logging.getLogger("timm.data.readers.reader_wds").addFilter(_worth_saying)
         split = f"{'::'.join(self.names)}|{self.images}"
-        return create_reader("wds/", root=str(self.root), split=split, **options)
+        # an absolute path is never taken for a URL, say of a pipe, which would be run
+        root = str(self.root.absolute())
+        return create_reader("wds/", root=root, split=split, **options)
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Name and bytes of each shard."""
@@ -104,7 +107,7 @@ def read_shards(root: Path, *splits: str) -> Shards:
         paths = sorted(root.glob(f"{split}-*.tar")) or sorted((root / split).glob("*.tar"))
         if paths:
             images = sum(1 for path in paths for _ in _labels(path))
-            names = tuple(path.relative_to(root).as_posix() for path in paths)
+            names = tuple(_plain_name(path.relative_to(root).as_posix()) for path in paths)
             return Shards(root, names, images)
     raise SettingsError(
         f"data.root is {str(root)!r}: it has neither {splits[0]}-*.tar nor {splits[0]}/*.tar nor "
@@ -202,19 +205,33 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 def _listed(root: Path, file: Path, splits: tuple[str, ...]) -> Shards:
     try:
-        known = json.loads(file.read_text())["splits"]
+        known = read_json(file)["splits"]
         entry = next(known[split] for split in splits if split in known)
-        shards = Shards(root, tuple(entry["filenames"]), int(entry["num_samples"]))
+        shards = Shards(
+            root, tuple(map(_plain_name, entry["filenames"])), int(entry["num_samples"])
+        )
     except StopIteration:
         names = " nor ".join(splits)
         raise SettingsError(f"{file} names no split {names}: data.reader wds needs it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SettingsError(
             f"{file} is not what timm writes about shards ({error!r}): mend or remove it"
         ) from None
     if missing := [name for name in shards.names if not (root / name).is_file()]:
         raise SettingsError(f"{root / missing[0]} is not there, but {file.name} names it")
     return shards
+
+
+def _plain_name(name: str) -> str:
+    """A shard's name below its directory. What WebDataset takes for several names, for a number of
+    images or for a place elsewhere is refused.
+    """
+    if not re.fullmatch(r"(?!/)[^{}|:\n]+\.tar", name) or ".." in name.split("/"):
+        raise SettingsError(
+            f"a shard is called {name!r}: give names that end in .tar, below the directory, "
+            "without : | { or }"
+        )
+    return name
 
 
 def _labels(shard: Path) -> Iterator[int]:

@@ -94,6 +94,8 @@ class Block:
         Space between numbers and layers is ignored. Raises `ValueError` for an illegal block
         and for one with more than `max_index` layers.
         """
+        if not isinstance(text, str):  # of a file of anybody's
+            raise ValueError(f"a block is a text, not {text!r:.40}")
         layers: list[Layer] = []
         position, end = 0, len(text.rstrip())
         while position < end:

@@ -10,6 +10,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from blockqnn.errors import SearchError
+from blockqnn.files import read_json
 from evaluation.metrics import wilson
 
 Record = Mapping[str, Any]
@@ -274,7 +275,7 @@ def _result_of(place: Path) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise SearchError(f"cannot read {path} ({error.strerror})") from None
     except ValueError as error:
@@ -284,24 +285,26 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-NEEDED = (
-    "label",
-    "identity",
-    "split",
-    "seed",
-    "outcome",
-    "curve",
-    "seconds",
-    "parameters",
-    "macs",
-    "data",
-)
+NEEDED: dict[str, type | tuple[type, ...]] = {
+    "label": str,
+    "identity": str,
+    "split": str,
+    "seed": int,
+    "outcome": str,
+    "curve": list,
+    "seconds": (int, float),
+    "parameters": int,
+    "macs": int,
+    "data": dict,
+}
+"""What every result.json has, and of which type."""
 
 
 def _checked(result: dict[str, Any], path: Path) -> dict[str, Any]:
-    missing = [name for name in NEEDED if name not in result]
-    if missing:
+    missing = [name for name, kind in NEEDED.items() if not isinstance(result.get(name), kind)]
+    if missing or "fingerprint" not in result["data"]:
         raise SearchError(
-            f"{path} lacks {', '.join(missing)}: delete it and train again with blockqnn train"
+            f"{path} lacks {', '.join(missing) or 'data.fingerprint'}: delete it and train again "
+            "with blockqnn train"
         )
     return result

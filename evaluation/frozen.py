@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.files import write_atomically
+from blockqnn.files import read_json, write_atomically
 from blockqnn.history import History, Result
 from blockqnn.space import LONGEST, Block
 from evaluation.curve import iterations_of
@@ -83,7 +83,7 @@ def write_frozen(history: History, name: str, to: Path) -> None:
 def read_frozen(path: Path) -> FrozenSearch:
     """The best blocks of a search from a best.json; `SearchError` when it is not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["version"] != VERSION:
             raise SearchError(
                 f"{path} has format {content['version']}, this version reads {VERSION}: write it "

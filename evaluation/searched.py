@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.errors import SearchError
+from blockqnn.files import read_json
 from blockqnn.history import JOURNAL, History, read_search
 from evaluation.curve import Iteration, iterations_of
 from evaluation.frozen import BEST, FrozenBlock, read_frozen
@@ -143,7 +143,7 @@ def _frozen(path: Path) -> Searched:
 
 def _metrics(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         metrics: dict[str, Any] = content["search"]
         return metrics
     except (OSError, ValueError, KeyError, TypeError):  # two numbers less; the blocks are there

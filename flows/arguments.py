@@ -57,7 +57,7 @@ def assignment(text: str) -> tuple[str, Any]:
         raise SettingsError(f"--set has {text!r}: write key=value, say recipe.epochs=3")
     try:
         return name, yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # of dates, of depths
         raise SettingsError(f"--set {name} has the value {value!r}, which is not YAML") from None
 
 

@@ -22,6 +22,7 @@ from blockqnn.data import load
 from blockqnn.devices import resolve
 from blockqnn.errors import SearchError
 from blockqnn.feeds import normalised_batches
+from blockqnn.files import read_json
 from blockqnn.params import load_plan
 from blockqnn.plan import Plan
 from blockqnn.search import explained
@@ -200,7 +201,7 @@ def _kept(directory: Path, each: Trained, plan: Plan) -> Record | None:
     settings.
     """
     try:
-        found: Record = json.loads(_path(directory, each).read_text(encoding="utf-8"))
+        found: Record = read_json(_path(directory, each))
         same = found["identity"] == each.result["identity"]
         return found if same and found["settings"] == _settings(plan) else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -4,8 +4,8 @@ say the same whenever the same trainings are frozen.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.files import sync_directory, write_atomically
+from blockqnn.files import read_json, sync_directory, write_atomically
 from evaluation.frozen import write_json
 from evaluation.frozen_trainings import write_evaluated
 from flows.selection import SELECTION, Trainees, read_selection
@@ -67,10 +67,10 @@ def read_trained(models: Path) -> Iterator[Trained]:
         )
     for path in paths:
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results = read_json(path)
             for result in results:
-                yield Trained(result.pop("id"), result, path.parent / _weights_name(result))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                yield Trained(_plain_name(result.pop("id")), result, _weights(path, result))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SearchError(
                 f"{path} does not hold results of trainings ({error}): write it again with "
                 "blockqnn train --to"
@@ -100,7 +100,7 @@ def read_judged(to: Path) -> tuple[str, list[Any], list[Any]]:
     """
     path = to / JUDGED
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["version"] != VERSION:
             raise SearchError(
                 f"{path} has format {content['version']}, this version reads {VERSION}: write it "
@@ -137,6 +137,19 @@ def _write_network(results: Results, to: Path) -> None:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _plain_name(id: str) -> str:
+    """The name of a training's directory, after which a file is named: it leads nowhere else."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", id) or id in (".", ".."):
+        raise ValueError(f"id is {id!r}")
+    return id
+
+
+def _weights(results: Path, result: Mapping[str, Any]) -> Path:
+    if type(result["seed"]) is not int:
+        raise ValueError(f"seed is {result['seed']!r}")
+    return results.parent / _weights_name(result)
 
 
 def _weights_name(result: Mapping[str, Any]) -> str:

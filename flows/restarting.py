@@ -2,7 +2,9 @@
 
 A flow run that crashed is scheduled again as it is, with the same parameters; the search then goes
 on from its journal. A flow run that a user stopped, cancelled or that failed with an error is left
-alone. They are the server's: they also serve workers on other machines.
+alone. `blockqnn serve` makes them for its work pool; for another server's pool, once:
+
+    python -c 'from flows.restarting import watch_over; watch_over("http://HOST:4200/api", "POOL")'
 """
 
 from __future__ import annotations
@@ -11,14 +13,18 @@ from typing import Any
 
 from flows.environment import prefect_call
 
-RESTARTS = 5
+PAUSE = 60.0
+"""Seconds between a crash and the restart. A worker reports a crash twice, the second time when it
+has loaded the flow for its hooks: what runs again by then would be taken for crashed, too."""
+
+RESTARTS = 50
 """Times that a flow run is started again after it had begun to run."""
 
-CRASHES = 10
-"""Crashes of one run within `BREATH` after which nothing is restarted any more. `RESTARTS` does not
-see runs that die before they begin, of a package that cannot be imported, say."""
+CRASHES = 30
+"""Reports of crashes of one run within `BREATH` after which nothing is restarted any more.
+`RESTARTS` does not see runs that die before they begin, of a package that is gone, say."""
 
-BREATH = 600.0
+BREATH = 3600.0
 """Seconds."""
 
 HEARTBEAT = 30
@@ -27,20 +33,21 @@ HEARTBEAT = 30
 LOST = 180.0
 """Seconds without one after which it counts as crashed, its machine being gone."""
 
-RESTART, BREAKER, LOSS = (f"blockqnn-{what}" for what in ("restart", "breaker", "loss"))
+BEGUN = ["Scheduled", "AwaitingRetry", "Pending", "Running"]
+ENDED = ["Completed", "Failed", "Cancelled", "Crashed"]
 
 
 def watch_over(url: str, pool: str) -> None:
     """Create or renew the automations for runs in a work pool on the server at `url`."""
-    remove(url)
+    remove(url, pool)
     restart = _create(url, _restart(pool))
     _create(url, _breaker(pool, restart))
     _create(url, _loss(pool))
 
 
-def remove(url: str) -> None:
+def remove(url: str, pool: str) -> None:
     """Delete the automations: what is stopped from now on stays stopped."""
-    names = {"name": {"any_": [RESTART, BREAKER, LOSS]}}
+    names = {"name": {"any_": [f"{pool}-{what}" for what in ("restart", "breaker", "loss")]}}
     for found in prefect_call(f"{url}/automations/filter", {"automations": names}):
         prefect_call(f"{url}/automations/{found['id']}", method="DELETE")
 
@@ -52,16 +59,24 @@ def _create(url: str, automation: dict[str, Any]) -> str:
 def _restart(pool: str) -> dict[str, Any]:
     """From Crashed back to Scheduled, while the run has not been started too often."""
     begun = {"prefect.run-count": [str(count) for count in range(1, RESTARTS + 1)]}
+    others = [state for state in (*BEGUN, *ENDED) if state != "Crashed"]
     return {
-        "name": RESTART,
-        "description": f"Starts a crashed flow run again, {RESTARTS} times at most.",
-        "trigger": _trigger(pool, expect=["prefect.flow-run.Crashed"], match=begun),
+        "name": f"{pool}-restart",
+        "description": f"Starts a flow run again {PAUSE:.0f} s after it crashed.",
+        "trigger": _trigger(
+            pool,
+            posture="Proactive",
+            after=_events("Crashed"),
+            expect=_events(*others),
+            match=begun,
+            within=PAUSE,
+        ),
         "actions": [
             {
                 "type": "change-flow-run-state",
                 "state": "SCHEDULED",
                 "name": "AwaitingRetry",
-                "message": f"Crashed; the automation {RESTART} starts it again.",
+                "message": f"Crashed; the automation {pool}-restart starts it again.",
             }
         ],
     }
@@ -70,26 +85,23 @@ def _restart(pool: str) -> dict[str, Any]:
 def _breaker(pool: str, restart: str) -> dict[str, Any]:
     """Runs that crash again and again before they begin are not started for ever."""
     return {
-        "name": BREAKER,
-        "description": f"Pauses {RESTART} when one run crashes {CRASHES} times in ten minutes.",
-        "trigger": _trigger(
-            pool, expect=["prefect.flow-run.Crashed"], threshold=CRASHES, within=BREATH
-        ),
+        "name": f"{pool}-breaker",
+        "description": f"Pauses {pool}-restart when one run crashes again and again.",
+        "trigger": _trigger(pool, expect=_events("Crashed"), threshold=CRASHES, within=BREATH),
         "actions": [{"type": "pause-automation", "source": "selected", "automation_id": restart}],
     }
 
 
 def _loss(pool: str) -> dict[str, Any]:
     """Running, but silent: its worker, which would have said so, is gone too."""
-    ends = ["Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry"]
     return {
-        "name": LOSS,
+        "name": f"{pool}-loss",
         "description": "Marks a flow run as crashed that sends no heartbeat any more.",
         "trigger": _trigger(
             pool,
             posture="Proactive",
             after=["prefect.flow-run.heartbeat"],
-            expect=["prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)],
+            expect=["prefect.flow-run.heartbeat", *_events("AwaitingRetry", *ENDED)],
             within=LOST,
         ),
         "actions": [
@@ -117,3 +129,7 @@ def _trigger(
         "for_each": ["prefect.resource.id"],
         **rest,
     }
+
+
+def _events(*states: str) -> list[str]:
+    return [f"prefect.flow-run.{state}" for state in states]

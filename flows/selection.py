@@ -7,13 +7,13 @@ so that it is the same whenever the same trainings are ranked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from blockqnn.errors import SearchError, SettingsError
+from blockqnn.files import read_json
 from blockqnn.history import read_search
 from blockqnn.jobs import Split, block_of, prepare_job, read_result
 from blockqnn.plan import Plan
@@ -219,7 +219,7 @@ def write_selection(
 def read_selection(path: Path) -> dict[str, Any]:
     """What a selection.json says; `SearchError` when there is none to be read."""
     try:
-        selection: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        selection: dict[str, Any] = read_json(path)
         if selection["version"] != VERSION:
             raise SearchError(
                 f"{path} has format {selection['version']}, this version reads {VERSION}: select "

@@ -168,7 +168,7 @@ class _Servers:
     def stop(self) -> None:
         """Stop everything; the worker first, so that its flow runs can still report their end."""
         with contextlib.suppress(OSError):  # the server may be what has ended
-            restarting.remove(self.url)  # what is stopped stays stopped
+            restarting.remove(self.url, POOL)  # what is stopped stays stopped
         if (worker := self._guards.pop("worker", None)) is not None:
             guard.stop(worker)
             with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SearchError, UserError
+from blockqnn.files import read_json
 from blockqnn.jobs import Job, block_of, read_job
 from blockqnn.space import LONGEST, Block
 from evaluation.drawing import draw_block
@@ -319,7 +320,7 @@ def _start(seen: Seen) -> int:
 def _read(path: Path) -> dict[str, Any] | None:
     """A JSON object; None for none, or one that cannot be read: a mirror complains to nobody."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
