@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.store import ARTIFACTS, is_server, tracking_uri
+from flows.store import artifacts_uri, is_server, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,7 +61,7 @@ class Experiment:
             return str(found.experiment_id)
         location = None
         if not is_server(self.uri):
-            location = (runs.resolve() / ARTIFACTS / name.partition("/")[2]).as_uri()
+            location = f"{artifacts_uri(runs)}/{name.partition('/')[2]}"
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the view the UI opens with
         return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
 

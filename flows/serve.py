@@ -36,7 +36,7 @@ from flows.environment import (
     wait_until,
 )
 from flows.names import RUNS_VARIABLE
-from flows.store import ARTIFACTS, database_lock, is_server, shown, tracking_uri
+from flows.store import artifacts_uri, database_lock, is_server, shown, tracking_uri
 
 POOL = "blockqnn"
 DEPLOYMENTS = Path("prefect.yaml")
@@ -263,7 +263,7 @@ def _mlflow_command(runs: Path, host: str, port: int, asks: bool) -> list[str]:
     command += ["--host", host, "--port", str(port)]
     if asks:
         command += ["--app-name", "basic-auth"]
-    return [*command, "--artifacts-destination", str((runs / ARTIFACTS).resolve())]
+    return [*command, "--artifacts-destination", artifacts_uri(runs)]
 
 
 def _answers(url: str) -> bool:

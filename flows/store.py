@@ -12,10 +12,21 @@ from blockqnn.lock import DirectoryLock
 
 ARTIFACTS = "mlartifacts"
 
+_DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+"""What MLflow's own server reads, too."""
+
 
 def tracking_uri(runs: Path) -> str:
     """Where runs are tracked: MLFLOW_TRACKING_URI, else an SQLite database under `runs`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def artifacts_uri(runs: Path) -> str:
+    """Where pictures and models are kept: MLFLOW_ARTIFACTS_DESTINATION (s3://..., say), else a
+    directory under `runs`. An MLflow server that is named by its URL decides for itself.
+    """
+    given = os.environ.get(_DESTINATION, "").rstrip("/")
+    return given or (runs.resolve() / ARTIFACTS).as_uri()
 
 
 def shown(uri: str) -> str:

@@ -197,6 +197,8 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch):
     served.wait_for_outcomes("long", 1)
     set_state(f"{served.api}/flow_runs/{long}/set_state", {"type": "CANCELLING"})
 
+    last = served.run_deployment("last", schedule=[[1.0, 5000]], batch=50)
+
     # Who has no password, or another, is told so.
     experiments = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=10"
     monkeypatch.setenv("PREFECT_API_URL", served.api)
@@ -225,7 +227,7 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch):
     assert read_search(served.runs / "short").finished
     assert "blockqnn/short" in {found["name"] for found in get(experiments)["experiments"]}
 
-    last = served.run_deployment("last", schedule=[[1.0, 5000]], batch=50)
+    # What is under way when everything is killed counts as crashed at the next start.
     served.wait_for_outcomes("last", 1)
     served.end(signal.SIGKILL)
     served.start()
