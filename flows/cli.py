@@ -284,14 +284,21 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _track(options: argparse.Namespace) -> int:
-    from flows.tracking import Mirror, Tracker
+    from flows.store import shown
+    from flows.tracking import Mirror, Tracker, why
     from flows.training_mirror import TrainingMirror
 
     directory = search_directory(options.runs, options.name)
     is_run = (directory / "trainings").is_dir()
     place = directory, options.name, options.runs
     mirror: Mirror = TrainingMirror(*place) if is_run else Tracker(*place)
-    print(f"{mirror.sync()} runs written to {mirror.uri}")
+    uri = shown(mirror.uri)
+    try:
+        print(f"{mirror.sync()} runs written to {uri}")
+    except UserError:
+        raise
+    except Exception as error:  # MLflow raises many things for a server or a database it lacks
+        raise UserError(f"MLflow at {uri} is not written ({why(error)})") from error
     return 0
 
 

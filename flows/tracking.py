@@ -17,7 +17,7 @@ from typing import Protocol
 
 from blockqnn.history import History, read_search
 from flows.mirror import Turn
-from flows.store import database_lock, tracking_uri
+from flows.store import database_lock, shown, tracking_uri
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class BackgroundTracker:
         try:
             self._mirror.sync()
         except Exception as error:  # whatever MLflow raises must not stop the flow
-            self._warn(str(error).partition("\n")[0] or type(error).__name__)
+            self._warn(why(error))
         else:
             self._warned = False
 
@@ -123,7 +123,16 @@ class BackgroundTracker:
             log.warning(
                 "MLflow at %s is not up to date (%s); the flow goes on and catches up later, "
                 "or run: blockqnn track --name %s",
-                self._mirror.uri,
+                shown(self._mirror.uri),
                 reason,
                 self._mirror.name,
             )
+
+
+def why(error: Exception) -> str:
+    """What MLflow raised, in a line."""
+    if "error code 401" in str(error):
+        return (
+            "it wants the MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD it was begun with"
+        )
+    return str(error).partition("\n")[0] or type(error).__name__
