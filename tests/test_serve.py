@@ -236,7 +236,7 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch, capsys
     assert main(track) == 0
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
     assert main(track) == 1
-    assert "it wants the MLFLOW_TRACKING_USERNAME and" in capsys.readouterr().err
+    assert "it wants the MLFLOW_TRACKING_USERNAME" in capsys.readouterr().err
 
     # What was under way when everything was killed does not stay so.
     served.wait_for_outcomes("last", 1)
