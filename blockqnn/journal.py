@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -108,11 +109,12 @@ def whole_records(path: Path) -> Iterator[tuple[Record, int]]:
             elif end == size and (number > 1 or not line.endswith(b"\n")):
                 return
             else:
+                whole, damaged = shlex.quote(str(path)), shlex.quote(f"{path}.damaged")
                 raise SearchError(
                     f"line {number} of {path} is damaged, and not as a crash would have left it; "
                     f"nothing was changed. Restore the file from a copy, or go back to the "
-                    f"{number - 1} lines before it: cp {path} {path}.damaged && "
-                    f"head -n {number - 1} {path}.damaged > {path}"
+                    f"{number - 1} lines before it: cp {whole} {damaged} && "
+                    f"head -n {number - 1} {damaged} > {whole}"
                 )
 
 

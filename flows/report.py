@@ -53,7 +53,7 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
     history = None
     if text in BLOCKS:
         block = BLOCKS[text]
-    elif text.isdigit():
+    elif text.isdecimal() and len(text) < 10:
         history = read_search(directory)
         if int(text) >= len(history.candidates):
             raise SettingsError(

@@ -34,6 +34,7 @@ from evaluation.frozen import read_frozen, write_frozen
 from flows.arguments import assignment
 from flows.frozen import read_judged, read_trained
 from flows.names import run_directory, search_directory
+from flows.report import print_block
 from flows.selection import read_selection
 
 FUZZ = settings(
@@ -130,6 +131,11 @@ def test_block_codes(text):
 @pytest.mark.parametrize("text", ["(1," * 100_000, "(" * 10**6, " " * 10**6, "(1,1,1,0,0)" * 10**5])
 def test_long_block_codes_end_soon(text):
     assert checked(Block.parse, text) is None
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5000, "../../x", "[red]", "\0"])
+def test_blocks_to_show(text, tmp_path):
+    assert checked(print_block, text, tmp_path, None) is None
 
 
 @given(name=TEXTS | st.from_regex(r"[.A-Za-z0-9/_-]{1,9}"))
