@@ -105,8 +105,11 @@ def exposed_environment(host: str, prefect_port: int) -> dict[str, str]:
     """What browsers on other machines need: where Prefect's API is for them, and by which names
     MLflow may be called (it refuses others, against DNS rebinding).
     """
-    name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
-    names = dict.fromkeys([name, host, socket.gethostname(), "localhost", "127.0.0.1"])
+    own, full = socket.gethostname(), socket.getfqdn()
+    name = host
+    if host in ("0.0.0.0", "::"):
+        name = own if full.startswith("localhost") else full
+    names = dict.fromkeys([name, host, own, "localhost", "127.0.0.1"])
     private = ["10.*", "192.168.*", *(f"172.{second}.*" for second in range(16, 32))]
     allowed = [*names, *(f"{each}:*" for each in names), *private]
     address = f"[{name}]" if ":" in name else name
