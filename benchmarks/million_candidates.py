@@ -184,11 +184,11 @@ def main() -> None:
     begun = time.perf_counter()
     stretches, slots = (SHORT, 100) if options.quick else (STRETCHES, SLOTS)
     print(f"a million candidates: {machine.describe()}; {slots:,} in flight", flush=True)
-    at_start = memory()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         root = Path(directory)
         waits(root / "waits", settings_for((WAITED,)))
         os.fsync = lambda descriptor: None  # power may be lost: nothing here is worth keeping
+        at_start = memory()
         if not options.quick:
             print("with curves of 12 epochs:")
             grow(root / "curves", at_start, slots, (WITH_CURVES,), with_curve)

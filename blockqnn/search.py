@@ -177,8 +177,9 @@ class Search(History):
     def _may_propose(self) -> bool:
         if self.settings.mode == "sync":
             waits = bool(self._pending)
-        else:  # a greedy agent may name blocks in training for ever: an iteration of them at most
-            waits = len(self._pending) - len(self._sharing) >= self.settings.batch
+        else:  # a greedy agent may name blocks in training for ever: that many more at most
+            training = len(self._sharing)
+            waits = len(self._pending) - training >= max(self.settings.batch, training)
         return not waits and len(self.candidates) < self.total
 
     def _propose(self) -> None:
