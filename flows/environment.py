@@ -145,16 +145,24 @@ def prefect_call(
 ) -> Any:
     """What a Prefect API answers, None for nothing; raises OSError.
 
-    Sends PREFECT_API_AUTH_STRING, if set.
+    Sends PREFECT_API_AUTH_STRING, if set. A server whose database is busy is asked again.
     """
     headers = {"Content-Type": "application/json"}
     if password := prefect_password(os.environ):
         headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, content, headers, method=method)
-    with urllib.request.urlopen(request, timeout=timeout) as response:
-        answer = response.read()
-    return json.loads(answer) if answer else None
+    give_up = time.monotonic() + timeout
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                answer = response.read()
+            return json.loads(answer) if answer else None
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != 503 or time.monotonic() > give_up:
+                raise
+        time.sleep(1)
 
 
 def wait_until(

@@ -9,6 +9,7 @@ alone. `blockqnn serve` makes them for its work pool; for another server's pool,
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.environment import prefect_call
@@ -50,6 +51,23 @@ def remove(url: str, pool: str) -> None:
     names = {"name": {"any_": [f"{pool}-{what}" for what in ("restart", "breaker", "loss")]}}
     for found in prefect_call(f"{url}/automations/filter", {"automations": names}):
         prefect_call(f"{url}/automations/{found['id']}", method="DELETE")
+
+
+def restart_missed(url: str, pool: str, since: datetime) -> None:
+    """Start what crashed after `since` and was left lying: a busy SQLite loses an event now and
+    then, and with it the automation's cue. Raises OSError.
+    """
+    query = {
+        "flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}},
+        "work_pools": {"name": {"any_": [pool]}},
+        "sort": "END_TIME_DESC",
+    }
+    late = datetime.now(UTC) - timedelta(seconds=2 * PAUSE)
+    for run in prefect_call(f"{url}/flow_runs/filter", query):
+        crashed = datetime.fromisoformat(run["state"]["timestamp"])
+        if since < crashed < late and 1 <= run["run_count"] <= RESTARTS:
+            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "It had crashed."}
+            prefect_call(f"{url}/flow_runs/{run['id']}/set_state", {"state": state})
 
 
 def _create(url: str, automation: dict[str, Any]) -> str:

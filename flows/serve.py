@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -121,6 +122,7 @@ class _Servers:
         self.url = url
         self._logs = logs
         self._guards: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun = datetime.now(UTC)
         database = f"sqlite+aiosqlite:///{(logs / 'prefect.db').resolve()}"
         # Not Prefect's own database in the home directory: another version may have been there.
         own = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
@@ -158,7 +160,12 @@ class _Servers:
 
     def watch(self) -> int:
         """Wait until one of the servers ends; 1."""
+        looked = time.monotonic()
         while True:
+            if time.monotonic() - looked > restarting.PAUSE:
+                looked = time.monotonic()
+                with contextlib.suppress(OSError):  # it is tried again
+                    restarting.restart_missed(self.url, POOL, self._begun)
             for name, process in self._guards.items():
                 if process.poll() is not None:
                     print(self._failure(f"{name} has ended", name), file=sys.stderr, flush=True)
