@@ -13,11 +13,14 @@ from typing import Any
 Message = dict[str, Any]
 
 
-def serve(put: Callable[[Message], None]) -> Callable[[Message], None]:
+def serve(
+    put: Callable[[Message], None], leave: Callable[[], None] = lambda: None
+) -> Callable[[Message], None]:
     """Hand every message from standard input to `put`; returns what sends one.
 
-    The end of standard input ends this process, whatever its other threads are doing: whoever
-    started it is gone. What a library prints goes to standard error, not among the messages.
+    The end of standard input ends this process, whatever its other threads are doing, after a call
+    of `leave`: whoever started it is gone. What a library prints goes to standard error, not among
+    the messages.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -28,7 +31,7 @@ def serve(put: Callable[[Message], None]) -> Callable[[Message], None]:
             answers.write(json.dumps(message) + "\n")
             answers.flush()
 
-    threading.Thread(target=_read, args=(put,), daemon=True).start()
+    threading.Thread(target=_read, args=(put, leave), daemon=True).start()
     return send
 
 
@@ -38,7 +41,10 @@ def served() -> tuple[queue.SimpleQueue[Message], Callable[[Message], None]]:
     return messages, serve(messages.put)
 
 
-def _read(put: Callable[[Message], None]) -> None:
-    for line in sys.stdin:
-        put(json.loads(line))
-    os._exit(0)
+def _read(put: Callable[[Message], None], leave: Callable[[], None]) -> None:
+    try:
+        for line in sys.stdin:
+            put(json.loads(line))
+        leave()
+    finally:
+        os._exit(0)

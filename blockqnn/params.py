@@ -20,6 +20,9 @@ Tree = dict[str, Any]
 SECTIONS = ("search", "recipes", "training", "evaluation", "pipeline", "imagenet")
 """Of a params file; the last two are read by dvc.yaml alone."""
 
+OLD_KINDS = {"workers.processes": "local"}
+"""Kinds that journals and params files of earlier versions call otherwise."""
+
 
 def load_settings(
     params: Path = Path("params.yaml"),
@@ -238,6 +241,9 @@ def _convert_union(members: tuple[Any, ...], value: object, name: str) -> object
             raise SettingsError(f"{name} is {value!r}: give a section of `name: value` lines")
         by_kind: dict[str, Any] = {_kind(section): section for section in sections}
         kind = value.get("kind")
+        if isinstance(kind, str) and f"{name}.{kind}" in OLD_KINDS:
+            kind = OLD_KINDS[f"{name}.{kind}"]
+            value = {**value, "kind": kind}
         if not isinstance(kind, str) or kind not in by_kind:
             raise SettingsError(f"{name}.kind is {kind!r}: choose one of {', '.join(by_kind)}")
         return _build(by_kind[kind], value, name)

@@ -1,6 +1,6 @@
-"""What trains candidates: a long-lived process, `python -m blockqnn.worker`, or a Ray task.
+"""What trains candidates on this machine: a long-lived process, `python -m blockqnn.worker`.
 
-It knows only `blockqnn`: no Prefect, no MLflow. The process speaks JSON lines. The first on
+It knows only `blockqnn`: no Prefect, no MLflow. It speaks JSON lines. The first on
 standard input is `{"settings": {...}, "directory": "runs/x", "device": "cpu", "threads": 1}`; every
 further one a candidate, `{"number": 3, "code": "...", "alone": false}`. It answers
 `{"ready": true}`, then `{"outcome": {...}}`, `{"lost": "..."}` for an attempt that came to nothing,
@@ -11,9 +11,7 @@ closes, whoever asked is gone, and the worker ends at once, in the middle of a t
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ from blockqnn.config import Settings
 from blockqnn.data import Dataset, load
 from blockqnn.devices import limit_memory, resolve
 from blockqnn.errors import UserError
-from blockqnn.files import is_url
 from blockqnn.lines import served
 from blockqnn.lock import DirectoryInUse, DirectoryLock
 from blockqnn.outcome import Outcome
@@ -101,67 +98,9 @@ def train_and_keep(
             lock.release()
 
 
-_here: dict[str, Dataset] = {}
-"""Data on the device, in a process that trains one candidate after the other, by fingerprint."""
-
-
-def train_on_node(
-    begin: Mapping[str, Any],
-    number: int,
-    code: str,
-    alone: bool,
-    device: str,
-    images: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Train a candidate on whatever node this runs, and answer as the process does.
-
-    `begin` has settings, threads, share (candidates on this node) and the place of the work: a
-    directory, or a URL that no directory of this node outlives. `images` are those of the search
-    (`Dataset.to_arrays`); None reads them from this node's disk.
-    """
-    settings = settings_from_dict(begin["settings"])
-    torch.set_num_threads(begin["threads"])
-    target = resolve(device)
-
-    def train() -> Outcome:
-        limit_memory(target, 1 if alone else begin["share"])
-        data = _data(settings, images, target)
-        block = Block.parse(code, settings.space.max_index)
-        place = begin["place"]
-        if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
-            with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
-                copy = candidate_url(place, number) + "/checkpoint"
-                return train_candidate(block, settings, data, Path(scratch), target, copy=copy)
-        directory = candidate_directory(Path(place), number)
-        return train_and_keep(block, settings, data, directory, target, alone=alone)
-
-    try:
-        return answer(train)
-    finally:
-        if target.type == "cuda":
-            torch.cuda.empty_cache()  # a neighbour on the same GPU may need it
-
-
 def candidate_url(place: str, number: int) -> str:
     """Where the work on a candidate lies below a URL."""
     return f"{place.rstrip('/')}/candidates/{number:06d}"
-
-
-def _data(settings: Settings, images: Mapping[str, Any] | None, device: torch.device) -> Dataset:
-    name = images["fingerprint"] if images else repr((settings.data, settings.seed))
-    key = f"{device} {name}"
-    if key not in _here:
-        _here.clear()
-        data = Dataset.from_arrays(images) if images else load(settings.data, settings.seed)
-        _here[key] = data.to(device)
-    return _here[key]
-
-
-def visible_index(assigned: str) -> int:
-    """Torch's number of a GPU that Ray names as the node's CUDA_VISIBLE_DEVICES did."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    return names.index(assigned) if assigned in names else int(assigned)
 
 
 if __name__ == "__main__":

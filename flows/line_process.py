@@ -69,6 +69,15 @@ class LineProcess:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
+    def end(self, patience: float) -> None:
+        """Close its input and give it so many seconds to go; returns when it is gone."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # of a line it never read
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+        self.kill()
+
     def kill(self) -> None:
         """Kill it; returns when it is gone."""
         self._process.kill()

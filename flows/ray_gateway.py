@@ -11,9 +11,9 @@ whether it may be the candidate's doing) or `error`. `{"error": ...}` without a 
 from __future__ import annotations
 
 import queue
+import shutil
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,8 +24,9 @@ from blockqnn.config import RaySettings, Settings
 from blockqnn.data import load
 from blockqnn.errors import UserError
 from blockqnn.lines import Message, serve
+from blockqnn.node import train_on_node
 from blockqnn.params import settings_from_dict
-from blockqnn.worker import train_on_node, visible_index
+from flows import guard
 from flows.workers import KEEP_MEMORY
 
 LOOK = 1.0
@@ -75,7 +76,7 @@ class Gateway:
         self._room: dict[str, int] = {}
         # Never a process anew for each candidate, which is Ray's way with GPUs: importing torch
         # takes seconds. A process that meets another GPU than before uses that one by its number.
-        self._train = ray.remote(max_calls=0)(train_on_ray)
+        self._train = ray.remote(max_calls=0)(train_on_node)
 
     def run(self) -> None:
         """Until standard input closes or Ray is gone."""
@@ -158,7 +159,9 @@ class Gateway:
 
     def _others(self, node: str) -> bool:
         """Whether a node that could train a candidate is left beside those that cannot."""
-        return any(room and name != node for name, room in self._room.items())
+        return any(
+            room and name != node and name not in self._avoided for name, room in self._room.items()
+        )
 
     def _expire(self) -> None:
         """Kill what runs for longer than the timeout."""
@@ -194,22 +197,7 @@ class Gateway:
             self._send({"slots": slots})
 
 
-def train_on_ray(
-    begin: Mapping[str, Any],
-    number: int,
-    code: str,
-    alone: bool,
-    images: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Train a candidate in a Ray worker, on the GPU that Ray chose for it if it chose one."""
-    here = ray.get_runtime_context()
-    assigned = here.get_accelerator_ids().get("GPU", [])
-    device = f"cuda:{visible_index(str(assigned[0]))}" if assigned else "cpu"
-    answer = train_on_node(begin, number, code, alone, device, images)
-    return {**answer, "node": here.get_node_id()}
-
-
-def _connect(address: str | None, directory: str) -> None:
+def _connect(address: str | None, directory: str | None) -> None:
     """Join a cluster, or start a Ray of this process alone, its files in `directory`."""
     quiet: dict[str, Any] = {
         "log_to_driver": False,
@@ -229,7 +217,14 @@ def _first_line(error: Exception) -> str:
 def main() -> None:
     """Serve standard input until it closes."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    send = serve(events.put)
+    begin: Event = {}
+
+    def leave() -> None:
+        if isinstance(begin, dict) and (own := begin.get("temporary")):
+            guard.stop_descendants(grace=0)  # the Ray of this process, which Ray may leave to hang
+            shutil.rmtree(own, ignore_errors=True)
+
+    send = serve(events.put, leave)
     begin = events.get()
     assert isinstance(begin, dict)
     try:

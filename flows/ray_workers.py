@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 AGAIN = 2.0
 """Seconds before a candidate of a lost node is asked for again."""
 
+LEAVE = 20.0
+"""Seconds that the gateway may take to end the Ray of this machine and remove its files."""
+
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -58,7 +61,9 @@ class RayWorkers:
             place = self._elsewhere
         self._address = workers.address
         self._patience = workers.patience
-        self._temporary = tempfile.mkdtemp(prefix="blockqnn-ray-")
+        # sockets in it need a short path, so it cannot be in the search's directory
+        own = workers.address is None
+        self._temporary = tempfile.mkdtemp(prefix="blockqnn-ray-") if own else None
         self._begin = {
             "settings": settings.to_dict(),
             "place": place,
@@ -117,9 +122,10 @@ class RayWorkers:
         """Leave the cluster, or end the Ray of this machine; trainings go on next time."""
         self._closed = True
         if hasattr(self, "_gateway"):
-            self._gateway.kill()
+            self._gateway.end()
         self._cleaner.shutdown()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _running(self) -> _Gateway:
         """The gateway, a new one when it has gone with the cluster's head."""
@@ -151,7 +157,7 @@ class RayWorkers:
         try:
             gateway.wait(self._address)
         except BaseException:
-            gateway.kill()
+            gateway.end()
             raise
         return gateway
 
@@ -209,9 +215,9 @@ class _Gateway:
         self._process.send(task)
         return answers.get()
 
-    def kill(self) -> None:
+    def end(self) -> None:
         """End it, and with it the Ray of this machine if that is its own."""
-        self._process.kill()
+        self._process.end(LEAVE)
 
     def _receive(self, message: Message | None) -> None:
         if message is not None and "slots" in message:

@@ -213,7 +213,6 @@ def test_what_does_not_fit_beside_others_is_tried_alone(tmp_path, opened, monkey
     small = in_background(workers, 1, "(1,7,0,0,0)")
     outcome = workers.train(0, CODE)
     assert small.result(PATIENCE).kind in ("trained", "diverged")
-    print(outcome)
     assert not outcome.out_of_memory
 
 
