@@ -28,7 +28,7 @@ from flows.workers import InlineWorker, WorkerDied, open_workers
 
 SMALL = {
     "batch": 3,
-    "schedule": [[1.0, 1], [0.0, 1]],
+    "schedule": [[1.0, 2]],
     "data": {"images": 300},
     "network": {"filters": [4, 8]},
     "recipe": {"epochs": 60},
