@@ -4,7 +4,7 @@
 
 The demo's task (digits, its networks and recipe) with fixed random blocks, through the workers
 that the search uses, so that the lines to and from a process count too. Also in this process
-itself, with one thread. Every worker has trained one block before; the variants take turns.
+itself, with one thread, and through a Ray of this machine. Every worker has trained one block before; the variants take turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks import machine
-from blockqnn.config import InlineSettings, LocalSettings, Settings
+from blockqnn.config import InlineSettings, LocalSettings, RaySettings, Settings
 from blockqnn.params import load_settings
 from blockqnn.space import Space
 from flows.workers import Workers, open_workers
@@ -44,6 +44,7 @@ def variants(settings: Settings) -> dict[str, Settings]:
         f"{cores} processes, 1 thread each": LocalSettings(count=cores, devices=("cpu",)),
         f"1 process, {cores} threads": LocalSettings(count=1, devices=("cpu",), threads=cores),
         "inline, 1 thread": InlineSettings(device="cpu"),
+        f"Ray, {cores} CPUs": RaySettings(count=cores, gpus_per_candidate=0),
     }
     return {name: replace(settings, workers=workers) for name, workers in kinds.items()}
 
@@ -86,10 +87,10 @@ def main() -> None:
     hourly = [median(each) for each in rates.values()]
     for name, rate in zip(rates, hourly, strict=True):
         print(f"  {name:30} {rate:8.0f} candidates/h")
-    one_process, inline = (hourly[0] / other for other in hourly[1:])
+    one_process, inline, by_ray = (hourly[0] / other for other in hourly[1:])
     print(
         f"ratio {one_process:.2f} of a process a core to one with all cores, "
-        f"{inline:.2f} to inline with one thread"
+        f"{inline:.2f} to inline with one thread, {by_ray:.2f} to Ray"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,17 @@ def train_on_node(
     code: str,
     alone: bool,
     images: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Train a candidate on the GPU that Ray chose for it, if it chose one, and answer as
-    `blockqnn.worker` does, with the node's id beside it.
+) -> Iterator[dict[str, Any]]:
+    """Train a candidate on the GPU that Ray chose for it, if it chose one.
+
+    Says `{"begun": true}` when this process has come so far, then what `blockqnn.worker` answers,
+    with the node's id beside it.
 
     `begin` has settings, threads, share (candidates beside each other on a device) and the place of
     the work: a directory, or a URL that outlives every directory of this node. `images` are those
     of the search (`Dataset.to_arrays`); None reads them from this node's disk.
     """
+    yield {"begun": True}
     here = ray.get_runtime_context()
     assigned = here.get_accelerator_ids().get("GPU", [])
     settings = settings_from_dict(begin["settings"])
@@ -62,7 +65,7 @@ def train_on_node(
         return train_and_keep(block, settings, data, directory, device, alone=alone)
 
     try:
-        return {**answer(train), "node": here.get_node_id()}
+        yield {**answer(train), "node": here.get_node_id()}
     finally:
         if assigned:
             torch.cuda.empty_cache()  # a neighbour on the same GPU may need it

@@ -13,8 +13,8 @@ from __future__ import annotations
 import queue
 import shutil
 import sys
+import threading
 import time
-from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -48,7 +48,7 @@ NOT_ITS_DOING = (
 )
 """Errors of Ray that no candidate is to be blamed for."""
 
-Event = Message | tuple[int, "Future[Any]"]
+Event = Message | tuple[int, Message | exceptions.RayError]
 
 
 class Gateway:
@@ -66,7 +66,7 @@ class Gateway:
             images = load(self._settings.data, self._settings.seed).to_arrays()
         self._images: Any = ray.put(images) if images is not None else None
         self._place = begin["place"]
-        self._running: dict[int, tuple[Any, float]] = {}
+        self._begun: dict[int, tuple[Any, float]] = {}
         self._late: set[int] = set()
         self._avoided: dict[str, float] = {}
         self._slots = -1
@@ -91,9 +91,7 @@ class Gateway:
             except queue.Empty:
                 continue
             if isinstance(event, tuple):
-                number, future = event
-                self._running.pop(number, None)
-                self._send({"number": number, **self._end(number, future)})
+                self._hear(*event)
             else:
                 self._submit(event["number"], event["code"], event["alone"])
 
@@ -124,24 +122,36 @@ class Gateway:
             runtime_env={"env_vars": environment},
             label_selector={NODE_ID: f"!in({','.join(self._avoided)})"} if self._avoided else {},
         )
-        reference = options.remote(begin, number, code, alone, self._images)
-        self._running[number] = (reference, time.monotonic())
-        reference.future().add_done_callback(lambda done: self._events.put((number, done)))
+        stream = options.remote(begin, number, code, alone, self._images)
+        threading.Thread(target=self._follow, args=(number, stream), daemon=True).start()
 
-    def _end(self, number: int, future: Future[Any]) -> Message:
+    def _follow(self, number: int, stream: Any) -> None:
+        """Make events of what a task says, in a thread: that it begins, and its answer."""
         try:
-            answer: Message = future.result()
+            for reference in stream:
+                self._events.put((number, {"stream": stream, **ray.get(reference)}))
         except exceptions.RayError as error:
-            return self._failure(number, error)
+            self._events.put((number, error))
+
+    def _hear(self, number: int, said: Message | exceptions.RayError) -> None:
+        if not isinstance(said, exceptions.RayError) and "begun" in said:
+            self._begun[number] = (said["stream"], time.monotonic())
+            return
+        self._begun.pop(number, None)
+        late = number in self._late
+        self._late.discard(number)
+        end = self._failure(said, late) if isinstance(said, Exception) else self._end(said)
+        self._send({"number": number, **end})
+
+    def _end(self, answer: Message) -> Message:
+        del answer["stream"]
         node = answer.pop("node")
         if "error" in answer and self._others(node):
             self._avoided[node] = time.monotonic() + AVOID
             return {"lost": answer["error"], "blame": False}
         return {**answer, "blame": False}
 
-    def _failure(self, number: int, error: exceptions.RayError) -> Message:
-        late = number in self._late
-        self._late.discard(number)
+    def _failure(self, error: exceptions.RayError, late: bool) -> Message:
         if late:
             return {"lost": "it ran out of time", "blame": True}
         if isinstance(error, NOT_ITS_DOING):
@@ -165,10 +175,10 @@ class Gateway:
 
     def _expire(self) -> None:
         """Kill what runs for longer than the timeout."""
-        for number, (reference, since) in self._running.items():
+        for number, (stream, since) in self._begun.items():
             if time.monotonic() - since > self._workers.timeout and number not in self._late:
                 self._late.add(number)
-                ray.cancel(reference, force=True)
+                ray.cancel(stream, force=True)
 
     def _look(self) -> None:
         """See what room the nodes have, and tell when that has changed."""

@@ -230,6 +230,10 @@ def without_workers(records):
     return [first, *records[1:]]
 
 
+@pytest.mark.fault(
+    "twenty kills: the flow, its workers, all of them, within a write to the journal or a checkpoint",
+    "each time the same command goes on; twenty times over",
+)
 def test_killed_twenty_times_a_search_ends_as_if_it_never_was(killed, tmp_path):
     rng = random.Random(20)
     kinds = ["journal"] * 3 + ["checkpoint"] * 4 + ["worker"] * 7 + ["holder"] * 2 + ["all"] * 2

@@ -207,7 +207,7 @@ def test_a_worker_stopped_for_a_while(cluster, expected, start):
     "a worker is stopped for good (SIGSTOP)", "after workers.timeout another takes its candidate"
 )
 def test_a_worker_stopped_for_good(cluster, expected, start):
-    running = start(settings_for(cluster, timeout=30.0))
+    running = start(settings_for(cluster, timeout=15.0))
     _, pid = disturb(running, signal.SIGSTOP)
     ended_as(expected, cluster, running)
     assert not alive(pid)

@@ -211,6 +211,10 @@ def test_a_read_only_disk(tmp_path):
         assert not read_search(disk / "begun").finished
 
 
+@pytest.mark.fault(
+    "a line in the middle of the journal is damaged",
+    "it is refused, named and left as it is",
+)
 def test_a_damaged_journal(place, finished):
     directory = place / "runs" / "damaged"
     directory.mkdir()
@@ -222,6 +226,10 @@ def test_a_damaged_journal(place, finished):
     assert (directory / "journal.jsonl").read_bytes() == damaged
 
 
+@pytest.mark.fault(
+    "the same search is started twice at once",
+    "the second is refused and told who runs it",
+)
 def test_a_second_writer(place, finished):
     lock = DirectoryLock(finished[0])
     try:
@@ -232,6 +240,10 @@ def test_a_second_writer(place, finished):
     assert f"is in use by process {os.getpid()} on" in sentence(errors)
 
 
+@pytest.mark.fault(
+    "the disk of the journal fills up, then has room again",
+    "the search stops in one sentence, and goes on when started again",
+)
 def test_a_disk_that_fills_up_and_is_freed(place, tmp_path):
     with small_disk(tmp_path / "disk", 300) as disk:
         ballast = disk / "ballast"

@@ -374,3 +374,9 @@ class TestNastyYaml:
             load_settings(tmp_path / "absent.yaml")
         with pytest.raises(SettingsError, match=r"cannot read .*Is a directory"):
             load_settings(tmp_path)
+
+
+def test_the_old_name_of_local_workers_is_read():
+    old = settings_from_dict({"data": {"name": "digits"}, "workers": {"kind": "processes"}})
+    assert old == settings_from_dict({"data": {"name": "digits"}, "workers": {"kind": "local"}})
+    assert old.to_dict()["workers"]["kind"] == "local"

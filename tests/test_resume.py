@@ -280,6 +280,10 @@ time.sleep(600)
 """
 
 
+@pytest.mark.fault(
+    "the holder of a search is killed",
+    "its lock goes with it, and the next process continues",
+)
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
     finish(tmp_path, tiny_settings(), most=3)
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as holder:

@@ -88,6 +88,10 @@ def test_inline_and_processes_give_the_same_outcome(tmp_path, opened):
     assert len(first.curve) == 3
 
 
+@pytest.mark.fault(
+    "a local worker is killed in a training",
+    "another resumes it from its checkpoint",
+)
 def test_a_worker_killed_in_a_training_is_replaced_and_the_training_resumed(tmp_path, opened):
     settings = tiny_settings(workers=ONE, recipe={"epochs": 20})
     workers = opened(settings, tmp_path)
@@ -127,6 +131,10 @@ workers.train(0, sys.argv[3])
 """
 
 
+@pytest.mark.fault(
+    "the flow is killed with a local training under way",
+    "its worker ends at once",
+)
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
     settings = tiny_settings(workers=ONE, recipe={"epochs": 100_000})
     command = [sys.executable, "-c", PARENT, json.dumps(settings.to_dict()), tmp_path, CODE]
@@ -149,6 +157,10 @@ def test_a_worker_closed_in_a_training_ends_at_once(tmp_path, opened):
         attempt.result(PATIENCE)
 
 
+@pytest.mark.fault(
+    "a local training hangs",
+    "it is killed after workers.timeout and tried again",
+)
 def test_a_training_beyond_its_time_is_stopped(tmp_path, opened):
     settings = tiny_settings(workers={**ONE, "timeout": 2.0}, recipe={"epochs": 100_000})
     workers = opened(settings, tmp_path)
@@ -204,6 +216,10 @@ worker.main()
 """
 
 
+@pytest.mark.fault(
+    "a candidate runs out of memory beside others",
+    "it is trained alone before it is called infeasible",
+)
 def test_what_does_not_fit_beside_others_is_tried_alone(tmp_path, opened, monkeypatch):
     script = SMALL_MACHINE.format(python=sys.executable)
     pretend(tmp_path, monkeypatch, f"cd {ROOT}\n{script}")
@@ -223,6 +239,7 @@ def test_a_worker_that_cannot_be_started_stops_the_search(tmp_path, opened, monk
         workers.train(0, CODE)
 
 
+@pytest.mark.fault("the disk is full in a training", "the search stops and says what to do")
 @pytest.mark.parametrize("kind", ["inline", "local"])
 def test_a_full_disk_stops_the_search_and_is_no_outcome(tmp_path, opened, kind):
     settings = tiny_settings(
