@@ -4,7 +4,8 @@
 
 The demo's task (digits, its networks and recipe) with fixed random blocks, through the workers
 that the search uses, so that the lines to and from a process count too. Also in this process
-itself, with one thread, and through a Ray of this machine. Every worker has trained one block before; the variants take turns.
+itself, with one thread, and through a Ray of this machine. Every worker has trained one block
+before; the variants take turns.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ a training put on disk, and may see a small disk of its own in place of a direct
 """
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 240.0
+PATIENCE = 500.0
 
 
 def wait_for(condition, what):

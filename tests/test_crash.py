@@ -231,7 +231,7 @@ def without_workers(records):
 
 
 @pytest.mark.fault(
-    "twenty kills: the flow, its workers, all of them, within a write to the journal or a checkpoint",
+    "twenty kills: flow, workers, all; within a write to the journal or a checkpoint",
     "each time the same command goes on; twenty times over",
 )
 def test_killed_twenty_times_a_search_ends_as_if_it_never_was(killed, tmp_path):

@@ -31,7 +31,7 @@ SMALL = {
     "schedule": [[1.0, 2]],
     "data": {"images": 300},
     "network": {"filters": [4, 8]},
-    "recipe": {"epochs": 60},
+    "recipe": {"epochs": 30},
 }
 
 
