@@ -184,6 +184,23 @@ def disturb(running, sign):
             os.kill(pid, signal.SIGCONT)
 
 
+def test_two_nodes_search_as_this_process_does(cluster, expected, tmp_path):
+    flow = command(tmp_path, settings_for(cluster))
+    assert flow.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
+    check(expected, cluster, tmp_path / "runs" / "search")
+
+
+def test_shares_of_a_gpu(cluster, tmp_path):
+    cluster.have(1)
+    node = cluster.add(num_cpus=8, num_gpus=2)  # Ray's word for it: nothing is trained there
+    workers = open_workers_in(tmp_path, settings_for(cluster, gpus_per_candidate=0.25))
+    try:
+        assert workers.slots == 8
+    finally:
+        workers.close()
+        cluster.leave(node)
+
+
 @pytest.mark.fault("a worker process is killed (SIGKILL)", "its candidate goes on in another")
 def test_a_worker_killed(cluster, expected, start):
     running = start(settings_for(cluster))

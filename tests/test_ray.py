@@ -1,0 +1,102 @@
+"""The Ray that a search starts for itself: of this machine alone, and gone with the search."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from ray_cluster import wait_for
+from test_workers import CODE, PARENT, alive, holder
+from tiny_search import tiny_settings
+
+from blockqnn.errors import SearchError
+from flows.guard import descendants
+from flows.workers import open_workers
+
+pytest.importorskip("ray")
+ALONE = {"kind": "ray", "count": 1, "gpus_per_candidate": 0}
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    """Where temporary files go; a short path, as Ray's sockets need one."""
+    place = Path(f"/tmp/bq-{os.getpid()}")
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    yield place
+    for path in place.iterdir():
+        path.rmdir()
+    place.rmdir()
+
+
+def listening(pids):
+    """Addresses at which processes accept connections."""
+    sockets = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                sockets.add(os.readlink(entry))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+def gateway_of(pid):
+    (found,) = [
+        child
+        for child in descendants(pid)
+        if b"flows.ray_gateway" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return found
+
+
+def all_gone(family):
+    for pid in family:
+        wait_for(lambda pid=pid: not alive(pid), f"the end of process {pid}")
+
+
+def test_it_listens_here_alone_and_leaves_nothing(tmp_path, scratch):
+    workers = open_workers(tiny_settings(workers=ALONE), tmp_path)
+    try:
+        assert workers.slots == 1
+        first = workers.train(0, CODE)
+        assert first.kind == "trained"
+        gateway = gateway_of(os.getpid())
+        family = [gateway, *descendants(gateway)]
+        assert listening(family) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+        assert listening(family)
+        os.kill(gateway, signal.SIGKILL)
+        all_gone(family)
+        assert workers.train(0, CODE) == first  # by another gateway and Ray; it was on disk
+        gateway = gateway_of(os.getpid())
+        family = [gateway, *descendants(gateway)]
+    finally:
+        workers.close()
+    all_gone(family)
+    assert not list(scratch.iterdir())
+
+
+def test_it_ends_with_a_killed_flow(tmp_path, scratch):
+    settings = tiny_settings(workers=ALONE, recipe={"epochs": 100_000})
+    command = [sys.executable, "-c", PARENT, json.dumps(settings.to_dict()), tmp_path, CODE]
+    with subprocess.Popen(command) as parent:
+        pid = holder(tmp_path)
+        family = [*descendants(parent.pid), pid]
+        parent.kill()
+    all_gone(family)
+    wait_for(lambda: not list(scratch.iterdir()), "the removal of its files")
+
+
+def test_no_cluster_at_the_address(tmp_path):
+    settings = tiny_settings(workers={"kind": "ray", "address": "127.0.0.1:9"})
+    with pytest.raises(SearchError, match="'127.0.0.1:9', where no Ray answers.*ray start --head"):
+        open_workers(settings, tmp_path)
