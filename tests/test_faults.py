@@ -220,11 +220,12 @@ def test_a_worker_stopped_for_a_while(cluster, expected, start):
     ended_as(expected, cluster, running)
 
 
+@pytest.mark.slow  # a time that no busy machine needs for a training, waited for
 @pytest.mark.fault(
     "a worker is stopped for good (SIGSTOP)", "after workers.timeout another takes its candidate"
 )
 def test_a_worker_stopped_for_good(cluster, expected, start):
-    running = start(settings_for(cluster, timeout=15.0))
+    running = start(settings_for(cluster, timeout=45.0))
     _, pid = disturb(running, signal.SIGSTOP)
     ended_as(expected, cluster, running)
     assert not alive(pid)
