@@ -11,8 +11,10 @@ of an hour on two quiet cores; --quick only collects the tests and writes nothin
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -71,12 +73,14 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "results" / "faults.md")
     options, more = parser.parse_known_args()
     results = Results()
-    only = ["--collect-only"] if options.quick else []
-    status = pytest.main(["-m", "fault", *only, *more], plugins=[results])
-    if options.quick:
+    only = [] if "-m" in more else ["-m", "fault"]
+    with redirect_stdout(io.StringIO()):  # in this process, as its parallel ones do not tell
+        status = pytest.main([*only, "--collect-only", *more], plugins=[results])
+    if options.quick or status:
         print("\n".join(f"| {fault} | `{name}` |" for name, fault in results.faults.items()))
         print(f"{len(results.faults)} faults")
         return int(bool(status))
+    status = pytest.main([*only, "--numprocesses=2", *more], plugins=[results])
     rows = _rows(options.to) | results.rows()
     options.to.write_text(HEAD + "\n".join(rows[name] for name in sorted(rows)) + "\n", "utf-8")
     print(options.to.read_text("utf-8"))

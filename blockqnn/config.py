@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -303,9 +304,10 @@ class RaySettings:
         require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
         positive("workers.timeout", self.timeout, "seconds")
         positive("workers.patience", self.patience, "seconds")
-        for name in ("address", "checkpoints"):
-            value = getattr(self, name)
-            require(value != "", f"workers.{name}", value, "give a text, or null")
+        place, address = self.checkpoints, self.address
+        require(place != "", "workers.checkpoints", place, "give a directory, a URL, or null")
+        known = address in (None, "auto") or bool(re.fullmatch(r"[^/\s]+:\d+", address or ""))
+        require(known, "workers.address", address, "give HOST:PORT, auto, or null")
 
 
 WorkerSettings = InlineSettings | LocalSettings | RaySettings

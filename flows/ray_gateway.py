@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import queue
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -31,6 +32,9 @@ from flows.workers import KEEP_MEMORY
 
 LOOK = 1.0
 """Seconds between two looks at the cluster's nodes."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that the head of a cluster may take to accept a connection."""
 
 AVOID = 60.0
 """Seconds that a node which cannot work, its disk full, say, gets no candidate, while others do."""
@@ -215,6 +219,9 @@ def _connect(address: str | None, directory: str | None) -> None:
         "namespace": "blockqnn",
     }
     if address is not None:
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdecimal():  # Ray itself would ask for a minute and a half
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
         ray.init(address=address, **quiet)
     else:
         ray.init(address="local", include_dashboard=False, _temp_dir=directory, **quiet)

@@ -270,6 +270,7 @@ WRONG = [
     ({"workers": {"kind": "local", "count": 0}}, "workers.count is 0: give 1 or more, or null"),
     ({"workers": {"kind": "local", "devices": "cpu"}}, "workers.devices is 'cpu': give a list"),
     ({"workers": {"kind": "local", "timeout": 0}}, "workers.timeout is 0.0: give seconds"),
+    ({"workers": {"kind": "ray", "address": "ray://h:1"}}, "workers.address is 'ray://h:1': give "),
 ]
 
 
