@@ -82,10 +82,7 @@ class LineProcess:
         """Kill it; returns when it is gone."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # of a line it never read
-                    pipe.close()
+        self._close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -95,4 +92,11 @@ class LineProcess:
                     break
                 self._receive(json.loads(line))
         self._process.wait()
+        self._close()
         self._receive(None)
+
+    def _close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with self._lock, contextlib.suppress(BrokenPipeError):  # of a line it never read
+                    pipe.close()

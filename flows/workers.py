@@ -260,6 +260,9 @@ class _Slot:
             environment={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **memory},
             receive=answers.put,
         )
+        if self._closed:  # meanwhile
+            self.stop()
+            raise SearchError("the workers are closed")
         self._answer(START_TIMEOUT)
 
     def _answer(self, timeout: float) -> Message:

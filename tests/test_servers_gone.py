@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,8 +55,7 @@ class Server:
         assert not self._answers()
 
     def _answers(self):
-        with suppress(OSError, ValueError):
-            prefect_call(self._health, method="GET", timeout=5)
+        with suppress(OSError), urllib.request.urlopen(self._health, timeout=5):
             return True
         return False
 

@@ -20,7 +20,7 @@ from blockqnn.jobs import read_result
 from blockqnn.zoo import BLOCKS
 from flows.guard import descendants
 
-EPOCHS = 60
+EPOCHS = 120
 SETTINGS = ["top=0", "search=null", "blocks=[plain,residual]", "compare=[]"]
 OVERRIDES = {"top": 0, "search": None, "blocks": ["plain", "residual"], "compare": []}
 

@@ -319,7 +319,10 @@ class TestCheckpoint:
             (lambda whole: whole[:5000] + bytes([whole[5000] ^ 4]) + whole[5001:], "is damaged"),
             (lambda whole: whole[32:], "is damaged"),
             (lambda whole: saved({"identity": "tiny", "m": Malice()}), "is damaged"),
-            (lambda whole: with_digest(saved({"identity": "tiny", "m": Malice()})), "is not a ch"),
+            (
+                lambda whole: with_digest(saved({"identity": "tiny", "m": Malice()})),
+                "is no checkpoint",
+            ),
             (lambda whole: with_digest(saved([1, 2])), "belongs to another training"),
             (lambda whole: with_digest(saved({"curve": []})), "belongs to another training"),
         ],
