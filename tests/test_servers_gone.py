@@ -122,6 +122,7 @@ def search_without(server, place, settings, **environment):
     return directory
 
 
+@pytest.mark.slow  # a minute; what a tracker does without MLflow is in test_tracking.py
 @pytest.mark.fault("the MLflow server is gone for a while", "the flow goes on; MLflow catches up")
 def test_the_mlflow_server_dropped(tmp_path, expected):
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db", "--workers", "1"]
