@@ -12,7 +12,7 @@ help:
 	@echo "make lint     ruff and mypy alone"
 	@echo "make format   let ruff rewrite the files"
 	@echo "make bench    every benchmark, into benchmarks/results/"
-	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (20 minutes)"
+	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 
 search: $(READY)
 	$(BIN)/blockqnn search

@@ -2,7 +2,7 @@
 
     python -m benchmarks [--scale] [--quick] [--results DIR]
 
-Takes about ten minutes on two cores, with --scale (what one search carries) about twenty; nothing
+Takes about ten minutes on two cores, with --scale (what one search carries) half an hour; nothing
 else should run meanwhile.
 """
 
