@@ -12,7 +12,7 @@ three to ten times as long. The journals do not wait for the disk.
    block, since nobody trains it. In async mode as many candidates are
    in flight as there are slots at every moment until the last proposal: asserted. What follows, the
    drain, is counted in one of the two figures.
-2. What is found, on a table of really trained blocks (benchmarks/digits_table.py), with the agent
+2. What is found, on a table of really trained blocks (benchmarks/block_table.py), with the agent
    of the demo, the same seeds and times in sync and async mode: the demo's schedule with few and
    with many in flight, and the paper's schedule with 32. Mean reward of the candidates of the
    greedy phase (the schedule's last epsilon), and the best block; the difference by seed with a
@@ -35,7 +35,7 @@ from scipy import stats
 
 from benchmarks import machine
 from benchmarks.agent_speed import supplied_reward
-from benchmarks.digits_table import Table, read_table, table_settings
+from benchmarks.block_table import Table, read_table, table_settings
 from benchmarks.simulated import simulate
 from blockqnn.config import DataSettings, Settings
 from blockqnn.outcome import Outcome
@@ -44,7 +44,7 @@ from blockqnn.search import Candidate, Search
 SLOTS = 32
 SEEDS = 30
 LONGER = 5
-DEMO, PAPER = table_settings().schedule, Settings().schedule
+DEMO, PAPER = table_settings("digits").schedule, Settings().schedule
 TABULAR = ((DEMO, 16, (2,)), (DEMO, 64, (4, 32)), (PAPER, 64, (32,)))
 """Schedule, candidates an iteration, and how many are in flight in async mode."""
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
@@ -145,14 +145,14 @@ def main() -> None:
         found = utilisation(root / "short", schedule)
         if not options.quick:
             found = utilisation(root / "long", tuple((e, LONGER * n) for e, n in schedule))
-        table = read_table()
+        table = read_table("digits")
         print(
             f"table: {len(table.outcomes)} blocks really trained, {table.provenance['command']}, "
             f"commit {table.provenance['commit']}"
         )
         seeds = 3 if options.quick else SEEDS
         for schedule, batch, in_flight in TABULAR[:1] if options.quick else TABULAR:
-            settings = replace(table_settings(), schedule=schedule, batch=batch)
+            settings = replace(table_settings("digits"), schedule=schedule, batch=batch)
             sync = results(table, settings, SLOTS, seeds)  # the same for any slots
             total = batch * sum(count for _, count in settings.schedule)
             for slots in in_flight:

@@ -1,0 +1,230 @@
+"""Train every distinct block of a small space: the tables of the tabular benchmarks.
+
+    python -m benchmarks.block_table digits|cifar10 [--data ROOT] [--quick] [--to FILE]
+
+Space(max_index=4) has 1,225 codes and 816 distinct blocks. Each is trained once by
+`train_candidate`, with the network, recipe and images named below, in one process a core with a
+thread each. The file begins with lines of provenance. A row has what a search cannot work out from
+the code: outcome, held-out accuracy in percent, restarts, seconds, and the held-out accuracy after
+each epoch; rewards are computed from it by the formula, with the density of the code that was
+proposed.
+Digits takes some minutes on two cores, CIFAR-10 (official files under ROOT) about an hour; nothing
+here depends on the time. What is done is kept under runs/tables: the same command goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.__main__ import commit
+from blockqnn.candidate import train_candidate
+from blockqnn.config import Settings
+from blockqnn.data import Dataset, load
+from blockqnn.outcome import Outcome
+from blockqnn.params import load_settings
+from blockqnn.space import Block, Layer, Op, Space
+from flows.workers import KEEP_MEMORY
+
+ROOT = Path(__file__).parents[1]
+SPACE = Space(max_index=4)
+COLUMNS = ("key", "code", "outcome", "accuracy", "restarts", "seconds", "curve")
+COMMON = {"space.max_index": SPACE.max_index, "budget.memory": None, "tracking": False}
+TABLES: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "digits": (None, {}),  # as the demo of params.yaml trains its candidates
+    "cifar10": (
+        "cifar10-small",
+        {"data.holdout": 0.5, "recipe.epochs": 6, "recipe.decay_epochs": 3},
+    ),
+}
+"""Profile and what differs from it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Outcomes by the block's key, and how they were made."""
+
+    outcomes: dict[str, Outcome]
+    provenance: dict[str, str]
+
+
+def place(name: str) -> Path:
+    """Where the table of that name is kept."""
+    return Path(__file__).parent / "data" / f"{name}-blocks.csv.gz"
+
+
+def read_table(name: str) -> Table:
+    """The table that this script wrote."""
+    path = place(name)
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    head = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
+    rows = csv.DictReader(line for line in lines if not line.startswith("# "))
+    outcomes = {
+        row["key"]: Outcome(
+            kind=row["outcome"],  # type: ignore[arg-type]  # Outcome checks it
+            accuracy=float(row["accuracy"]) if row["accuracy"] else None,
+            curve=_curve(row.get("curve")),
+            restarts=int(row["restarts"]),
+            seconds=float(row["seconds"]),
+        )
+        for row in rows
+    }
+    return Table(outcomes, {name: value for name, _, value in head})
+
+
+def _curve(text: str | None) -> tuple[dict[str, float], ...]:
+    accuracies = map(float, text.split(";")) if text else ()
+    return tuple({"epoch": e, "accuracy": a} for e, a in enumerate(accuracies, start=1))
+
+
+def table_settings(name: str, data: str | None = None) -> Settings:
+    """Those that a table is made with; whatever a block needs, it is trained."""
+    profile, changes = TABLES[name]
+    where = {} if data is None else {"data.root": data}
+    return load_settings(ROOT / "params.yaml", profile, COMMON | changes | where)
+
+
+def distinct_blocks(space: Space) -> list[Block]:
+    """The first code of every graph, in the order in which the space lists them."""
+    found: dict[str, Block] = {}
+    for block in _codes(space, ()):
+        found.setdefault(block.key, block)
+    return list(found.values())
+
+
+def _codes(space: Space, layers: tuple[Layer, ...]) -> Iterator[Block]:
+    for layer in space.next_layers(len(layers) + 1):
+        if layer.op == Op.TERMINAL:
+            yield Block((*layers, layer))
+        else:
+            yield from _codes(space, (*layers, layer))
+
+
+@cache
+def _work(name: str, root: str | None) -> tuple[Settings, Dataset]:
+    torch.set_num_threads(1)
+    settings = table_settings(name, root)
+    return settings, load(settings.data, settings.seed)
+
+
+def train(name: str, root: str | None, code: str) -> Outcome:
+    """One row's outcome; in a worker process."""
+    settings, data = _work(name, root)
+    with tempfile.TemporaryDirectory() as directory:
+        return train_candidate(
+            Block.parse(code), settings, data, Path(directory), torch.device("cpu")
+        )
+
+
+def provenance(name: str, root: str | None) -> dict[str, str]:
+    """How the table is made; asked before the training, since files may change meanwhile."""
+    settings, data = _work(name, root)
+    values = settings.to_dict()
+    values["data"]["root"] = None  # where they lie on this machine is nobody's business
+    used = {part: values[part] for part in ("seed", "space", "data", "network", "recipe")}
+    return {
+        "command": f"python -m benchmarks.block_table {name}",
+        "commit": commit().removeprefix("commit "),
+        "machine": machine.describe(),
+        "date": time.strftime("%Y-%m-%d"),
+        "fingerprint": data.fingerprint,
+        "held_out_images": str(len(data.held_out)),
+        "settings": json.dumps(used),
+    }
+
+
+def train_all(name: str, root: str | None, blocks: list[Block], kept: Path) -> list[Outcome]:
+    """Outcomes of the blocks in order; those in the file `kept` are not trained again."""
+    done: dict[str, Outcome] = {}
+    if kept.exists():
+        for line in kept.read_text().splitlines():
+            row = json.loads(line)
+            done[row["code"]] = Outcome.from_dict(row["outcome"])
+    missing = [str(block) for block in blocks if str(block) not in done]
+    os.environ.update(KEEP_MEMORY)  # for the processes that are started now
+    with (
+        kept.open("a") as file,
+        ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool,
+    ):
+        outcomes = pool.map(train, [name] * len(missing), [root] * len(missing), missing)
+        for code, outcome in zip(missing, outcomes, strict=True):
+            done[code] = outcome
+            file.write(json.dumps({"code": code, "outcome": outcome.to_dict()}) + "\n")
+            file.flush()
+    return [done[str(block)] for block in blocks]
+
+
+def write_table(
+    provenance: dict[str, str], blocks: list[Block], outcomes: list[Outcome], path: Path
+) -> None:
+    """The same rows give the same bytes."""
+    text = io.StringIO()
+    text.writelines(f"# {name}: {value}\n" for name, value in provenance.items())
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for block, outcome in zip(blocks, outcomes, strict=True):
+        accuracy = "" if outcome.accuracy is None else repr(outcome.accuracy)
+        spent = f"{outcome.seconds:.3f}"
+        curve = ";".join(f"{entry['accuracy']:.2f}" for entry in outcome.curve)
+        rows.writerow([block.key, block, outcome.kind, accuracy, outcome.restarts, spent, curve])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+
+
+def main() -> None:
+    """Train, write, and say what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", nargs="?", default="digits", choices=TABLES)
+    parser.add_argument("--data", help="directory of the images")
+    parser.add_argument("--quick", action="store_true", help="3 blocks, into nowhere")
+    parser.add_argument("--to", type=Path)
+    options = parser.parse_args()
+    name, root = options.name, options.data
+    blocks = distinct_blocks(SPACE)
+    if options.quick:
+        blocks = blocks[:3]
+    print(f"{name} table: {machine.describe()}; {len(blocks)} distinct blocks", flush=True)
+    head = provenance(name, root)
+    mine = hashlib.sha256((head["settings"] + head["fingerprint"]).encode()).hexdigest()[:12]
+    kept = ROOT / "runs" / "tables" / f"{name}-{mine}.jsonl"
+    begun = time.perf_counter()
+    if options.quick:
+        with tempfile.TemporaryDirectory() as directory:
+            outcomes = train_all(name, root, blocks, Path(directory) / "rows.jsonl")
+    else:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        outcomes = train_all(name, root, blocks, kept)
+    seconds = time.perf_counter() - begun
+    if not options.quick:
+        trained = sum(outcome.seconds for outcome in outcomes)
+        head["whole"] = f"{trained:.0f} seconds of training for {len(blocks)} blocks"
+        to = options.to or place(name)
+        write_table(head, blocks, outcomes, to)
+        print(f"written to {os.path.relpath(to)}")
+    accuracies = sorted(o.accuracy for o in outcomes if o.accuracy is not None)
+    print(
+        f"{len(outcomes)} blocks in {seconds:.0f} s, {len(accuracies)} trained, the others "
+        f"diverged; accuracy {accuracies[0]:.2f} to "
+        f"{accuracies[-1]:.2f} %, median {accuracies[len(accuracies) // 2]:.2f} %"
+    )
+
+
+if __name__ == "__main__":
+    main()
