@@ -52,7 +52,7 @@ def search(agent: QLearning, iterations: int) -> tuple[list[Block], float, float
         fresh = [agent.propose(epsilon, generator(0, "proposal", number)) for number in numbers]
         between = time.perf_counter()
         finished = [(block, supplied_reward(block)) for block in fresh]
-        agent.end_iteration(finished, generator(0, "replay", iteration))
+        agent.learn_from(finished, generator(0, "replay", iteration))
         proposing += between - begun
         learning += time.perf_counter() - between
         blocks += fresh

@@ -55,7 +55,7 @@ class QLearningSettings:
     initial_q: float = 0.5
     """Q of an action never tried; rewards are learned as percent / 100."""
     replay: int = 64
-    """Trajectories replayed after each iteration."""
+    """Trajectories replayed for each iteration's worth of outcomes."""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -324,7 +324,8 @@ class Settings:
     seed: int = 0
     """Seed of every random number."""
     mode: Literal["sync", "async"] = "sync"
-    """sync: the agent learns from whole iterations; async: a block as soon as a worker is free."""
+    """sync: the agent learns from whole iterations; async: a new block as soon as a worker is free,
+    and the agent learns from each outcome."""
     batch: int = 64
     """Candidates an iteration."""
     schedule: tuple[tuple[float, int], ...] = PAPER_SCHEDULE

@@ -141,7 +141,7 @@ class Search(History):
             raise
 
     def _restore(self, settings: Settings, task: Task) -> None:
-        self._agent = build_agent(Space(settings.space.max_index), settings.agent)
+        self._agent = build_agent(Space(settings.space.max_index), settings.agent, settings.batch)
 
         def take(record: Record) -> None:
             self.apply(record)
@@ -168,11 +168,11 @@ class Search(History):
 
     def _add(self, record: Record) -> None:
         super()._add(record)
-        batch = self.settings.batch
-        if len(self.results) % batch == 0:  # an iteration is complete: the agent learns from it
-            finished = [(r.candidate.block, r.reward) for r in self.results[-batch:]]
-            number = len(self.results) // batch - 1
-            self._agent.end_iteration(finished, generator(self.settings.seed, "replay", number))
+        together = self.settings.batch if self.settings.mode == "sync" else 1
+        if len(self.results) % together == 0:
+            finished = [(r.candidate.block, r.reward) for r in self.results[-together:]]
+            number = len(self.results) // together - 1
+            self._agent.learn_from(finished, generator(self.settings.seed, "replay", number))
 
     def _may_propose(self) -> bool:
         if self.settings.mode == "sync":

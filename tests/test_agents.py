@@ -146,7 +146,7 @@ class TestExploration:
         assert share == pytest.approx(0.7 + 0.3 / 9, abs=0.03)
 
     def test_greedy_search_finds_what_is_rewarded(self):
-        agent = learner(max_index=5, replay=64)
+        agent = learner(max_index=5, replay=64, batch=32)
 
         def score(block):
             return 50.0 + 10 * sum(layer[1:3] == (1, 3) for layer in block.layers)
@@ -156,7 +156,7 @@ class TestExploration:
         for epsilon in [1.0] * 20 + [0.0] * 20:
             blocks = [agent.propose(epsilon, draws) for _ in range(32)]
             means.append(np.mean([score(block) for block in blocks]))
-            agent.end_iteration([(block, score(block)) for block in blocks], draws)
+            agent.learn_from([(block, score(block)) for block in blocks], draws)
         assert np.mean(means[-5:]) > np.mean(means[:20]) + 15
 
 
@@ -165,7 +165,7 @@ def test_a_search_of_the_papers_size_takes_seconds():
     begun = time.process_time()
     for iteration in range(schedule.iterations):
         blocks = [agent.propose(schedule.at(iteration), draws) for _ in range(64)]
-        agent.end_iteration([(block, 50.0 + len(block.layers)) for block in blocks], draws)
+        agent.learn_from([(block, 50.0 + len(block.layers)) for block in blocks], draws)
     assert time.process_time() - begun < 20  # 2 seconds on one core of 2025
 
 
@@ -181,24 +181,34 @@ class CountingLearner(QLearning):
 
 class TestReplay:
     def test_draws_from_everything_remembered_with_replacement(self):
-        agent = CountingLearner(Space(), replay=64)
+        agent = CountingLearner(Space(), replay=64, batch=3)
         draws = rng()
-        agent.end_iteration([(TWO, 80.0)], draws)
+        agent.learn_from([(TWO, 80.0)] * 3, draws)
         assert agent.learned == {(TWO, 80.0): 64}
-        agent.end_iteration([(POOL, 30.0), (THREE, 40.0), (TWO, 80.0)], draws)
+        agent.learn_from([(POOL, 30.0), (THREE, 40.0), (TWO, 80.0)], draws)
         assert agent.learned.total() == 128
         assert agent.learned[POOL, 30.0] > 5
         assert agent.learned[THREE, 40.0] > 5
-        assert agent.learned[TWO, 80.0] - 64 > 15  # remembered twice: half of the draws
+        assert agent.learned[TWO, 80.0] - 64 > 15  # remembered four times: two in three
+
+    @pytest.mark.parametrize("replay, batch", [(64, 16), (64, 64), (10, 16), (5, 3)])
+    def test_outcomes_one_by_one_are_replayed_as_often_as_together(self, replay, batch):
+        agent = CountingLearner(Space(), replay=replay, batch=batch)
+        replayed = []
+        for _ in range(2 * batch):
+            agent.learn_from([(TWO, 80.0)], rng())
+            replayed.append(agent.learned.total())
+        assert replayed[batch - 1 :: batch] == [replay, 2 * replay]
+        assert max(np.diff([0, *replayed])) <= replay / batch + 1
 
     def test_an_iteration_teaches_by_replay_alone(self):
-        agent = CountingLearner(Space(), replay=0)
-        agent.end_iteration([(TWO, 80.0)], rng())
+        agent = CountingLearner(Space(), replay=0, batch=1)
+        agent.learn_from([(TWO, 80.0)], rng())
         assert not agent.learned
 
     def test_nothing_to_remember(self):
         agent = CountingLearner(Space(), replay=64)
-        agent.end_iteration([], rng())
+        agent.learn_from([], rng())
         assert not agent.learned
 
 
@@ -211,10 +221,10 @@ def test_the_same_calls_give_the_same_agent(kind):
     }[kind]
 
     def history():
-        agent, blocks = build_agent(Space(6), made), []
+        agent, blocks = build_agent(Space(6), made, 4), []
         for iteration in range(6):
             batch = [agent.propose(0.5, rng(100 * iteration + n)) for n in range(4)]
-            agent.end_iteration([(b, 7.0 * len(b.layers)) for b in batch], rng(iteration))
+            agent.learn_from([(b, 7.0 * len(b.layers)) for b in batch], rng(iteration))
             blocks += batch
         return blocks
 
@@ -225,13 +235,14 @@ def test_the_same_calls_give_the_same_agent(kind):
 
 def test_build_agent_passes_every_setting():
     agent = build_agent(
-        Space(5), QLearningSettings(learning_rate=0.2, discount=0.9, initial_q=0.1, replay=3)
+        Space(5), QLearningSettings(learning_rate=0.2, discount=0.9, initial_q=0.1, replay=3), 7
     )
     assert isinstance(agent, QLearning)
-    known = (agent.learning_rate, agent.discount, agent.initial_q, agent.replay, agent.space)
-    assert known == (0.2, 0.9, 0.1, 3, Space(5))
-    assert isinstance(build_agent(Space(5), RandomSettings()), RandomWalk)
-    assert isinstance(build_agent(Space(5), EvolutionSettings()), Evolution)
+    known = (agent.learning_rate, agent.discount, agent.initial_q, agent.replay, agent.batch)
+    assert known == (0.2, 0.9, 0.1, 3, 7)
+    assert agent.space == Space(5)
+    assert isinstance(build_agent(Space(5), RandomSettings(), 7), RandomWalk)
+    assert isinstance(build_agent(Space(5), EvolutionSettings(), 7), Evolution)
 
 
 class TestSchedule:
@@ -286,16 +297,16 @@ def propose(agent, count):
 class TestEvolution:
     def test_until_the_population_is_full_it_walks_at_random(self):
         agent = RecordingEvolution(Space(), population=3, tournament=2)
-        agent.end_iteration([(TWO, 80.0), (POOL, 70.0)], rng())
+        agent.learn_from([(TWO, 80.0), (POOL, 70.0)], rng())
         assert len(set(propose(agent, 50))) > 20
         assert not agent.parents
-        agent.end_iteration([(THREE, 60.0)], rng())
+        agent.learn_from([(THREE, 60.0)], rng())
         propose(agent, 50)
         assert agent.parents.total() == 50
 
     def test_the_best_of_the_tournament_is_the_parent(self):
         agent = RecordingEvolution(Space(), population=3, tournament=2)
-        agent.end_iteration([(TWO, 80.0), (POOL, 70.0), (THREE, 60.0)], rng())
+        agent.learn_from([(TWO, 80.0), (POOL, 70.0), (THREE, 60.0)], rng())
         propose(agent, 600)
         # of the three pairs the best is in two, the worst never wins
         assert set(agent.parents) == {TWO, POOL}
@@ -303,10 +314,10 @@ class TestEvolution:
 
     def test_the_oldest_dies_however_good(self):
         agent = RecordingEvolution(Space(), population=3, tournament=3)
-        agent.end_iteration([(TWO, 99.0), (POOL, 50.0), (THREE, 60.0)], rng())
+        agent.learn_from([(TWO, 99.0), (POOL, 50.0), (THREE, 60.0)], rng())
         propose(agent, 5)
         assert set(agent.parents) == {TWO}
-        agent.end_iteration([(SUM, 55.0)], rng())
+        agent.learn_from([(SUM, 55.0)], rng())
         agent.parents.clear()
         propose(agent, 5)
         assert set(agent.parents) == {THREE}
@@ -343,11 +354,11 @@ class TestEvolution:
         for _ in range(15):
             blocks = [agent.propose(0.0, draws) for _ in range(16)]
             means.append(np.mean([score(block) for block in blocks]))
-            agent.end_iteration([(block, score(block)) for block in blocks], draws)
+            agent.learn_from([(block, score(block)) for block in blocks], draws)
         assert np.mean(means[-3:]) > np.mean(means[:2]) + 10
 
 
 def test_random_walk_proposes_what_the_space_samples():
     agent = RandomWalk(Space(9))
     assert agent.propose(0.0, rng(4)) == Space(9).sample(rng(4))
-    agent.end_iteration([(TWO, 80.0)], rng())
+    agent.learn_from([(TWO, 80.0)], rng())

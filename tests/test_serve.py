@@ -42,6 +42,8 @@ SMALL = {
     "recipe.epochs": 1,
     "workers.count": 1,
 }
+ENDLESS = {"space.max_index": 12, "schedule": [[1.0, 5000]], "batch": 50}
+"""So many distinct blocks that they outlast any test: repeats are settled without training."""
 
 
 def free_ports():
@@ -190,7 +192,7 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch, capsys
 
     # Three flow runs: one whose process is killed, one cancelled, one with a user's error.
     short = served.run_deployment("short", schedule=[[1.0, 20]], batch=4)
-    long = served.run_deployment("long", schedule=[[1.0, 5000]], batch=50)
+    long = served.run_deployment("long", **ENDLESS)
     wrong = served.run_deployment("wrong", colour="blue")
     served.wait_for_outcomes("short", 1)
     os.kill(served.holder("short"), signal.SIGKILL)
@@ -198,7 +200,7 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch, capsys
     served.wait_for_outcomes("long", 1)
     set_state(f"{served.api}/flow_runs/{long}/set_state", {"type": "CANCELLING"})
 
-    last = served.run_deployment("last", schedule=[[1.0, 5000]], batch=50)
+    last = served.run_deployment("last", **ENDLESS)
 
     # Who has no password, or another, is told so.
     experiments = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=10"

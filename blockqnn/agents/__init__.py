@@ -13,8 +13,8 @@ from blockqnn.space import Space
 __all__ = ["Agent", "EpsilonSchedule", "Evolution", "QLearning", "RandomWalk", "build_agent"]
 
 
-def build_agent(space: Space, settings: AgentSettings) -> Agent:
-    """The agent that the settings name, knowing nothing yet."""
+def build_agent(space: Space, settings: AgentSettings, batch: int) -> Agent:
+    """The agent that the settings name, knowing nothing yet; `batch` candidates are an iteration."""
     if isinstance(settings, QLearningSettings):
         return QLearning(
             space,
@@ -22,6 +22,7 @@ def build_agent(space: Space, settings: AgentSettings) -> Agent:
             discount=settings.discount,
             initial_q=settings.initial_q,
             replay=settings.replay,
+            batch=batch,
         )
     if isinstance(settings, EvolutionSettings):
         return Evolution(space, population=settings.population, tournament=settings.tournament)

@@ -33,10 +33,8 @@ class Evolution:
         parent, _ = max((self._population[int(pick)] for pick in picks), key=lambda entry: entry[1])
         return self.mutate(parent, rng)
 
-    def end_iteration(
-        self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator
-    ) -> None:
-        """Add the iteration's blocks; the oldest make room."""
+    def learn_from(self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator) -> None:
+        """Add the blocks; the oldest make room."""
         self._population.extend(finished)
 
     def mutate(self, block: Block, rng: np.random.Generator) -> Block:

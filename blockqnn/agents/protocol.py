@@ -20,7 +20,7 @@ class Agent(Protocol):
     def propose(self, epsilon: float, rng: np.random.Generator) -> Block:
         """A block to try; `epsilon` is the probability of a random action."""
 
-    def end_iteration(
-        self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator
-    ) -> None:
-        """Take in one iteration's blocks and their rewards in percent, in order."""
+    def learn_from(self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator) -> None:
+        """Take in blocks and their rewards in percent, in order: a whole iteration's in sync mode,
+        one at a time in async mode.
+        """

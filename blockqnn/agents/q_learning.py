@@ -29,12 +29,14 @@ class QLearning:
         discount: float = 1.0,
         initial_q: float = 0.5,
         replay: int = 64,
+        batch: int = 64,
     ) -> None:
         self.space = space
         self.learning_rate = learning_rate
         self.discount = discount
         self.initial_q = initial_q
         self.replay = replay
+        self.batch = batch
         self._memory: list[tuple[Block, float]] = []
         self._table: dict[Layer | None, dict[Layer, float]] = {}
         self._leaders: dict[Layer | None, tuple[float, tuple[Layer, ...]]] = {}
@@ -85,14 +87,15 @@ class QLearning:
                 elif new == value or action in actions:
                     del self._leaders[state]
 
-    def end_iteration(
-        self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator
-    ) -> None:
-        """Remember the iteration's blocks, then learn from `replay` memories drawn at random."""
+    def learn_from(self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator) -> None:
+        """Remember the blocks, then learn from memories drawn at random: `replay` of them for every
+        `batch` blocks, however few come at a time.
+        """
+        before = len(self._memory)
         self._memory.extend(finished)
-        if self._memory:
-            for pick in rng.integers(len(self._memory), size=self.replay):
-                self.learn(*self._memory[pick])
+        due = self.replay * len(self._memory) // self.batch - self.replay * before // self.batch
+        for pick in rng.integers(len(self._memory), size=due) if due else ():
+            self.learn(*self._memory[pick])
 
     def _maximum(self, state: Layer) -> float:
         row = self._table.get(state)

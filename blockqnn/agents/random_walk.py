@@ -19,7 +19,5 @@ class RandomWalk:
         """A uniform random walk, whatever epsilon is."""
         return self.space.sample(rng)
 
-    def end_iteration(
-        self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator
-    ) -> None:
+    def learn_from(self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator) -> None:
         """Nothing to learn."""
