@@ -58,7 +58,7 @@ def supplied(candidate: Candidate, seconds: float) -> Outcome:
 
 def looked_up(table: Table, candidate: Candidate, seconds: float) -> Outcome:
     """What the block's training came to when the table was made."""
-    return replace(table.outcomes[candidate.key], seconds=seconds)
+    return replace(table.outcome(candidate.block), seconds=seconds)
 
 
 def utilisation(root: Path, schedule: tuple[tuple[float, int], ...]) -> dict[str, float]:
