@@ -5,10 +5,10 @@
 Space(max_index=4) has 1,225 codes and 816 distinct blocks, whose networks are 354: a pooling of
 kernel 1 passes on what it reads, as an identity does. On CIFAR-10 one block of each network is
 trained, of the digits every block (that table is older). Each is trained once by `train_candidate`,
-with the network, recipe and images named below, in one process a core with a thread each. The file begins with lines of provenance. A row has what a search cannot work out from
-the code: outcome, held-out accuracy in percent, restarts, seconds, and the held-out accuracy after
-each epoch; rewards are computed from it by the formula, with the density of the code that was
-proposed.
+with the network, recipe and images named below, in one process a core with a thread each. The file
+begins with lines of provenance. A row has what a search cannot work out from the code: outcome,
+held-out accuracy in percent, restarts, seconds, and the held-out accuracy after each epoch; rewards
+are computed from it by the formula, with the density of the code that was proposed.
 Digits takes some minutes on two cores, CIFAR-10 (official files under ROOT) about an hour; nothing
 here depends on the time. What is done is kept under runs/tables: the same command goes on there.
 """

@@ -67,6 +67,8 @@ class Search(History):
         """Numbers of the pending candidates by their key, ascending."""
         self._due: set[int] = set()
         """Numbers of the pending candidates whose outcome may be known since `_settle` looked."""
+        self._repeats = 0
+        """Proposals in a row that brought nothing to train, since an outcome was told."""
 
     @classmethod
     def open(cls, directory: Path | str, settings: Settings, *, wait: float = 0.0) -> Search:
@@ -115,6 +117,7 @@ class Search(History):
         """
         while not self._queue and self._may_propose():
             self._propose()
+            self._repeats = 0 if self._queue else self._repeats + 1
             self._settle()
         return self._queue.popleft() if self._queue else None
 
@@ -132,6 +135,7 @@ class Search(History):
             raise ValueError(f"cannot tell candidate {number}: it was told before")
         self._arrived[number] = outcome
         self._due.add(number)
+        self._repeats = 0
         try:
             self._settle()
             if self.result(number) is None:  # its turn in the journal has not come
@@ -180,6 +184,8 @@ class Search(History):
         else:  # a greedy agent may name blocks in training for ever: that many more at most
             training = len(self._sharing)
             waits = len(self._pending) - training >= max(self.settings.batch, training)
+            # Repeats take no time: the whole schedule of a small space would pass without news.
+            waits |= training > 0 and self._repeats >= self.settings.batch
         return not waits and len(self.candidates) < self.total
 
     def _propose(self) -> None:

@@ -14,7 +14,7 @@ __all__ = ["Agent", "EpsilonSchedule", "Evolution", "QLearning", "RandomWalk", "
 
 
 def build_agent(space: Space, settings: AgentSettings, batch: int) -> Agent:
-    """The agent that the settings name, knowing nothing yet; `batch` candidates are an iteration."""
+    """The agent that the settings name, knowing nothing yet; `batch` candidates an iteration."""
     if isinstance(settings, QLearningSettings):
         return QLearning(
             space,
