@@ -11,7 +11,8 @@ from blockqnn.skeleton import STEM_POOLS, stage_repeats
 from blockqnn.space import Block, Op
 
 _BYTES = 4  # of a float32
-_CONV, _ADD, _CONCAT = int(Op.CONV), int(Op.ADD), int(Op.CONCAT)  # an Enum's names are slow
+_CONV, _SEPARABLE = int(Op.CONV), int(Op.SEPARABLE)  # an Enum's names are slow
+_ADD, _CONCAT = int(Op.ADD), int(Op.CONCAT)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ def _block_counts(block: Block, width: int, filters: int) -> tuple[int, int, int
             weights += kernel * kernel * made * filters
             norms += filters
             values += made + 2 * filters
+            made = filters
+        elif op == _SEPARABLE:
+            weights += kernel * kernel * made + made * filters
+            norms += filters
+            values += 2 * made + 2 * filters
             made = filters
         elif op == _CONCAT:
             made += widths[second]

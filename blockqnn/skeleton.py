@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from blockqnn.space import Block, Op, predecessors
 
+CONVOLUTIONS: dict[int, int] = {Op.CONV: 1, Op.SEPARABLE: 2}
+"""Convolutions of a layer, by kind."""
+
 STEM_CONVOLUTIONS = {"cifar": 1, "imagenet": 2}
 """Convolutions before the first block, by skeleton."""
 
@@ -50,10 +53,11 @@ def stage_repeats(
 def network_depth(block: Block, *, blocks: int, skeleton: str = "cifar") -> int:
     """Convolutions on the longest way through a network of so many blocks, as the paper counts.
 
-    Projections in front of an add and the linear layer do not count.
+    A separable convolution is two. Projections in front of an add and the linear layer do not
+    count.
     """
     chains = [0]
     for layer in block.layers:
         before = max((chains[source] for source in predecessors(layer)), default=0)
-        chains.append(before + (layer.op == Op.CONV))
+        chains.append(before + CONVOLUTIONS.get(layer.op, 0))
     return STEM_CONVOLUTIONS[skeleton] + blocks * max(chains)

@@ -29,6 +29,7 @@ TITLE_LINES = 3
 ENDS = ("#e4e7eb", "#9aa5b1")
 COLOURS = {
     Op.CONV: ("#cfe3fb", "#4a86c8"),
+    Op.SEPARABLE: ("#c9ece8", "#3a9188"),
     Op.MAX_POOL: ("#fbd5cf", "#cf6a5b"),
     Op.AVG_POOL: ("#fde3c0", "#d1913c"),
     Op.IDENTITY: ("#f5f7fa", "#9aa5b1"),
@@ -38,6 +39,7 @@ COLOURS = {
 """Fill and border of each kind's boxes."""
 NAMES = {
     Op.CONV: "Conv",
+    Op.SEPARABLE: "SepConv",
     Op.MAX_POOL: "MaxPool",
     Op.AVG_POOL: "AvgPool",
     Op.IDENTITY: "Identity",

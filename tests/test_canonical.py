@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockqnn.space import Block, Layer, Op, Space
+from blockqnn.space import V2, Block, Layer, Op, Space
 from blockqnn.zoo import BLOCKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,6 +182,28 @@ def test_identity_leaves_are_edges_to_the_output():
     twice = Block.parse("(1,1,3,0,0)(2,4,0,1,0)(3,4,0,1,0)(4,7,0,0,0)")
     input_too = Block.parse("(1,4,0,0,0)(2,1,3,1,0)(3,4,0,1,0)(4,7,0,0,0)")
     assert len({once.key, twice.key, input_too.key}) == 3
+
+
+@PROPERTY
+@given(seed=SEEDS)
+def test_blocks_of_v2_share_a_key_exactly_when_networkx_says_so(seed):
+    rng = np.random.default_rng(seed)
+    block = V2.sample(rng)
+    layers = list(block.layers)
+    place = int(rng.integers(len(layers)))
+    choices = [
+        layer for layer in V2.next_layers(place + 1) if layer.op != Op.TERMINAL and layers[1:]
+    ]
+    if place < len(layers) - 1 and choices:
+        layers[place] = choices[rng.integers(len(choices))]
+    other = renumbered(Block(tuple(layers)), rng)
+    assert (block.key == other.key) == same_graph(block, other)
+
+
+def test_every_kind_and_kernel_is_a_block_of_its_own():
+    codes = ["1,1", "1,3", "1,5", "2,1", "2,3", "3,1", "3,3", "4,0", "8,3", "8,5"]
+    keys = {Block.parse(f"(1,{code},0,0)(2,7,0,0,0)").key for code in codes}
+    assert len(keys) == len(codes)
 
 
 def test_empty_block_is_the_identity():

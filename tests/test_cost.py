@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blockqnn.cost import Cost, network_cost
 from blockqnn.network import build_network
-from blockqnn.space import Block, Layer, Op, Space
+from blockqnn.space import V2, Block, Layer, Op, Space
 from blockqnn.zoo import BLOCKS
 
 CIFAR = {"filters": (32, 64, 128), "repeats": 4, "num_classes": 100}
@@ -26,6 +26,7 @@ IMAGENET = {
     "skeleton": "imagenet",
 }
 SEEDS = st.integers(0, 2**32)
+SEPARABLES = Block.parse("(1,8,3,0,0)(2,8,5,1,0)(3,6,0,1,2)(4,7,0,0,0)")
 
 
 class Outputs(TorchDispatchMode):
@@ -91,10 +92,11 @@ def test_published_blocks_at_full_size(name, arguments):
     assert network_cost(BLOCKS[name], **arguments) == counted(BLOCKS[name], **arguments)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [*BLOCKS, "separables"])
 def test_activation_bytes_bound_what_training_keeps(name):
     arguments = {"filters": (8, 16), "repeats": 2, "num_classes": 10}
-    net = build_network(BLOCKS[name], **arguments)
+    block = BLOCKS.get(name, SEPARABLES)
+    net = build_network(block, **arguments)
     own = {parameter.data_ptr() for parameter in net.parameters()}
     kept = {}
 
@@ -106,8 +108,34 @@ def test_activation_bytes_bound_what_training_keeps(name):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(torch.randn(4, 3, 16, 16))
     kept_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 4
-    bound = network_cost(BLOCKS[name], image_size=16, **arguments).activation_bytes
+    bound = network_cost(block, image_size=16, **arguments).activation_bytes
     assert 0.5 * bound < kept_bytes < bound
+
+
+def test_a_separable_block_by_hand():
+    """8x8 grey images, 2 filters, one stage of one block, 10 classes."""
+    cost = network_cost(
+        SEPARABLES, filters=(2,), repeats=1, num_classes=10, in_channels=1, image_size=8
+    )
+    stem, small, large, linear = 9 * 1 * 2, 3 * 3 * 2 + 2 * 2, 5 * 5 * 2 + 2 * 2, 4 * 10
+    assert cost.parameters == stem + 4 + (small + 4) + (large + 4) + linear + 10
+    assert cost.macs == 64 * (stem + small + large) + linear
+    # 2 wide: stem 2 maps, two separable convolutions 4 each; 4 wide: concat, last ReLU
+    assert cost.activation_bytes == 4 * (64 * (2 * (2 + 8) + 4 * 2) + 4 + 10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=SEEDS,
+    filters=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    repeats=st.integers(1, 3),
+    skeleton=st.sampled_from(["cifar", "imagenet"]),
+)
+def test_random_blocks_of_v2(seed, **arguments):
+    block = V2.sample(np.random.default_rng(seed))
+    assert network_cost(block, num_classes=7, **arguments) == counted(
+        block, num_classes=7, **arguments
+    )
 
 
 def test_a_block_that_widens_at_every_repeat():

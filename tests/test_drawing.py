@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from blockqnn.space import Block, Layer, Op, Space, predecessors
+from blockqnn.space import V2, Block, Layer, Op, Space, predecessors
 from blockqnn.zoo import BLOCKS
-from evaluation.drawing import draw_block, layer_label
+from evaluation.drawing import COLOURS, NAMES, draw_block, layer_label
 
 SVG = "{http://www.w3.org/2000/svg}"
 EMPTY = Block.parse("(1,7,0,0,0)")
@@ -37,6 +37,7 @@ def full_block(seed: int) -> Block:
 
 
 DRAWN = {**BLOCKS, "empty": EMPTY, "wide": WIDE, **{f"full {s}": full_block(s) for s in range(12)}}
+DRAWN |= {f"V2 {s}": V2.sample(np.random.default_rng(s)) for s in range(4)}
 
 
 def drawn(block: Block, directory: Path, title: str = "") -> ET.Element:
@@ -138,6 +139,16 @@ def test_labels() -> None:
         "Identity", "Conv 1x1", "Conv 3x3", "Conv 5x5", "Add", "Concat", "Conv 3x3", "Conv 5x5",
         "AvgPool 3x3",
     ]  # fmt: skip
+
+
+def test_every_kind_has_a_label_and_a_colour_of_its_own() -> None:
+    layers = [layer for layer in V2.next_layers(3) if layer.op != Op.TERMINAL and layer.pred1 == 1]
+    assert [layer_label(layer) for layer in layers] == [
+        "SepConv 3x3", "SepConv 5x5", "Conv 1x1", "MaxPool 3x3", "AvgPool 3x3", "Identity", "Add",
+        "Concat",
+    ]  # fmt: skip
+    assert set(NAMES) == set(COLOURS) == set(Op) - {Op.TERMINAL}
+    assert len(set(COLOURS.values())) == len(COLOURS)
 
 
 def test_a_chain_is_drawn_straight_down(tmp_path: Path) -> None:

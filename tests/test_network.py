@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blockqnn.block_module import Add, BlockModule, Concat, Pcc
+from blockqnn.block_module import Add, BlockModule, Concat, Pcc, Separable
 from blockqnn.cost import network_cost
 from blockqnn.network import build_network
-from blockqnn.space import Block, Space
+from blockqnn.space import V2, Block, Space
 from blockqnn.zoo import BLOCKS
 
 SMALL = {"filters": (4, 6), "repeats": (2, 1), "num_classes": 5}
@@ -112,6 +112,76 @@ def test_convolution_is_relu_convolution_norm():
         (2, 2),
         None,
     )
+
+
+SEPARABLES = Block.parse("(1,4,0,0,0)(2,8,3,1,0)(3,8,5,2,0)(4,8,3,1,0)(5,7,0,0,0)")
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_separable_convolution_is_relu_depthwise_pointwise_norm(kernel):
+    """Against one convolution a channel and a product of matrices, in double precision."""
+    torch.manual_seed(0)
+    layer = BlockModule(Block.parse(f"(1,8,{kernel},0,0)(2,7,0,0,0)"), 3, 8).double().layers["1"]
+    depthwise, pointwise = (
+        weights for name, weights in layer.named_parameters() if name[0] in "12"
+    )
+    assert (depthwise.shape, pointwise.shape) == ((3, 1, kernel, kernel), (8, 3, 1, 1))
+    images = torch.randn(2, 3, 7, 6, dtype=torch.float64)
+    padded = nn.functional.pad(images.clamp(min=0), [kernel // 2] * 4)
+    maps = torch.zeros_like(images)
+    for row in range(7):
+        for column in range(6):
+            patch = padded[:, :, row : row + kernel, column : column + kernel]
+            maps[:, :, row, column] = (patch * depthwise[:, 0]).sum((2, 3))
+    mixed = torch.einsum("fc,nchw->nfhw", pointwise[:, :, 0, 0], maps)
+    mean, variance = mixed.mean((0, 2, 3)), mixed.var((0, 2, 3), unbiased=False)
+    expected = (mixed - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+    torch.testing.assert_close(layer(images), expected)
+
+
+def test_separable_convolutions_start_he_normal_over_their_own_inputs():
+    torch.manual_seed(0)
+    _, depthwise, pointwise, _ = Separable(2000, 50, 3)
+    assert depthwise.weight.std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.05)
+    assert pointwise.weight.std().item() == pytest.approx(math.sqrt(2 / 2000), rel=0.05)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_separable_convolutions_may_overwrite_what_nobody_else_reads(seed):
+    block = V2.sample(np.random.default_rng(seed))
+    torch.manual_seed(seed % 2**31)
+    module = BlockModule(block, 4, 4).double()
+    images = torch.randn(4, 4, 5, 5, dtype=torch.float64)
+    before, outputs = images.clone(), []
+    for overwrites in (True, False):
+        for part in module.modules():
+            if isinstance(part, nn.ReLU) and not overwrites:
+                part.inplace = False
+        output = module(images)
+        weights = list(module.parameters())
+        gradients = torch.autograd.grad(output.square().sum(), weights) if weights else ()
+        outputs.append((output, *gradients))
+    torch.testing.assert_close(*outputs)
+    assert torch.equal(images, before)
+
+
+def test_separable_convolutions_in_bfloat16_agree_with_float32():
+    torch.manual_seed(0)
+    net = build_network(SEPARABLES, **SMALL)
+    images = torch.randn(8, 3, 8, 8)
+    exact = net(images)
+    exact.logsumexp(1).sum().backward()
+    gradients = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    net.zero_grad()
+    net = net.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = net(images.to(memory_format=torch.channels_last))
+    assert logits.dtype == torch.bfloat16
+    logits.float().logsumexp(1).sum().backward()
+    torch.testing.assert_close(logits.float(), exact, rtol=0.05, atol=0.05)
+    found = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    assert nn.functional.cosine_similarity(found, gradients, dim=0) > 0.98
 
 
 @pytest.mark.parametrize(
@@ -338,6 +408,11 @@ def test_dropped_paths_are_those_from_layers_into_joints_and_keep_the_mean():
     assert total.unique().tolist() == pytest.approx([0.0, scale, 2 * scale])
     assert (pooled == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(module.eval()(images), merging_block(0.0)(images))
+
+
+def test_separable_convolutions_drop_as_convolutions_do():
+    block = Block.parse("(1,8,3,0,0)(2,1,1,1,0)(3,8,5,1,0)(4,6,0,2,3)(5,7,0,0,0)")
+    assert BlockModule(block, 4, 4, 0.5).droppable == {"4": [0, 1]}
 
 
 def test_inputs_of_a_block_and_sums_are_never_dropped():

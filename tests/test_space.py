@@ -1,13 +1,15 @@
 """What a legal block is, how it is written, and which layers may follow."""
 
+import itertools
 import pickle
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockqnn.space import KERNELS, Block, Layer, Op, Space
+from blockqnn.space import KERNELS, V1, V2, Block, Layer, Op, Space
 
 RESIDUAL = "(1,4,0,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,5,0,1,3)(5,7,0,0,0)"
 SEEDS = st.integers(0, 2**32)
@@ -47,8 +49,8 @@ def test_empty_space_is_refused():
 def test_every_offered_layer_is_legal_and_every_legal_layer_is_offered():
     """All five-number codes at index 4 of a block, each tried in a real block."""
     start = Block.parse(RESIDUAL).layers[:3]
-    offered = set(Space(9).next_layers(4))
-    for op in range(9):
+    offered = {layer for space in (V1, V2) for layer in space.next_layers(4)}
+    for op in range(10):
         for kernel in range(7):
             for pred1 in range(-1, 6):
                 for pred2 in range(-1, 6):
@@ -92,7 +94,10 @@ def test_samples_choose_every_first_layer_equally_often():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("(1,8,0,0,0)(2,7,0,0,0)", "layer 1: unknown kind 8"),
+        ("(1,9,0,0,0)(2,7,0,0,0)", "layer 1: unknown kind 9, kinds are 1 to 8"),
+        ("(1,8,0,0,0)(2,7,0,0,0)", "layer 1: kernel 0 is not allowed for separable, use 3 or 5"),
+        ("(1,8,1,0,0)(2,7,0,0,0)", "layer 1: kernel 1 is not allowed for separable, use 3 or 5"),
+        ("(1,4,0,0,0)(2,8,3,1,1)(3,7,0,0,0)", "layer 2: pred2 is 1 but separable does not use it"),
         ("(1,0,0,0,0)(2,7,0,0,0)", "layer 1: unknown kind 0"),
         ("(1,1,2,0,0)(2,7,0,0,0)", "layer 1: kernel 2 is not allowed for conv, use 1, 3 or 5"),
         ("(1,2,5,0,0)(2,7,0,0,0)", "layer 1: kernel 5 is not allowed for max_pool, use 1 or 3"),
@@ -167,3 +172,168 @@ def test_blocks_compare_by_their_codes():
 
 def test_every_kind_has_its_kernels():
     assert set(KERNELS) == set(Op)
+
+
+# Spaces by their definition
+
+
+PAIRS = [(8, 3), (8, 5), (1, 1), (2, 3), (3, 3), (4, 0), (5, 0), (6, 0)]
+
+
+def test_v2_offers_what_its_description_says():
+    at_3 = [(3, op, kernel, source, 0) for op, kernel in PAIRS[:6] for source in (1, 2)]
+    at_3 += [(3, 5, 0, 1, 2), (3, 6, 0, 1, 2), (3, 7, 0, 0, 0)]
+    assert list(V2.next_layers(3)) == at_3
+    assert (V2.max_index, V2.max_width) == (12, 4)
+    assert V2.next_layers(12) == (Layer(12, 7, 0, 0, 0),)
+
+
+def leaf_count(layers):
+    """Of layers without the terminal, as (index, op, kernel, pred1, pred2)."""
+    read = {source for layer in layers for source in layer[3:]}
+    return sum(layer[0] not in read for layer in layers)
+
+
+def all_blocks(max_index, pairs, max_width):
+    """Every block of a space, from every way to fill in the numbers, by trial."""
+    blocks = set()
+    for length in range(max_index):
+        options = [
+            [
+                Layer(index, op, kernel, pred1, pred2)
+                for op, kernel in pairs
+                for pred1 in range(index)
+                for pred2 in (range(pred1 + 1, index) if op in (5, 6) else [0])
+            ]
+            for index in range(1, length + 1)
+        ]
+        for layers in itertools.product(*options):
+            if leaf_count(layers) <= max_width:
+                try:
+                    blocks.add(Block((*layers, Layer(length + 1, 7, 0, 0, 0))))
+                except ValueError:
+                    pass
+    return blocks
+
+
+def walked(space, layers=()):
+    """Every block that choices lead to."""
+    choices = space.choices(layers)
+    assert choices, f"a dead end after {layers}"
+    for layer in choices:
+        if layer.op == Op.TERMINAL:
+            yield Block((*layers, layer))
+        else:
+            yield from walked(space, (*layers, layer))
+
+
+@pytest.mark.parametrize("max_width", [1, 2, 3, 4, 99])
+@pytest.mark.parametrize(
+    ("max_index", "pairs"),
+    [
+        (6, ((4, 0), (5, 0))),
+        (5, ((8, 3), (8, 5), (6, 0))),
+        (6, ((1, 3),)),  # nothing merges leaves
+        (5, ((6, 0), (4, 0), (5, 0))),
+        (2, ((8, 3),)),
+        (1, ((8, 3), (5, 0))),
+    ],
+)
+def test_choices_lead_to_all_blocks_of_a_space_and_to_no_others(max_index, pairs, max_width):
+    """Exhaustive, so every legal beginning can be ended: `walked` meets no dead end."""
+    space = Space(max_index, pairs, max_width)
+    found = list(walked(space))
+    assert len(found) == len(set(found))
+    assert set(found) == all_blocks(max_index, pairs, max_width)
+    for block in found:
+        space.check(block)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, max_index=st.integers(1, 14), max_width=st.integers(1, 5), steps=st.data())
+def test_every_walk_through_v2_can_be_ended_in_time(seed, max_index, max_width, steps):
+    """Towards as many leaves as can be, then by the merges that are needed."""
+    space = Space(max_index, V2.operations, max_width)
+    rng = np.random.default_rng(seed)
+    greedy = steps.draw(st.booleans())
+    layers = []
+    while not layers or layers[-1].op != Op.TERMINAL:
+        choices = space.choices(layers)
+        assert set(choices) <= set(space.next_layers(len(layers) + 1))
+        if greedy:
+            widest = max(leaf_count([*layers, layer]) for layer in choices)
+            choices = [layer for layer in choices if leaf_count([*layers, layer]) == widest]
+        layers.append(choices[rng.integers(len(choices))])
+    space.check(Block(tuple(layers)))
+    assert leaf_count(layers[:-1]) <= max_width
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS)
+def test_samples_of_v2_are_of_v2(seed):
+    block = V2.sample(np.random.default_rng(seed))
+    assert len(block.layers) <= 12 and len(block.leaves) <= 4
+    assert {layer[1:3] for layer in block.layers[:-1]} <= set(PAIRS)
+    V2.check(block)
+    assert Block.parse(str(block)) == block
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, max_index=st.integers(1, 23))
+def test_without_a_width_limit_choices_are_the_next_layers(seed, max_index):
+    space = Space(max_index)
+    layers = space.sample(np.random.default_rng(seed)).layers
+    for place in range(len(layers)):
+        assert space.choices(layers[:place]) == space.next_layers(place + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(1,1,3,0,0)(2,7,0,0,0)", "layer 1: conv 3x3 is not in this space, use separable 3x3, "),
+        ("(1,4,0,0,0)(2,2,1,1,0)(3,7,0,0,0)", "layer 2: max_pool 1x1 is not in this space"),
+        (
+            "(1,4,0,0,0)" + "".join(f"({i},8,3,1,0)" for i in range(2, 7)) + "(7,7,0,0,0)",
+            "layer 7: 5 leaves, 2, 3, 4, 5 and 6, are more than 4, merge some before the terminal",
+        ),
+        (
+            "(1,4,0,0,0)" + "".join(f"({i},4,0,{i - 1},0)" for i in range(2, 13)) + "(13,7,0,0,0)",
+            "layer 13: more than 12 layers",
+        ),
+    ],
+)
+def test_blocks_outside_v2_name_the_layer_and_the_rule(text, message):
+    with pytest.raises(ValueError) as caught:
+        V2.check(Block.parse(text))
+    assert str(caught.value).startswith(message)
+
+
+def test_the_papers_space_has_no_separable_convolution():
+    with pytest.raises(ValueError, match="layer 1: separable 5x5 is not in this space, use conv 1"):
+        V1.check(Block.parse("(1,8,5,0,0)(2,7,0,0,0)"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_width": 0}, "max_width is 0: use at least 1 leaf, or None"),
+        ({"operations": ((1, 2),)}, r"operations has \(1, 2\): give kinds and their kernels"),
+        ({"operations": ((7, 0),)}, r"operations has \(7, 0\): give kinds and their kernels"),
+        ({"operations": ((9, 0),)}, r"operations has \(9, 0\): give kinds and their kernels"),
+        ({"operations": ((4, 0), (4, 0))}, "give each once"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Space(**arguments)
+
+
+def test_choices_take_microseconds():
+    rng = np.random.default_rng(0)
+    blocks = [V2.sample(rng) for _ in range(200)]
+    started = time.perf_counter()
+    for block in blocks:
+        for place in range(len(block.layers)):
+            V2.choices(block.layers[:place])
+    steps = sum(len(block.layers) for block in blocks)
+    assert (time.perf_counter() - started) / steps < 1e-4  # measured: 5 microseconds

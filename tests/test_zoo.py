@@ -58,5 +58,10 @@ def test_depths_printed_in_the_papers_tables(name, blocks, skeleton, depth):
     assert network_depth(BLOCKS[name], blocks=blocks, skeleton=skeleton) == depth
 
 
+def test_a_separable_convolution_is_two_deep():
+    block = Block.parse("(1,8,3,0,0)(2,1,1,1,0)(3,7,0,0,0)")
+    assert network_depth(block, blocks=4) == 1 + 4 * 3
+
+
 def test_published_blocks_are_all_different():
     assert len({block.key for block in BLOCKS.values()}) == len(BLOCKS)
