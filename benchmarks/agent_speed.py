@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks import machine
 from blockqnn.agents import EpsilonSchedule, QLearning
@@ -25,8 +25,8 @@ BATCH = 64
 class DenseQLearning(QLearning):
     """The same agent with a maximum over all next actions."""
 
-    def _maximum(self, state: Layer) -> float:
-        return max(self.q(state, action) for action in self.space.next_layers(state.index + 1))
+    def _maximum(self, state: Layer, layers: Sequence[Layer]) -> float:
+        return max(self.q(state, action) for action in self.space.choices(layers))
 
     def _best(self, state: Layer | None, actions: tuple[Layer, ...]) -> tuple[Layer, ...]:
         values = [self.q(state, action) for action in actions]

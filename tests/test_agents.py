@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blockqnn.agents import EpsilonSchedule, Evolution, QLearning, RandomWalk, build_agent
 from blockqnn.config import EvolutionSettings, QLearningSettings, RandomSettings
-from blockqnn.space import Block, Layer, Space
+from blockqnn.space import V2, Block, Layer, Space
 
 TWO = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
 POOL = Block.parse("(1,2,3,0,0)(2,7,0,0,0)")
@@ -160,8 +160,57 @@ class TestExploration:
         assert np.mean(means[-5:]) > np.mean(means[:20]) + 15
 
 
-def test_a_search_of_the_papers_size_takes_seconds():
-    agent, schedule, draws = QLearning(Space()), EpsilonSchedule.paper(), rng()
+class TestWidthLimit:
+    """A space where what is legal depends on more than the last layer."""
+
+    NARROW = Space(5, ((8, 3), (4, 0), (5, 0)), 1)
+    FORK = Block.parse("(1,4,0,0,0)(2,8,3,1,0)(3,8,3,1,0)(4,5,0,2,3)(5,7,0,0,0)")
+
+    def test_the_best_action_that_is_not_legal_here_is_not_taken(self):
+        """After the chain's layer 3 the block may end; after the fork's two leaves are open."""
+        agent = QLearning(self.NARROW, learning_rate=0.5)
+        other = Block.parse("(1,4,0,0,0)(2,4,0,1,0)(3,8,3,1,0)(4,5,0,2,3)(5,7,0,0,0)")
+        state, end = other.layers[2], Layer(4, 7, 0, 0, 0)
+        agent._table[state] = {end: 0.9, other.layers[3]: 0.2}  # as another way to it had taught
+        assert agent._best(state, self.NARROW.choices(other.layers[:3])) == (other.layers[3],)
+        assert agent._maximum(state, list(other.layers[:3])) == 0.2
+        chained = (*other.layers[:1], Layer(2, 4, 0, 1, 0), Layer(3, 8, 3, 2, 0))
+        agent._table[chained[2]] = {end: 0.9}
+        assert agent._maximum(chained[2], chained) == 0.9
+
+    def test_an_action_never_tried_looks_average_only_where_it_is_legal(self):
+        """The fork must be joined by its add: nothing else comes after its layer 3."""
+        assert self.NARROW.choices(self.FORK.layers[:3]) == (self.FORK.layers[3],)
+        agent = QLearning(self.NARROW, learning_rate=0.5)
+        agent.learn(self.FORK, 0.0)
+        agent.learn(self.FORK, 0.0)
+        # terminal: 0.25, 0.125; add: 0.5 * (0.5 + 0.25), then 0.5 * (0.375 + 0.125); layer 3 learns
+        # from the add alone: 0.5 * (0.5 + 0.375), then 0.5 * (0.4375 + 0.25)
+        assert values(agent, self.FORK)[2:] == pytest.approx([0.34375, 0.25, 0.125], abs=1e-12)
+
+    def test_every_proposal_is_of_the_space(self):
+        agent, draws = QLearning(V2, learning_rate=0.3), rng()
+        for epsilon in (1.0, 0.5, 0.1, 0.0):
+            blocks = [agent.propose(epsilon, draws) for _ in range(64)]
+            for block in blocks:
+                V2.check(block)
+                agent.learn(block, 10.0 * len(block.leaves))
+        with pytest.raises(ValueError, match="conv 3x3 is not in this space"):
+            agent.learn(TWO, 50.0)
+
+    @settings(max_examples=60, deadline=None)
+    @given(seed=st.integers(0, 2**32))
+    def test_mutations_are_of_the_space(self, seed):
+        draws = rng(seed)
+        block = V2.sample(draws)
+        for _ in range(5):
+            block = Evolution(V2).mutate(block, draws)
+            V2.check(block)
+
+
+@pytest.mark.parametrize("space", [Space(), V2], ids=["v1", "v2"])
+def test_a_search_of_the_papers_size_takes_seconds(space):
+    agent, schedule, draws = QLearning(space), EpsilonSchedule.paper(), rng()
     begun = time.process_time()
     for iteration in range(schedule.iterations):
         blocks = [agent.propose(schedule.at(iteration), draws) for _ in range(64)]

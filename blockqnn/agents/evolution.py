@@ -55,7 +55,7 @@ class Evolution:
     def _replace(self, block: Block, rng: np.random.Generator) -> list[Layer]:
         layers = list(block.layers)
         place = int(rng.integers(len(layers)))
-        layers[place] = self._draw(place + 1, rng)
+        layers[place] = self._draw(block.layers[:place], rng)
         return layers
 
     def _insert(self, block: Block, rng: np.random.Generator) -> list[Layer]:
@@ -65,7 +65,7 @@ class Evolution:
         later = [_shifted(layer, place + 1, 1) for layer in block.layers[place:]]
         if place == 0 and later[0].op != Op.TERMINAL:  # only the new first layer reads the input
             later[0] = later[0]._replace(pred1=1)
-        inserted = self._draw(place + 1, rng)
+        inserted = self._draw(block.layers[:place], rng)
         reader = int(rng.integers(len(later)))
         if later[
             reader
@@ -86,8 +86,8 @@ class Evolution:
             )
         return [*block.layers[:place], *later]
 
-    def _draw(self, index: int, rng: np.random.Generator) -> Layer:
-        layers = self.space.next_layers(index)
+    def _draw(self, before: tuple[Layer, ...], rng: np.random.Generator) -> Layer:
+        layers = self.space.choices(before)
         return layers[int(rng.integers(len(layers)))]
 
 

@@ -53,7 +53,7 @@ class QLearning:
         state: Layer | None = None
         layers: list[Layer] = []
         while state is None or state.op != Op.TERMINAL:
-            actions = self.space.next_layers(len(layers) + 1)
+            actions = self.space.choices(layers)
             if rng.random() >= epsilon:
                 actions = self._best(state, actions)
             state = actions[int(rng.integers(len(actions)))]
@@ -76,7 +76,7 @@ class QLearning:
             if position == len(layers) - 1:
                 target = final
             else:
-                target = shaped + self.discount * self._maximum(action)
+                target = shaped + self.discount * self._maximum(action, layers[: position + 1])
             row = self._table.setdefault(state, {})
             old = row.get(action, self.initial_q)
             row[action] = new = (1 - self.learning_rate) * old + self.learning_rate * target
@@ -97,10 +97,13 @@ class QLearning:
         for pick in rng.integers(len(self._memory), size=due) if due else ():
             self.learn(*self._memory[pick])
 
-    def _maximum(self, state: Layer) -> float:
+    def _maximum(self, state: Layer, layers: Sequence[Layer]) -> float:
+        """The best value after `layers`, of which `state` is the last."""
         row = self._table.get(state)
         if not row:
             return self.initial_q
+        if self.space.max_width is not None:  # after these layers not all of the row need be legal
+            return max(row.get(a, self.initial_q) for a in self.space.choices(layers))
         tried, _ = self._leading(state, row)
         if len(row) < len(self.space.next_layers(state.index + 1)):
             return max(tried, self.initial_q)
@@ -110,6 +113,9 @@ class QLearning:
         row = self._table.get(state)
         if not row:
             return actions
+        if self.space.max_width is not None:
+            best = max(row.get(a, self.initial_q) for a in actions)
+            return tuple(a for a in actions if row.get(a, self.initial_q) == best)
         best, leaders = self._leading(state, row)
         if len(row) < len(actions):
             best = max(best, self.initial_q)
