@@ -24,7 +24,6 @@ import numpy as np
 from benchmarks import machine
 from blockqnn.config import InlineSettings, LocalSettings, RaySettings, Settings
 from blockqnn.params import load_settings
-from blockqnn.space import Space
 from flows.workers import Workers, open_workers
 
 
@@ -62,7 +61,7 @@ def main() -> None:
         options.blocks, options.rounds, overrides = 2, 1, {"recipe.epochs": 1, "data.images": 200}
     settings = load_settings(Path("params.yaml"), "demo", overrides)
     rng = np.random.default_rng(0)
-    space = Space(settings.space.max_index)
+    space = settings.space.build()
     codes = [str(space.sample(rng)) for _ in range(options.blocks)]
     print(
         f"candidates an hour: {machine.describe()}; the demo's task, {len(codes)} blocks",

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from blockqnn.checks import check_device, positive, require
 from blockqnn.recipe import Recipe
-from blockqnn.space import LONGEST
+from blockqnn.space import LONGEST, VERSIONS, Space
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (1.0, 95),
@@ -35,12 +35,29 @@ PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
 class SpaceSettings:
     """Which blocks may be proposed."""
 
-    max_index: int = 23
-    """Largest layer index, terminal included (paper: 23)."""
+    version: Literal["v1", "v2"] = "v1"
+    """v1: the 2018 paper's layers; v2: separable convolutions for its 3x3 and 5x5 ones, poolings of
+    3x3 only, our reading of the journal version's more constrained space (blockqnn/space.py)."""
+    max_index: int = None  # type: ignore[assignment]  # set below: a number from then on
+    """Largest layer index, terminal included; left out, 23 as in the paper, or 12 in v2."""
+    max_width: int | None = None
+    """Leaves of a block at most, which its output concatenates; null is the version's: no limit,
+    or 4 in v2."""
 
     def __post_init__(self) -> None:
+        require(self.version in VERSIONS, "space.version", self.version, "choose v1 or v2")
+        for name in ("max_index", "max_width"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(VERSIONS[self.version], name))
         fits = 2 <= self.max_index <= LONGEST
         require(fits, "space.max_index", self.max_index, f"give 2 to {LONGEST}")
+        width = self.max_width
+        require(width is None or width >= 1, "space.max_width", width, "give 1 or more, or null")
+
+    def build(self) -> Space:
+        """The space that these settings describe."""
+        own = VERSIONS[self.version]
+        return Space(self.max_index, own.operations, self.max_width)
 
 
 @dataclass(frozen=True, kw_only=True)

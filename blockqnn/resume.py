@@ -22,7 +22,8 @@ def refuse_changes(
     """
     old, new = _flat(begun.to_dict()), _flat(now.to_dict())
     names = sorted(old.keys() | new.keys())
-    names.sort(key=lambda name: not name.endswith((".kind", ".name")))  # the others depend on them
+    decisive = (".kind", ".name", ".version")  # the others depend on them
+    names.sort(key=lambda name: not name.endswith(decisive))
     for name in names:
         if old.get(name) != new.get(name) and not name.startswith(HARMLESS) and name != "schedule":
             raise SearchError(

@@ -41,7 +41,6 @@ from blockqnn.outcome import Outcome
 from blockqnn.resume import refuse_changes
 from blockqnn.reward import reward
 from blockqnn.seeds import generator
-from blockqnn.space import Space
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
 
@@ -145,7 +144,7 @@ class Search(History):
             raise
 
     def _restore(self, settings: Settings, task: Task) -> None:
-        self._agent = build_agent(Space(settings.space.max_index), settings.agent, settings.batch)
+        self._agent = build_agent(settings.space.build(), settings.agent, settings.batch)
 
         def take(record: Record) -> None:
             self.apply(record)

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from blockqnn.config import SpaceSettings
 from blockqnn.errors import SearchError
 from blockqnn.files import read_json
 from blockqnn.history import JOURNAL, History, read_search
@@ -82,8 +83,8 @@ def _in_words(history: History) -> Iterator[str]:
     agent = history.settings.agent.kind.replace("_", "-")
     epochs = history.settings.recipe.epochs
     yield (
-        f"{agent[:1].upper() + agent[1:]} over blocks of up to {history.settings.space.max_index} "
-        f"layers on {history.task.data}: {len(results):,} candidates, "
+        f"{agent[:1].upper() + agent[1:]} over {_blocks_in_words(history.settings.space)} "
+        f"on {history.task.data}: {len(results):,} candidates, "
         f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
         f"{len(results) - len(first):,} seen before. Each was trained for {epochs} epochs on "
         f"{history.task.train_images:,} images and scored on {history.task.held_out_images:,} "
@@ -94,6 +95,13 @@ def _in_words(history: History) -> Iterator[str]:
     iterations = iterations_of(results, history.task.chance)
     if history.settings.agent.kind == "q_learning" and iterations:
         yield from _phases(iterations)
+
+
+def _blocks_in_words(space: SpaceSettings) -> str:
+    words = f"blocks of up to {space.max_index} layers"
+    if space.max_width is not None:
+        words += f" and {space.max_width} leaves"
+    return words if space.version == "v1" else f"{words} of space {space.version.upper()}"
 
 
 def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:

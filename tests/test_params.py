@@ -23,6 +23,7 @@ from blockqnn.config import (
 from blockqnn.errors import SettingsError
 from blockqnn.params import load_settings, merge, profiles, settings_from_dict
 from blockqnn.recipe import Recipe
+from blockqnn.space import V1, V2, Space
 
 ROOT = Path(__file__).parent.parent
 PARAMS = ROOT / "params.yaml"
@@ -203,6 +204,9 @@ WRONG = [
     ({"schedule": 5}, "schedule is 5: give a list"),
     ({"schedule": "1.0"}, "schedule is '1.0': give a list"),
     ({"space": {"max_index": 1}}, "space.max_index is 1: give 2 to 64"),
+    ({"space": {"version": "v3"}}, "space.version is 'v3': choose v1 or v2"),
+    ({"space": {"max_width": 0}}, "space.max_width is 0: give 1 or more, or null"),
+    ({"space": {"max_width": "4"}}, "space.max_width is '4': give a whole number or null"),
     ({"agent": {"kind": "sarsa"}}, "agent.kind is 'sarsa': choose one of q_learning, random"),
     ({"agent": {"kind": ["random"]}}, "agent.kind is ['random']: choose one of"),
     ({"agent": {"replay": 3}}, "agent.kind is None: choose one of"),
@@ -283,6 +287,7 @@ def test_every_checked_range_has_both_ends():
     accepted = [
         {"space": {"max_index": 2}},
         {"space": {"max_index": 64}},
+        {"space": {"version": "v2", "max_index": 64, "max_width": 1}},
         {"agent": {"kind": "q_learning", "learning_rate": 1, "discount": 0, "replay": 0}},
         {"agent": {"kind": "evolution", "population": 2, "tournament": 1}},
         {"agent": {"kind": "evolution", "population": 7, "tournament": 7}},
@@ -296,6 +301,23 @@ def test_every_checked_range_has_both_ends():
     ]
     for tree in accepted:
         settings_from_dict(merge({"data": {"name": "digits"}}, tree))
+
+
+@pytest.mark.parametrize(
+    ("tree", "space"),
+    [
+        ({}, V1),
+        ({"version": "v1", "max_index": 8}, Space(8)),
+        ({"max_index": 8, "max_width": 2}, Space(8, max_width=2)),
+        ({"version": "v2"}, V2),
+        ({"version": "v2", "max_index": 8, "max_width": None}, Space(8, V2.operations, 4)),
+        ({"version": "v2", "max_width": 9}, Space(12, V2.operations, 9)),
+    ],
+)
+def test_a_space_takes_from_its_version_what_is_not_given(tree, space):
+    settings = settings_from_dict({"data": {"name": "digits"}, "space": tree})
+    assert settings.space.build() == space
+    assert settings_from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
 def test_numbers_become_the_type_of_the_field():

@@ -6,11 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
-from tiny_search import asked, cached_load, finish, supplied, timeless, tiny_settings
+from tiny_search import (
+    asked,
+    cached_load,
+    finish,
+    journal_of,
+    supplied,
+    timeless,
+    tiny_settings,
+)
 
 from blockqnn.errors import SearchError
+from blockqnn.journal import Journal
 from blockqnn.search import Search, read_search
 
 
@@ -110,6 +120,8 @@ REFUSED = {
     "mode": ("async", "sync", "async"),
     "batch": (7, 6, 7),
     "space.max_index": ({"max_index": 3}, 4, 3),
+    "space.version": ({"version": "v2"}, "v1", "v2"),
+    "space.max_width": ({"max_width": 3}, None, 3),
     "agent.kind": ({"kind": "random"}, "q_learning", "random"),
     "agent.learning_rate": ({"learning_rate": 0.1}, 0.2, 0.1),
     "agent.discount": ({"discount": 0.9}, 1.0, 0.9),
@@ -197,6 +209,41 @@ def test_the_table_of_refused_settings_is_complete():
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
     unchanged = rest - harmless - elsewhere - streamed - final - cosine
     assert unchanged == {"network.skeleton", "budget.memory"}
+
+
+def older(directory, journal):
+    """The journal as it was written before spaces had a version and a width."""
+
+    def without(record):
+        if "settings" in record:
+            record["settings"]["space"] = {"max_index": record["settings"]["space"]["max_index"]}
+        return record
+
+    with closing(Journal(directory / "journal.jsonl")) as written:
+        written.append([without(record) for record in journal])
+
+
+def test_a_journal_that_names_no_version_is_of_the_papers_space(uninterrupted, tmp_path):
+    records = journal_of(uninterrupted)
+    older(tmp_path, records[: len(records) // 2])
+    assert journal_of(tmp_path)[0]["settings"]["space"] == {"max_index": 4}
+    assert read_search(tmp_path).settings == tiny_settings()
+    finish(tmp_path, tiny_settings())
+    expected = timeless(uninterrupted)
+    assert timeless(tmp_path)[1:] == expected[1:]
+    with pytest.raises(SearchError, match="space.version is 'v2', but the search"):
+        Search.open(tmp_path, tiny_settings(space={"version": "v2"}))
+
+
+def test_a_search_of_v2_goes_on_as_one(tmp_path):
+    settings = tiny_settings(space={"version": "v2", "max_index": 7, "max_width": 2})
+    finish(tmp_path / "whole", settings)
+    for _ in range(100):
+        if finish(tmp_path / "stopped", settings, rng=random.Random(1), most=3).finished:
+            break
+    assert timeless(tmp_path / "stopped") == timeless(tmp_path / "whole")
+    for candidate in read_search(tmp_path / "whole").candidates:
+        settings.space.build().check(candidate.block)
 
 
 @pytest.mark.parametrize(
