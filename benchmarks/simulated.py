@@ -38,6 +38,7 @@ def training_seconds(search: Search, candidate: Candidate) -> float:
         in_channels=task.in_channels,
         image_size=task.image_size,
         skeleton=network.skeleton,
+        connections=network.connections,
     )
     rng = generator(search.settings.seed, "simulated time", candidate.number)
     images = task.train_images * search.settings.recipe.epochs

@@ -117,6 +117,7 @@ def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torc
             num_classes=len(data.classes),
             in_channels=data.in_channels,
             skeleton=settings.network.skeleton,
+            connections=settings.network.connections,
         )
 
 
@@ -136,6 +137,6 @@ def _progress(checkpoint: Checkpoint) -> tuple[int, float]:
 
 def identity(block: Block, settings: Settings, fingerprint: str) -> str:
     """Names all that a block's outcome depends on; `fingerprint` is the data set's."""
-    network, recipe = asdict(settings.network), asdict(settings.recipe)
+    network, recipe = settings.network.described(), asdict(settings.recipe)
     parts = (str(block), settings.seed, network, recipe, fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from blockqnn.checks import check_device, positive, require
 from blockqnn.recipe import Recipe
+from blockqnn.skeleton import CONNECTIONS
 from blockqnn.space import LONGEST, VERSIONS, Space
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
@@ -200,6 +201,9 @@ class NetworkSettings:
     """Filters of each stage."""
     repeats: int | tuple[int, ...] = 4
     """Blocks a stage: one number, or one for each stage."""
+    connections: str = "none"
+    """Between blocks, our reading (blockqnn/skeleton.py): none; shortcut adds a block's input to
+    its output; concat lets it read the outputs of the two blocks before it in its stage."""
 
     def __post_init__(self) -> None:
         known = self.skeleton in ("cifar", "imagenet")
@@ -212,6 +216,20 @@ class NetworkSettings:
         else:
             fits = len(repeats) == len(self.filters) and all(r >= 1 for r in repeats)
             require(fits, "network.repeats", repeats, "give one number >= 1 for each stage")
+        connections = self.connections
+        choice = f"choose {', '.join(CONNECTIONS[:-1])} or {CONNECTIONS[-1]}"
+        require(connections in CONNECTIONS, "network.connections", connections, choice)
+        several = max((repeats,) if isinstance(repeats, int) else repeats) > 1
+        remedy = "it joins blocks of a stage; give network.repeats of 2 or more, or shortcut"
+        require(connections != "concat" or several, "network.connections", connections, remedy)
+
+    def described(self) -> dict[str, Any]:
+        """Plain values that say which network it is. Connections are left out where there are none:
+        what was made before there were any is still named the same."""
+        values = dataclasses.asdict(self)
+        if self.connections == "none":
+            del values["connections"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,7 @@ def network_cost(
     in_channels: int = 3,
     image_size: int = 32,
     skeleton: str = "cifar",
+    connections: str = "none",
 ) -> Cost:
     """Return the cost of the network that `build_network` makes, for square images.
 
@@ -65,7 +66,12 @@ def network_cost(
     and for an image that the poolings would shrink to nothing.
     """
     each = stage_repeats(
-        filters, repeats, num_classes=num_classes, in_channels=in_channels, skeleton=skeleton
+        filters,
+        repeats,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        skeleton=skeleton,
+        connections=connections,
     )
     pools = STEM_POOLS[skeleton] + len(each) - 1
     if image_size < 2**pools:
@@ -81,13 +87,21 @@ def network_cost(
     for stage, (stage_filters, blocks) in enumerate(zip(filters, each, strict=True)):
         if stage:
             tally.pool()
-        entered = 0
-        for _ in range(blocks):
-            if tally.width != entered:  # equal widths, equal costs
-                entered = tally.width
+        entered = before = 0
+        for number in range(blocks):
+            entering = tally.width
+            if connections == "concat" and number:
+                entering += before
+                tally.add(0, 0, entering)
+            if entering != entered:  # equal widths, equal costs
+                entered = entering
                 leaving, *counts = _block_counts(block, entered, stage_filters)
             tally.add(*counts)
-            tally.width = leaving
+            if connections == "shortcut":
+                if entered != leaving:
+                    tally.add(*_pcc(entered, leaving, 1))
+                tally.add(0, 0, leaving)
+            before, tally.width = tally.width, leaving
     tally.add(0, 0, tally.width)  # ReLU
     linear = tally.width * num_classes
     return Cost(

@@ -164,7 +164,7 @@ def _train(
         "devices": group.world,
         "precision": resolve_precision(device, recipe.precision),
         "data": subject.facts(),
-        "network": asdict(job.plan.network) if job.block is not None else None,
+        "network": job.plan.network.described() if job.block is not None else None,
         "recipe": asdict(recipe),
         "commit": commit(),
         "versions": versions(),

@@ -212,6 +212,7 @@ class Subject:
                 num_classes=len(images.classes),
                 in_channels=images.in_channels,
                 skeleton=job.plan.network.skeleton,
+                connections=job.plan.network.connections,
                 drop_path=recipe.drop_path,
                 dropout=recipe.dropout,
             )
@@ -229,6 +230,7 @@ class Subject:
             in_channels=images.in_channels,
             image_size=images.image_size,
             skeleton=job.plan.network.skeleton,
+            connections=job.plan.network.connections,
         ).macs
 
     def feed(self, recipe: Recipe, seed: int, device: torch.device, part: Part) -> Feed:
@@ -280,7 +282,7 @@ class Subject:
             "identity": job.identity,
         }
         if job.block is not None:
-            facts |= {"block": job.block, **asdict(network)}
+            facts |= {"block": job.block, **network.described()}
         else:
             facts |= {"timm": job.timm}
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
@@ -342,7 +344,7 @@ def _identity_of(job: Job, fingerprint: str) -> str:
 def _hash(
     code: str | None, timm: str | None, split: str, seed: int, plan: Plan, fingerprint: str
 ) -> str:
-    network = asdict(plan.network) if code is not None else None
+    network = plan.network.described() if code is not None else None
     size = plan.data.image_size
     parts = (code, timm, split, seed, network, asdict(plan.recipe), size, fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blockqnn.block_module import BlockModule, Convolution, Pcc
+from blockqnn.connections import Shortcut, Stage
 from blockqnn.skeleton import STEM_POOLS, stage_repeats
 from blockqnn.space import Block
 
@@ -26,14 +27,16 @@ def build_network(
     num_classes: int,
     in_channels: int = 3,
     skeleton: str = "cifar",
+    connections: str = "none",
     drop_path: float = 0.0,
     dropout: float = 0.0,
 ) -> BlockNetwork:
     """Return a network (N, `in_channels`, H, W) -> (N, `num_classes`) logits, freshly initialised.
 
     `filters` gives the width of each stage, `repeats` its number of blocks: one number for all
-    or one a stage. The skeletons are described in `blockqnn.skeleton`. `dropout` is the share of
-    features that training drops before the linear layer.
+    or one a stage. The skeletons, and the connections between blocks (none, shortcut or concat),
+    are described in `blockqnn.skeleton`. `dropout` is the share of features that training drops
+    before the linear layer.
 
     `drop_path` is our reading of stochastic depth for blocks without a shortcut, NASNet's scheduled
     drop path: where the output of a convolution or pooling enters an add or a concat (that of the
@@ -44,13 +47,18 @@ def build_network(
     Raises `ValueError` that names the argument, its value and what to give instead.
     """
     each = stage_repeats(
-        filters, repeats, num_classes=num_classes, in_channels=in_channels, skeleton=skeleton
+        filters,
+        repeats,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        skeleton=skeleton,
+        connections=connections,
     )
     for name, value in (("drop_path", drop_path), ("dropout", dropout)):
         if not 0 <= value < 1:
             raise ValueError(f"{name} is {value}: give 0 to below 1")
     return BlockNetwork(
-        block, filters, each, num_classes, in_channels, skeleton, drop_path, dropout
+        block, filters, each, num_classes, in_channels, skeleton, connections, drop_path, dropout
     )
 
 
@@ -69,6 +77,7 @@ class BlockNetwork(nn.Module):
         num_classes: int,
         in_channels: int,
         skeleton: str,
+        connections: str,
         drop_path: float,
         dropout: float,
     ) -> None:
@@ -86,11 +95,14 @@ class BlockNetwork(nn.Module):
             if stage > 1:
                 self.add_module(f"pool{stage - 1}", nn.MaxPool2d(2))
                 reduction *= 2
-            modules = []
+            modules: list[BlockModule | Shortcut] = []
+            before = 0
             for _ in range(count):
-                modules.append(BlockModule(block, width, stage_filters, rates.pop(0)))
-                width = modules[-1].out_channels
-            self.add_module(f"stage{stage}", nn.Sequential(*modules))
+                entering = width + before if connections == "concat" else width
+                module = BlockModule(block, entering, stage_filters, rates.pop(0))
+                modules.append(Shortcut(module, entering) if connections == "shortcut" else module)
+                before, width = width, module.out_channels
+            self.add_module(f"stage{stage}", Stage(modules, concat=connections == "concat"))
             self.feature_info.append(
                 {"num_chs": width, "reduction": reduction, "module": f"stage{stage}"}
             )
@@ -111,8 +123,7 @@ class BlockNetwork(nn.Module):
         for name in self._body:
             part = getattr(self, name)
             if self.grad_checkpointing and name.startswith("stage") and torch.is_grad_enabled():
-                for module in part:
-                    x = _checkpointed(module, x)
+                x = part.run(x, _checkpointed)
             else:
                 x = part(x)
         features: Tensor = self.head[0](x)

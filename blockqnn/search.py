@@ -311,6 +311,7 @@ class Search(History):
                 in_channels=self.task.in_channels,
                 image_size=self.task.image_size,
                 skeleton=network.skeleton,
+                connections=network.connections,
             )
         return self._costs[candidate.number]
 

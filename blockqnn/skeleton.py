@@ -5,6 +5,15 @@ imagenet: 3x3 convolution, pool, 3x3 PCC, pool | blocks | pool | ... | blocks | 
 
 A stage is a run of `repeats` equal blocks with the same filters; all poolings are 2x2 maxima
 that halve the image; the head is ReLU, global average pooling and one linear layer.
+
+Blocks may be connected beyond that, our reading of what the 2018 paper names as an option
+(shortcuts between blocks) and the journal version, whose text we could not read, is said to do:
+
+none:     a block reads the output of the one before it
+shortcut: the input of each block is added to its output; where their widths differ, the input
+          goes through a 1x1 PCC first
+concat:   each block but the first of a stage reads the outputs of the two before it, concatenated;
+          the stage's input stands for the output before the first
 """
 
 from collections.abc import Sequence
@@ -21,6 +30,10 @@ STEM_POOLS = {"cifar": 0, "imagenet": 2}
 """Poolings before the first block, by skeleton."""
 
 
+CONNECTIONS = ("none", "shortcut", "concat")
+"""How the blocks of a stage may be connected."""
+
+
 def stage_repeats(
     filters: Sequence[int],
     repeats: int | Sequence[int],
@@ -28,6 +41,7 @@ def stage_repeats(
     num_classes: int,
     in_channels: int,
     skeleton: str,
+    connections: str,
 ) -> tuple[int, ...]:
     """Check what describes a network and return the number of blocks of each stage.
 
@@ -47,6 +61,13 @@ def stage_repeats(
         )
     if min(each) < 1:
         raise ValueError(f"repeats is {repeats}: give 1 block a stage or more")
+    if connections not in CONNECTIONS:
+        raise ValueError(f"connections is {connections!r}: give {', '.join(CONNECTIONS)}")
+    if connections == "concat" and max(each) == 1:
+        raise ValueError(
+            f"connections is 'concat', of blocks within a stage, but repeats is {repeats}: give 2 "
+            "or more, or another connection"
+        )
     return each
 
 

@@ -46,11 +46,11 @@ default_cfgs = generate_default_cfgs(
 def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """The network of a block: (N, `in_chans`, H, W) -> (N, `num_classes`) logits.
 
-    Takes `block`, `filters`, `repeats`, `skeleton` as `build_network` (default: S for CIFAR), and
-    timm's `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`, `features_only`
-    (a map a stage) and `out_indices`. With `pretrained`, `pretrained_cfg_overlay={"file": ...}`
-    names a file of `blockqnn.weights`, whose metadata then stand for what is not given. Raises
-    `ValueError` that names what is wrong.
+    Takes `block`, `filters`, `repeats`, `skeleton`, `connections` as `build_network` (default: S
+    for CIFAR), and timm's `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`,
+    `features_only` (a map a stage) and `out_indices`. With `pretrained`,
+    `pretrained_cfg_overlay={"file": ...}` names a file of `blockqnn.weights`, whose metadata then
+    stand for what is not given. Raises `ValueError` that names what is wrong.
     """
     if pretrained:
         kwargs = _with_metadata(kwargs)
@@ -80,6 +80,7 @@ def _build(
     filters: Sequence[int] = FILTERS,
     repeats: int | Sequence[int] = 2,
     skeleton: str = "cifar",
+    connections: str = "none",
     num_classes: int = 10,
     in_chans: int = 3,
     global_pool: str = "avg",
@@ -91,6 +92,7 @@ def _build(
         filters=filters,
         repeats=repeats,
         skeleton=skeleton,
+        connections=connections,
         num_classes=num_classes or 1,
         in_channels=in_chans,
         drop_path=drop_path_rate,
@@ -122,6 +124,7 @@ def _with_metadata(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise SettingsError(f"{path} holds timm's {metadata['timm']}: give weights of a block")
     for name, read in (("block", str), ("skeleton", str), ("filters", _list), ("repeats", _list)):
         given.setdefault(name, read(metadata[name]))
+    given.setdefault("connections", metadata.get("connections", "none"))
     size = int(metadata["image_size"])
     facts = {
         "num_classes": int(metadata["num_classes"]),

@@ -2,8 +2,9 @@
 
 Metadata are texts, numbers and lists in JSON: num_classes, in_channels, image_size (pixels),
 classes, mean and std (a channel, pixels from 0 to 1), and for a block's network block, filters,
-repeats and skeleton, for another timm, the name of timm's model. Nothing in such a file is ever
-executed. A checksum is kept with them, since the format does not notice a changed bit.
+repeats, skeleton and, where there are any, connections, for another timm, the name of timm's model.
+Nothing in such a file is ever executed. A checksum is kept with them, since the format does not
+notice a changed bit.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Mod
             filters=filters,
             repeats=repeats,
             skeleton=metadata["skeleton"],
+            connections=metadata.get("connections", "none"),
             num_classes=_number(metadata, "num_classes"),
             in_channels=_number(metadata, "in_channels"),
         )

@@ -120,6 +120,7 @@ def _macs(network: nn.Module, result: Mapping[str, Any]) -> int:
         in_channels=channels,
         image_size=size,
         skeleton=shape["skeleton"],
+        connections=shape.get("connections", "none"),
     ).macs
 
 

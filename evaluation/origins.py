@@ -244,6 +244,7 @@ def _network_in_words(results: Sequence[Record]) -> str:
     return _distinct(
         f"{shape.get('skeleton')} skeleton, filters {_plain(shape.get('filters'))}, "
         f"repeats {_plain(shape.get('repeats'))}"
+        + (f", connections {shape['connections']}" if "connections" in shape else "")
         for shape in shapes
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from blockqnn.config import NetworkSettings
 from blockqnn.cost import network_cost
 from blockqnn.errors import SettingsError
 from blockqnn.history import History, read_search
@@ -85,13 +86,7 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
     facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
     if history is not None:
         network, task = history.settings.network, history.task
-        filters, repeats = network.filters, network.repeats
-        classes, channels, size, skeleton = (
-            task.num_classes,
-            task.in_channels,
-            task.image_size,
-            network.skeleton,
-        )
+        classes, channels, size = task.num_classes, task.in_channels, task.image_size
         result = history.result(int(text))
         if result is not None:
             facts["outcome"] = " ".join((result.outcome.kind, result.outcome.reason)).strip()
@@ -99,17 +94,22 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
             if result.outcome.accuracy is not None:
                 facts["accuracy"] = f"{result.outcome.accuracy:.2f} %"
     else:
-        filters, repeats, classes, channels, size, skeleton = (32, 64, 128), 4, 10, 3, 32, "cifar"
+        network, classes, channels, size = NetworkSettings(), 10, 3, 32
     cost = network_cost(
         block,
-        filters=filters,
-        repeats=repeats,
+        filters=network.filters,
+        repeats=network.repeats,
         num_classes=classes,
         in_channels=channels,
         image_size=size,
-        skeleton=skeleton,
+        skeleton=network.skeleton,
+        connections=network.connections,
     )
-    facts["network"] = f"{skeleton}, filters {filters}, repeats {repeats}, {size}x{size} images"
+    facts["network"] = (
+        f"{network.skeleton}, filters {network.filters}, repeats {network.repeats}, "
+        f"{'' if network.connections == 'none' else f'connections {network.connections}, '}"
+        f"{size}x{size} images"
+    )
     facts["parameters"] = f"{cost.parameters:,}"
     facts["multiply-accumulates"] = f"{cost.macs:,}"
     return facts

@@ -130,8 +130,10 @@ def test_a_separable_block_by_hand():
     filters=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     repeats=st.integers(1, 3),
     skeleton=st.sampled_from(["cifar", "imagenet"]),
+    connections=st.sampled_from(["none", "shortcut", "concat"]),
 )
-def test_random_blocks_of_v2(seed, **arguments):
+def test_random_connected_blocks_of_v2(seed, **arguments):
+    assume(arguments["connections"] != "concat" or arguments["repeats"] > 1)
     block = V2.sample(np.random.default_rng(seed))
     assert network_cost(block, num_classes=7, **arguments) == counted(
         block, num_classes=7, **arguments

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_search import small_disk
 
+from blockqnn.comparators import count_macs
 from blockqnn.cost import network_cost
 from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
@@ -137,6 +138,24 @@ class TestResult:
         correct, seen = count_correct(network, batches, CPU, "float32").tolist()
         assert seen == 120
         assert 100 * correct / seen == pytest.approx(read_result(finished)["accuracy"], abs=2)
+
+    def test_connected_blocks_are_trained_and_loaded_connected(self, finished, tmp_path):
+        plan = tiny_plan(
+            network={"repeats": 2, "connections": "concat"}, recipe={"epochs": 1, "batch": 40}
+        )
+        directory = job(tmp_path, plan=plan)
+        assert finish(directory) == (0, "")
+        result, network = read_result(directory), load_network(directory)
+        assert result["network"]["connections"] == "concat"
+        assert "connections" not in read_result(finished)["network"]
+        assert result["macs"] == count_macs(network, 1, 8)
+        # the second block of a stage reads what the first read, too: 4 + 4 and 4 + 8 channels
+        assert [
+            stage[1].layers["2"][1].in_channels for stage in (network.stage1, network.stage2)
+        ] == [
+            8,
+            12,
+        ]
 
     def test_nothing_to_go_on_with_is_left(self, finished):
         names = {path.name for path in finished.iterdir()}

@@ -233,6 +233,14 @@ WRONG = [
     ({"network": {"repeats": 0}}, "network.repeats is 0: give 1 or more"),
     ({"network": {"repeats": [1, 2]}}, "network.repeats is (1, 2): give one number >= 1 for each"),
     ({"network": {"repeats": True}}, "network.repeats is True: give a whole number or a list"),
+    (
+        {"network": {"connections": "dense"}},
+        "network.connections is 'dense': choose none, shortcut",
+    ),
+    (
+        {"network": {"connections": "concat", "repeats": 1}},
+        "network.connections is 'concat': it joins blocks of a stage; give network.repeats of 2",
+    ),
     ({"recipe": {"epochs": 0}}, "recipe.epochs is 0: give 1 or more"),
     ({"recipe": {"batch": 1}}, "recipe.batch is 1: give 2 or more"),
     ({"recipe": {"learning_rate": math.inf}}, "recipe.learning_rate is inf: give a rate"),
@@ -292,7 +300,8 @@ def test_every_checked_range_has_both_ends():
         {"agent": {"kind": "evolution", "population": 2, "tournament": 1}},
         {"agent": {"kind": "evolution", "population": 7, "tournament": 7}},
         {"schedule": [[0, 1], [1, 1]]},
-        {"network": {"filters": [4, 8], "repeats": [1, 2]}},
+        {"network": {"filters": [4, 8], "repeats": [1, 2], "connections": "concat"}},
+        {"network": {"filters": [4, 8], "repeats": 1, "connections": "shortcut"}},
         {"recipe": {"epochs": 1, "batch": 2, "decay_epochs": 1, "restarts": 0, "crop": 0}},
         {"recipe": {"learning_rate": "1e-3"}},  # YAML reads it as text
         {"workers": {"kind": "inline", "device": "cuda:1"}},

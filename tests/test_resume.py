@@ -133,6 +133,7 @@ REFUSED = {
     "data.images": ({"images": None}, 600, None),
     "network.filters": ({"filters": (8, 16)}, (8, 12), (8, 16)),
     "network.repeats": ({"repeats": 2}, 1, 2),
+    "network.connections": ({"connections": "shortcut"}, "none", "shortcut"),
     "recipe.epochs": ({"epochs": 4}, 3, 4),
     "recipe.batch": ({"batch": 64}, 16, 64),
     "recipe.optimizer": ({"optimizer": "sgd"}, "adam", "sgd"),
@@ -212,11 +213,12 @@ def test_the_table_of_refused_settings_is_complete():
 
 
 def older(directory, journal):
-    """The journal as it was written before spaces had a version and a width."""
+    """The journal as it was written before spaces had a version and blocks connections."""
 
     def without(record):
         if "settings" in record:
             record["settings"]["space"] = {"max_index": record["settings"]["space"]["max_index"]}
+            del record["settings"]["network"]["connections"]
         return record
 
     with closing(Journal(directory / "journal.jsonl")) as written:
