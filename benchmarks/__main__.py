@@ -17,7 +17,14 @@ from pathlib import Path
 
 from benchmarks import machine
 
-SCRIPTS = ("training_speed", "agent_speed", "stack_overhead", "resume_time", "candidates_per_hour")
+SCRIPTS = (
+    "training_speed",
+    "separable_speed",
+    "agent_speed",
+    "stack_overhead",
+    "resume_time",
+    "candidates_per_hour",
+)
 SCALE = ("async_search", "million_candidates", "flow_limits")
 """What one search carries: docs/scale.md."""
 

@@ -49,7 +49,8 @@ class Depthwise(Convolution):
         super().__init__(channels, channels, kernel, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In bfloat16 torch has no fast kernel for 5x5 on a CPU: float32 is 2 to 3 times as fast.
+        # In bfloat16 torch has no fast kernel for 5x5 on a CPU: float32 takes about half the time
+        # (benchmarks/separable_speed.py).
         if self.kernel_size[0] == 5 and x.device.type == "cpu" and _autocasts():
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())

@@ -19,6 +19,7 @@ from evaluation import findings
 from evaluation.comparison import compare, run_of
 from evaluation.frozen import write_frozen
 from evaluation.report import write_report
+from evaluation.searched import searched
 
 S, RESIDUAL = str(BLOCKS["S"]), str(BLOCKS["residual"])
 VOID = {"meta", "wbr", "br", "link", "img"}
@@ -333,3 +334,13 @@ def test_an_absent_search_or_run_is_one_sentence(tmp_path):
     lost = result("S", block=S, outcome="diverged", curve=[])
     with pytest.raises(SearchError, match="no network of lost has been finally trained"):
         write_report(run_of("lost", [lost], []), tmp_path / "out")
+
+
+def test_the_space_of_a_search_is_said(tmp_path):
+    finish(tmp_path, tiny_settings())
+    (paper, *_) = searched(read_search(tmp_path), "tiny").sentences
+    assert paper.startswith("Q-learning over blocks of up to 4 layers on digits: 30 candidates")
+    space = {"version": "v2", "max_index": 5, "max_width": 2}
+    finish(tmp_path / "v2", tiny_settings(space=space))
+    (tighter, *_) = searched(read_search(tmp_path / "v2"), "tiny").sentences
+    assert "blocks of up to 5 layers and 2 leaves of space V2 on digits" in tighter
