@@ -115,6 +115,8 @@ class Surrogate:
         means, scale = self._posterior(x, noise=True)
         weights, variance = _conditional(self._between, y.shape[1], column)
         shift = (y - means[:, : y.shape[1]]) @ weights
+        # of a regression on so many epochs that as many curves told
+        variance *= (self._whole + y.shape[1]) / max(self._whole - y.shape[1], 1)
         return means[:, column] + shift, scale * np.sqrt(variance)
 
     def _column(self, epoch: int | None) -> int:
@@ -154,6 +156,7 @@ class Surrogate:
         errors = (self._weights / np.sqrt(precision))[whole] / scales
         prior = np.full((self.epochs, self.epochs), 0.5) + 0.5 * np.eye(self.epochs)
         between = (2 * prior + errors.T @ errors) / (2 + len(errors))
+        self._whole = 2 + len(errors)
         self._between = between * np.outer(scales, scales)
 
     def _completed(self, y: Array, filled: Array) -> Array:
