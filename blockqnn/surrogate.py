@@ -20,9 +20,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_solve, cholesky
-from scipy.optimize import minimize
-from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
+
+from blockqnn.kernel import Kernel
 
 Array = NDArray[np.float64]
 
@@ -30,14 +30,10 @@ LARGEST = 1500
 """Curves that are learned from, the latest ones: time grows with their cube, to about a second."""
 _CHOOSING = 256
 """Curves that the kernel is chosen by."""
-_EVALUATIONS = 60
-"""Of the likelihood, for each choice."""
-_FARTHEST = np.array([3.0, 5.0, 9.0])
-"""The logarithms of length, linear share and noise stay so close to what is expected of them."""
-_JITTER = 1e-6
-"""Noise at least, without which rounding can make a covariance indefinite."""
-_ROUNDS = 3
-"""Times that unfinished curves are completed anew."""
+_EXPECTED = 2
+"""Curves that what is expected of the covariance between epochs counts as."""
+_RIDGE = 0.003
+"""Of the variance before it, in the first guess of what a stopped curve would have come to."""
 
 
 class Surrogate:
@@ -59,8 +55,10 @@ class Surrogate:
         """Learn from scratch what networks came to.
 
         `features` is (n, d); `curves` (n, epochs), with NaN for epochs that a network was not
-        trained for, which come last, or (n,) for one number each. Raises ValueError for other
-        shapes, and for a first epoch or a feature that is not finite.
+        trained for, which come last, or (n,) for one number each. What stopped curves would have
+        come to is guessed from their beginning and those that went on; where all bad ones were
+        stopped, their end is thought too good. Raises ValueError for other shapes, and for a first
+        epoch or a feature that is not finite.
         """
         x, y = np.asarray(features, float), np.asarray(curves, float)
         y = y[:, None] if y.ndim == 1 else y
@@ -113,10 +111,13 @@ class Surrogate:
         if column < y.shape[1]:
             return y[:, column], np.zeros(len(y))
         means, scale = self._posterior(x, noise=True)
-        weights, variance = _conditional(self._between, y.shape[1], column)
-        shift = (y - means[:, : y.shape[1]]) @ weights
-        # of a regression on so many epochs that as many curves told
-        variance *= (self._whole + y.shape[1]) / max(self._whole - y.shape[1], 1)
+        seen_epochs = y.shape[1]
+        weights, covariance = _conditional(self._between, seen_epochs)
+        place = column - seen_epochs
+        shift = (y - means[:, :seen_epochs]) @ weights[:, place]
+        # The weights themselves are estimates, as in any regression from so many complete curves.
+        told = _EXPECTED + self._whole
+        variance = covariance[place, place] * (told + seen_epochs) / max(told - seen_epochs, 1)
         return means[:, column] + shift, scale * np.sqrt(variance)
 
     def _column(self, epoch: int | None) -> int:
@@ -131,21 +132,27 @@ class Surrogate:
         self._spread = np.where(spread > 1e-9, spread, 1.0)
         self._x = (x - self._centre) / self._spread
         whole = np.isfinite(y[:, -1])
+        lengths = np.isfinite(y).sum(axis=1)
+        whole = lengths == self.epochs
+        self._whole = int(whole.sum())
         filled = _continued(y)
-        self._solve(filled, whole)
-        for _ in range(0 if whole.all() else _ROUNDS):
-            filled = self._completed(y, filled)
-            self._solve(filled, whole)
+        self._solve(filled, whole, np.zeros((self.epochs, self.epochs)))
+        if not whole.all():
+            filled, unsure = self._completed(y, filled, lengths)
+            self._solve(filled, np.full(len(y), True), unsure)
 
-    def _solve(self, y: Array, whole: NDArray[np.bool_]) -> None:
-        """Choose the kernel for complete curves and keep what predictions need."""
+    def _solve(self, y: Array, counted: NDArray[np.bool_], unsure: Array) -> None:
+        """Choose the kernel for complete curves and keep what predictions need.
+
+        The covariance between epochs is taken from the `counted` curves; `unsure` is what to add to
+        the sum of their squared errors, because part of them was guessed.
+        """
         count = len(y)
         self._level = (self.mean + y.sum(axis=0)) / (1 + count)
         deviations = y - self._level
         scales = np.sqrt((self.deviation**2 + (deviations**2).sum(axis=0)) / (1 + count))
-        scaled = deviations / scales
         picks = np.unique(np.linspace(0, count - 1, min(count, _CHOOSING)).astype(int))
-        self._kernel = _Kernel.chosen(self._x[picks], scaled[picks])
+        self._kernel = Kernel.chosen(self._x[picks], (deviations / scales)[picks])
         covariance = self._kernel.between(self._x, self._x)
         covariance[np.diag_indices(count)] += self._kernel.noise
         factor = cholesky(covariance, lower=True)
@@ -153,24 +160,28 @@ class Surrogate:
         self._weights = self._inverse @ deviations
         # Each network predicted from all others: what these errors are is what errors will be.
         precision = np.diagonal(self._inverse)[:, None]
-        errors = (self._weights / np.sqrt(precision))[whole] / scales
-        prior = np.full((self.epochs, self.epochs), 0.5) + 0.5 * np.eye(self.epochs)
-        between = (2 * prior + errors.T @ errors) / (2 + len(errors))
-        self._whole = 2 + len(errors)
-        self._between = between * np.outer(scales, scales)
+        errors = (self._weights / np.sqrt(precision))[counted]
+        expected = (0.5 + 0.5 * np.eye(self.epochs)) * np.outer(scales, scales)
+        total = _EXPECTED * expected + errors.T @ errors + unsure
+        self._between = total / (_EXPECTED + len(errors))
 
-    def _completed(self, y: Array, filled: Array) -> Array:
-        """Curves with what is missing as the others and their own beginning say."""
+    def _completed(
+        self, y: Array, filled: Array, lengths: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        """Curves with what is missing as the others and their own beginning say, and how unsure
+        that is: the covariances of what was guessed, summed.
+        """
         precision = np.diagonal(self._inverse)[:, None]
         means = filled - self._weights / precision
         result = y.copy()
+        unsure = np.zeros((self.epochs, self.epochs))
         for seen in range(1, self.epochs):
-            rows = np.isfinite(y).sum(axis=1) == seen
-            for column in range(seen, self.epochs):
-                weights, _ = _conditional(self._between, seen, column)
-                shift = (y[rows, :seen] - means[rows, :seen]) @ weights
-                result[rows, column] = means[rows, column] + shift
-        return result
+            rows = lengths == seen
+            weights, covariance = _conditional(self._between, seen)
+            errors = y[rows, :seen] - means[rows, :seen]
+            result[rows, seen:] = means[rows, seen:] + errors @ weights
+            unsure[seen:, seen:] += rows.sum() * covariance
+        return result, unsure
 
     def _posterior(self, features: Array, noise: bool) -> tuple[Array, Array]:
         """Means (m, epochs), and the deviations (m,) that an epoch's own is multiplied by."""
@@ -182,71 +193,29 @@ class Surrogate:
         return means, np.sqrt(np.maximum(variance, 1e-12))
 
 
-class _Kernel:
-    """Similarity of standardised feature vectors."""
-
-    def __init__(self, logarithms: Array) -> None:
-        self.length, self.linear, self.noise = np.exp(logarithms) + np.array([0.0, 0.0, _JITTER])
-
-    @classmethod
-    def chosen(cls, x: Array, y: Array) -> Self:
-        """The most probable one for targets `y`, (n, epochs), given weak priors.
-
-        Nelder and Mead's method only compares likelihoods, so rounding of another machine or
-        number of threads does not change its choice.
-        """
-        count, width = x.shape
-        squares, products = cdist(x, x, "sqeuclidean"), x @ x.T / width
-        middle = np.array([0.5 * np.log(width), 0.0, -2.0])
-        spread = np.array([1.0, 2.0, 1.5])
-
-        def surprise(logarithms: Array) -> float:
-            logarithms = np.clip(logarithms, middle - _FARTHEST, middle + _FARTHEST)
-            covariance = _covariance(squares, products, *np.exp(logarithms[:2]))
-            covariance[np.diag_indices(count)] += np.exp(logarithms[2]) + _JITTER
-            factor = cholesky(covariance, lower=True, check_finite=False)
-            explained = (y * cho_solve((factor, True), y, check_finite=False)).sum(axis=0)
-            prior = 0.5 * (((logarithms - middle) / spread) ** 2).sum()
-            fit = 0.5 * count * np.log((1 + explained) / (1 + count)).mean()
-            return float(np.log(np.diagonal(factor)).sum() + fit + prior)
-
-        options = {"maxfev": _EVALUATIONS, "xatol": 0.05, "fatol": 0.05}
-        start = middle + np.vstack([np.zeros(3), np.diag([-0.5, -0.7, -0.7])])
-        found = minimize(
-            surprise, middle, method="Nelder-Mead", options={**options, "initial_simplex": start}
-        )
-        return cls(np.clip(found.x, middle - _FARTHEST, middle + _FARTHEST))
-
-    def between(self, first: Array, second: Array) -> Array:
-        """Of all pairs, (n, m)."""
-        squares = cdist(first, second, "sqeuclidean")
-        products = first @ second.T / first.shape[1]
-        return _covariance(squares, products, self.length, self.linear)
-
-    def alone(self, x: Array) -> Array:
-        """Of each vector with itself, (n,)."""
-        alone: Array = 1.0 + self.linear * (x * x).mean(axis=1)
-        return alone
-
-
-def _covariance(squares: Array, products: Array, length: float, linear: float) -> Array:
-    covariance: Array = np.exp(-0.5 * squares / length**2) + linear * products
-    return covariance
-
-
-def _conditional(between: Array, seen: int, column: int) -> tuple[Array, float]:
-    """Weights of the seen epochs' errors for a later one's, and the variance that is left."""
-    weights = np.asarray(np.linalg.solve(between[:seen, :seen], between[:seen, column]), float)
-    left = between[column, column] - weights @ between[:seen, column]
-    return weights, max(float(left), 0.0)
+def _conditional(between: Array, seen: int) -> tuple[Array, Array]:
+    """Weights (seen, others) of seen epochs' errors for the others', and the covariance left."""
+    weights = np.asarray(np.linalg.solve(between[:seen, :seen], between[:seen, seen:]), float)
+    left = between[seen:, seen:] - between[seen:, :seen] @ weights
+    return weights, left
 
 
 def _continued(y: Array) -> Array:
-    """Curves in which what is missing rises as it does for those who have it."""
+    """Curves in which what is missing follows from what was before, as for those who have both.
+
+    A ridge regression, towards going on at the average rise.
+    """
     filled = y.copy()
     for column in range(1, y.shape[1]):
-        rises = y[:, column] - y[:, column - 1]
-        has = np.isfinite(rises)
-        rise = rises[has].mean() if has.any() else 0.0
-        filled[:, column] = np.where(has, y[:, column], filled[:, column - 1] + rise)
+        has = np.isfinite(y[:, column])
+        before = filled[:, :column]
+        guess = before[:, -1]
+        if has.any():
+            before = before - before[has].mean(axis=0)
+            rises = y[has, column] - y[has, column - 1]
+            gram = before[has].T @ before[has]
+            gram += (_RIDGE * np.trace(gram) / column + 1e-9) * np.eye(column)
+            weights = np.linalg.solve(gram, before[has].T @ (rises - rises.mean()))
+            guess = guess + rises.mean() + before @ weights
+        filled[:, column] = np.where(has, y[:, column], guess)
     return filled

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
 from blockqnn.surrogate import LARGEST, Surrogate
 
@@ -63,6 +65,26 @@ def test_a_known_function_is_recovered():
     own_noise = np.hypot(4 * (1 - 0.6**EPOCHS), NOISE)
     assert rmse(mean, true) < 1.35 * own_noise  # no prediction can be below it
     assert rmse(mean, true) < 0.75 * np.std(true)  # the error of always saying the mean
+
+
+def test_it_is_the_gaussian_process_of_scikit_learn():
+    x, curves = drawn(60)
+    x = (x - x[:40].mean(axis=0)) / x[:40].std(axis=0)
+    surrogate = Surrogate().fit(x[:40], curves[:40])
+    kernel = surrogate._kernel
+    other = GaussianProcessRegressor(
+        RBF(kernel.length)
+        + ConstantKernel(kernel.linear / x.shape[1]) * DotProduct(1e-4)
+        + WhiteKernel(kernel.noise),
+        optimizer=None,
+        alpha=1e-12,
+    )
+    level = (50 + curves[:40, 2].sum()) / 41  # what is said before any result counts as one
+    other.fit(x[:40], curves[:40, 2] - level)
+    mean, deviation = other.predict(x[40:], return_std=True)
+    found, scaled = surrogate.predict(x[40:], 3)
+    assert np.allclose(found, level + mean)
+    assert np.allclose(scaled / deviation, scaled[0] / deviation[0])
 
 
 def test_a_table_of_plain_numbers_is_learned_too():
@@ -128,11 +150,12 @@ def test_stopped_curves_are_learned_from():
     training[stopped, 2:] = np.nan
     surrogate = Surrogate().fit(x[:200], training)
     true = curves[200:, -1]
-    mean, _ = surrogate.predict(x[200:])
+    mean, deviation = surrogate.predict(x[200:])
     whole, _ = Surrogate().fit(x[:200], curves[:200]).predict(x[200:])
     survivors, _ = Surrogate().fit(x[:200][~stopped], training[~stopped]).predict(x[200:])
     assert rmse(mean, true) < 1.05 * rmse(whole, true)
     assert rmse(mean, true) < 0.9 * rmse(survivors, true)
+    assert covered(mean, deviation, true) > 0.75  # guesses are taken for results
 
 
 def test_no_curve_needs_to_be_complete():
