@@ -6,7 +6,9 @@ An epoch is an output of its own. All outputs share the kernel between networks 
 covariance S between epochs, so that for networks x and x' and epochs e and e'
 
     cov(accuracy(x, e), accuracy(x', e')) = S[e, e'] (k(x, x') + noise [x = x'])
-    k(x, x') = exp(-|x - x'|^2 / 2 length^2) + linear x.x' / d      (features standardised)
+    k(x, x') = exp(-|x - x'|^2 / 2 length^2) + linear x.x' / d
+
+with features standardised, and weighted by what they say of the results one by one.
 
 Given complete curves, S drops out of the mean, and a network's first epochs say by S how its later
 ones will be (Bonilla et al., NIPS 2007). Length, linear share and noise are the most probable ones.
@@ -30,6 +32,8 @@ LARGEST = 1500
 """Curves that are learned from, the latest ones: time grows with their cube, to about a second."""
 _CHOOSING = 256
 """Curves that the kernel is chosen by."""
+_LEAST = 0.2
+"""Correlation that every feature is taken to have with the results."""
 _EXPECTED = 2
 """Curves that what is expected of the covariance between epochs counts as."""
 _RIDGE = 0.003
@@ -128,14 +132,13 @@ class Surrogate:
     def _fit(self, x: Array, y: Array) -> None:
         self.epochs = y.shape[1]
         self._centre = x.mean(axis=0)
-        spread = x.std(axis=0)
-        self._spread = np.where(spread > 1e-9, spread, 1.0)
+        filled = _continued(y)
+        self._spread = _spread(x, filled)
         self._x = (x - self._centre) / self._spread
         whole = np.isfinite(y[:, -1])
         lengths = np.isfinite(y).sum(axis=1)
         whole = lengths == self.epochs
         self._whole = int(whole.sum())
-        filled = _continued(y)
         self._solve(filled, whole, np.zeros((self.epochs, self.epochs)))
         if not whole.all():
             filled, unsure = self._completed(y, filled, lengths)
@@ -191,6 +194,23 @@ class Surrogate:
         variance = self._kernel.alone(x) - explained + noise * self._kernel.noise
         means = self._level + cross @ self._weights
         return means, np.sqrt(np.maximum(variance, 1e-12))
+
+
+def _spread(x: Array, y: Array) -> Array:
+    """What to divide features by, (d,): their deviation, more where they say less of the results.
+
+    A feature counts by its correlation with the results, what chance gives subtracted, and by
+    `_LEAST` at least: few results cannot tell thirty lengths, one for each feature, but do tell
+    this much.
+    """
+    deviations = x.std(axis=0)
+    deviations = np.where(deviations > 1e-9, deviations, 1.0)
+    scaled = (x - x.mean(axis=0)) / deviations
+    results = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-9)
+    explained = ((scaled.T @ results / len(x)) ** 2).mean(axis=1) - 1 / len(x)
+    weights = np.sqrt(np.maximum(explained, _LEAST**2))
+    spread: Array = deviations * np.sqrt((weights**2).mean()) / weights
+    return spread
 
 
 def _conditional(between: Array, seen: int) -> tuple[Array, Array]:

@@ -69,9 +69,10 @@ def test_a_known_function_is_recovered():
 
 def test_it_is_the_gaussian_process_of_scikit_learn():
     x, curves = drawn(60)
-    x = (x - x[:40].mean(axis=0)) / x[:40].std(axis=0)
     surrogate = Surrogate().fit(x[:40], curves[:40])
+    found, scaled = surrogate.predict(x[40:], 3)
     kernel = surrogate._kernel
+    x = (x - x[:40].mean(axis=0)) / surrogate._spread
     other = GaussianProcessRegressor(
         RBF(kernel.length)
         + ConstantKernel(kernel.linear / x.shape[1]) * DotProduct(1e-4)
@@ -82,9 +83,17 @@ def test_it_is_the_gaussian_process_of_scikit_learn():
     level = (50 + curves[:40, 2].sum()) / 41  # what is said before any result counts as one
     other.fit(x[:40], curves[:40, 2] - level)
     mean, deviation = other.predict(x[40:], return_std=True)
-    found, scaled = surrogate.predict(x[40:], 3)
     assert np.allclose(found, level + mean)
     assert np.allclose(scaled / deviation, scaled[0] / deviation[0])
+
+
+def test_features_that_say_nothing_cost_little():
+    x, curves = drawn(300)
+    noise = np.random.default_rng(1).normal(size=(300, 20))
+    mean, _ = Surrogate().fit(x[:100], curves[:100]).predict(x[100:])
+    x = np.hstack([x, noise])
+    burdened, _ = Surrogate().fit(x[:100], curves[:100]).predict(x[100:])
+    assert rmse(burdened, curves[100:, -1]) < 1.2 * rmse(mean, curves[100:, -1])
 
 
 def test_a_table_of_plain_numbers_is_learned_too():
