@@ -13,7 +13,7 @@ help:
 	@echo "make format   let ruff rewrite the files"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
-	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (a quarter of an hour)"
+	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
 
 search: $(READY)
 	$(BIN)/blockqnn search
