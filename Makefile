@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench bench-scale clean help
+.PHONY: search test lint format bench bench-scale bench-surrogate clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -13,6 +13,7 @@ help:
 	@echo "make format   let ruff rewrite the files"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
+	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
 
 search: $(READY)
 	$(BIN)/blockqnn search
@@ -34,6 +35,9 @@ bench: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks --scale
+
+bench-surrogate: $(READY)
+	$(BIN)/python -m benchmarks.surrogate_comparison
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
