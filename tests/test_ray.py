@@ -6,10 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ports import LOOPBACK, listening
 from ray_cluster import wait_for
 from test_workers import CODE, PARENT, alive, holder
 from tiny_search import tiny_settings
@@ -31,22 +31,6 @@ def scratch(monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(place))
     yield place
     shutil.rmtree(place)
-
-
-def listening(pids):
-    """Addresses at which processes accept connections."""
-    sockets = set()
-    for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").glob("*"):
-            with suppress(OSError):
-                sockets.add(os.readlink(entry))
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.add(fields[1].partition(":")[0])
-    return found
 
 
 def of_ray(scratch):
@@ -76,7 +60,7 @@ def test_it_listens_here_alone_and_leaves_nothing(tmp_path, scratch):
         assert first.kind == "trained"
         gateway = gateway_of(os.getpid())
         family = [gateway, *descendants(gateway)]
-        assert listening(family) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+        assert listening(family) <= LOOPBACK
         assert listening(family)
         os.kill(gateway, signal.SIGKILL)
         all_gone(family)
