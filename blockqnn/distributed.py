@@ -81,7 +81,7 @@ def join(device: torch.device, meeting: Path | None = None) -> Group:
         if sys.platform.startswith("linux"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        store = dist.FileStore(str(meeting), world)
+        store = dist.FileStore(str(meeting), world)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     return Group(dist.get_rank(), dist.get_world_size())
 
