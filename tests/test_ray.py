@@ -14,7 +14,7 @@ from ray_cluster import wait_for
 from test_workers import CODE, PARENT, alive, holder
 from tiny_search import tiny_settings
 
-from blockqnn.errors import SearchError
+from blockqnn.errors import SearchError, SettingsError
 from flows.guard import descendants
 from flows.workers import open_workers
 
@@ -87,4 +87,19 @@ def test_it_ends_with_a_killed_flow(tmp_path, scratch):
 def test_no_cluster_at_the_address(tmp_path):
     settings = tiny_settings(workers={"kind": "ray", "address": "127.0.0.1:9"})
     with pytest.raises(SearchError, match="'127.0.0.1:9', where no Ray answers.*ray start --head"):
+        open_workers(settings, tmp_path)
+
+
+def test_a_machine_that_no_candidate_fits(tmp_path, scratch):
+    settings = tiny_settings(workers={"kind": "ray", "cpus_per_candidate": 4096})
+    with pytest.raises(SearchError, match="cpus_per_candidate is 4096, but this machine has"):
+        open_workers(settings, tmp_path)
+    assert not of_ray(scratch)
+
+
+@pytest.mark.parametrize("place", ["nowhere://bucket/x", "{}/file/x"])
+def test_a_place_for_checkpoints_that_takes_none(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    settings = tiny_settings(workers={"kind": "ray", "checkpoints": place.format(tmp_path)})
+    with pytest.raises(SettingsError, match="workers.checkpoints is .*nothing can be written"):
         open_workers(settings, tmp_path)
