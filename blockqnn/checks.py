@@ -6,6 +6,9 @@ import math
 
 from blockqnn.errors import SettingsError
 
+LONGEST_WAIT = 10**9
+"""Seconds: 31 years. The system's clocks do not take any number."""
+
 
 def require(condition: bool, name: str, value: object, remedy: str) -> None:
     """Refuse a value unless the condition holds."""
@@ -16,6 +19,12 @@ def require(condition: bool, name: str, value: object, remedy: str) -> None:
 def positive(name: str, value: float, what: str) -> None:
     """Refuse what is not a finite number above 0."""
     require(math.isfinite(value) and value > 0, name, value, f"give {what} greater than 0")
+
+
+def seconds(name: str, value: float) -> None:
+    """Refuse what nobody can wait for."""
+    positive(name, value, "seconds")
+    require(value <= LONGEST_WAIT, name, value, f"give {LONGEST_WAIT:,} seconds or less")
 
 
 def share(name: str, value: float) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import tarfile
+import unicodedata
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator
@@ -102,6 +104,9 @@ class ImageTree:
                 "in the folder, or remove it"
             )
         firsts = np.unique(self.labels, return_index=True)[1].tolist()
+        if not self._is_tar:
+            for number in firsts:
+                file_size(self._reader.samples[number][0])
         # a tar file is read through one handle
         with ThreadPoolExecutor(1 if self._is_tar else AT_ONCE) as pool:
             for _ in pool.map(self.image, firsts):
@@ -144,6 +149,7 @@ def read_folder(path: Path) -> ImageTree:
             f"{path} has {len(names)} class folders: put every image in the folder of its class, "
             "two classes or more (the validation images of ILSVRC come in one folder: sort them)"
         )
+    check_names(path, names)
     classes = tuple(sorted(names, key=natural_key))  # timm's order
     numbers = {name: number for number, name in enumerate(classes)}
     try:
@@ -190,6 +196,29 @@ def read_tar(root: Path, split: str) -> ImageTree:
     return ImageTree(path, reader, classes, tuple(get_img_extensions()))
 
 
+def check_names(path: Path, names: Iterable[str]) -> None:
+    """Refuse class folders whose names no table, log or JSON could hold."""
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise SettingsError(
+                f"{path} has a class folder called {name!r}: give it a name in UTF-8 without "
+                "control characters"
+            )
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes of a file; `SettingsError` for what is none, a pipe say, which would be waited for."""
+    try:
+        found = os.stat(path)
+    except OSError as error:  # a link to nowhere
+        raise SettingsError(
+            f"{path} cannot be read ({error.strerror}): mend or remove it"
+        ) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise SettingsError(f"{path} is not a readable image (it is no file): remove it")
+    return found.st_size
+
+
 def check_both(train: ImageTree, val: ImageTree) -> None:
     """Training and test images have the same classes, each an image, or `SettingsError`."""
     for one, other in ((train, val), (val, train)):
@@ -213,12 +242,7 @@ def _close(reader: Any) -> None:
 
 
 def _file_sizes(paths: list[str]) -> list[int]:
-    try:
-        return [os.stat(path).st_size for path in paths]
-    except OSError as error:  # a link to nowhere
-        raise SettingsError(
-            f"{error.filename} cannot be read ({error.strerror}): mend or remove it"
-        ) from None
+    return [file_size(path) for path in paths]
 
 
 def _hidden(path: str) -> bool:

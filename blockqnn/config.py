@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockqnn.checks import check_device, positive, require
+from blockqnn.checks import check_device, require, seconds
 from blockqnn.recipe import Recipe
 from blockqnn.skeleton import CONNECTIONS
 from blockqnn.space import LONGEST, VERSIONS, Space
@@ -295,7 +295,7 @@ class LocalSettings:
         require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
         require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
         require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        positive("workers.timeout", self.timeout, "seconds")
+        seconds("workers.timeout", self.timeout)
         for device in self.devices:
             check_device("workers.devices", device)
 
@@ -337,8 +337,8 @@ class RaySettings:
         cpus = self.cpus_per_candidate
         require(cpus >= 1, "workers.cpus_per_candidate", cpus, "give 1 or more")
         require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        positive("workers.timeout", self.timeout, "seconds")
-        positive("workers.patience", self.patience, "seconds")
+        seconds("workers.timeout", self.timeout)
+        seconds("workers.patience", self.patience)
         place, address = self.checkpoints, self.address
         require(place != "", "workers.checkpoints", place, "give a directory, a URL, or null")
         known = address in (None, "auto") or bool(re.fullmatch(r"[^/\s]+:\d+", address or ""))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,11 +66,23 @@ def started_by_torchrun() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def join(device: torch.device) -> Group:
-    """The group that torchrun made; one process alone without it."""
+def join(device: torch.device, meeting: Path | None = None) -> Group:
+    """The group that torchrun made; one process alone without it.
+
+    The processes find each other through the file `meeting`, which is not there yet, where all are
+    on one machine, and then talk within it; else through a port of the first one.
+    """
     if not started_by_torchrun():
         return Group()
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if meeting is None:
+        dist.init_process_group(backend)
+    else:
+        if sys.platform.startswith("linux"):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = dist.FileStore(str(meeting), world)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     return Group(dist.get_rank(), dist.get_world_size())
 
 

@@ -49,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", nargs="+", default=["auto"], help="one for each process")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
     parser.add_argument("--leash", action="store_true", help="stop when standard input closes")
+    parser.add_argument("--meeting", type=Path, help="a file where processes of torchrun meet")
     options = parser.parse_args(arguments)
     stop = _stop_event(options.leash)
     try:
-        train(options.directory, options.device, options.threads, stop)
+        train(options.directory, options.device, options.threads, stop, options.meeting)
     except Stopped:
         return STOPPED
     except UserError as error:
@@ -65,9 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(
-    directory: Path, devices: Sequence[str], threads: int | None, stop: threading.Event
+    directory: Path,
+    devices: Sequence[str],
+    threads: int | None,
+    stop: threading.Event,
+    meeting: Path | None = None,
 ) -> None:
-    """Train the job in `directory` to its result.
+    """Train the job in `directory` to its result; `meeting` as in `distributed.join`.
 
     Raises `UserError` for what a person has to mend, `Stopped`, and OSError.
     """
@@ -79,7 +84,7 @@ def train(
         torch.cuda.set_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    group = join(device)
+    group = join(device, meeting)
     try:
         if (directory / "result.json").exists():
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,7 +37,7 @@ class Outcome:
             raise ValueError(f"kind is {self.kind!r}: choose one of {', '.join(KINDS)}")
         accuracy = self.accuracy
         if self.kind == "trained":
-            if accuracy is None or not math.isfinite(accuracy) or not 0 <= accuracy <= 100:
+            if accuracy is None or not 0 <= accuracy <= 100:
                 raise ValueError(
                     f"accuracy is {accuracy!r}: a trained outcome needs 0 to 100 percent"
                 )
@@ -59,7 +60,7 @@ class Outcome:
         numbers = [outcome.seconds, outcome.restarts]
         for point in outcome.curve:
             numbers += point.values() if isinstance(point, dict) else [math.nan]
-        if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+        if not all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers):
             raise ValueError("a curve, the seconds or the restarts are not finite numbers")
         if not isinstance(outcome.reason, str):
             raise ValueError("the reason is not a text")

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, cast
 
@@ -54,9 +54,7 @@ def load_plan(
     tree = _tree(params, profile)
     plans = _section(tree, "training", params)
     if data not in plans:
-        raise SettingsError(
-            f"data is {data!r}: choose one of {', '.join(plans)} (section training)"
-        )
+        raise SettingsError(f"data is {data!r}: choose one of {_listed(plans)} (section training)")
     plan = merge({"evaluation": tree.get("evaluation") or {}}, _section(plans, data, params))
     plan = merge(plan, _branches(overrides))
     return plan_from_dict({**plan, "recipe": _recipe(plan.get("recipe", {}), tree)})
@@ -83,7 +81,7 @@ def _tree(params: Path, profile: str | None) -> Tree:
         if name not in SECTIONS:
             near = difflib.get_close_matches(str(name), SECTIONS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
-            raise SettingsError(f"{name} is not a section of {params}: {hint}")
+            raise SettingsError(f"{_listed([name])} is not a section of {params}: {hint}")
     return tree
 
 
@@ -128,9 +126,14 @@ def _recipe(section: object, tree: Tree) -> object:
     base = known.get(section["base"])
     if not isinstance(base, dict):
         raise SettingsError(
-            f"recipe is {section['base']!r}: choose one of {', '.join(known)} (section recipes)"
+            f"recipe is {section['base']!r}: choose one of {_listed(known)} (section recipes)"
         )
     return {**base, **own}
+
+
+def _listed(names: Iterable[object]) -> str:
+    """Names that somebody wrote into a file, whatever they are, in one line."""
+    return ", ".join(" ".join(str(name).split()) for name in names)
 
 
 def _profile_path(params: Path, profile: str) -> Path:
@@ -197,7 +200,7 @@ def _build(cls: type, tree: object, where: str) -> object:
         if name not in hints:
             near = difflib.get_close_matches(str(name), hints, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(hints)}"
-            raise SettingsError(f"{full} is not a setting: {hint}")
+            raise SettingsError(f"{_listed([full])} is not a setting: {hint}")
         values[name] = _convert(hints[name], value, full)
     for required in dataclasses.fields(cls):
         bare = required.default is required.default_factory is dataclasses.MISSING

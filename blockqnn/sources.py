@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,6 +129,8 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
     """
     from torchvision.datasets import folder
 
+    from blockqnn.class_folders import check_names
+
     def is_image(path: str) -> bool:
         hidden = any(part.startswith(".") for part in Path(path).relative_to(root).parts)
         return not hidden and folder.has_file_allowed_extension(path, folder.IMG_EXTENSIONS)
@@ -139,6 +142,7 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
                 f"data.root is {str(root)!r}: it has {len(classes)} class folders; give a "
                 "directory with one folder of images a class, two classes or more"
             )
+        check_names(root, classes)
         numbers = {name: number for number, name in enumerate(classes)}
         samples = folder.make_dataset(root, numbers, is_valid_file=is_image)
     except OSError as error:
@@ -154,7 +158,10 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
             stat = file.stat()
         except OSError as error:  # a link to nowhere
             raise _unreadable(file, error) from None
-        digest.update(f"{file.relative_to(root)}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+        if not S_ISREG(stat.st_mode):  # a pipe, say, which would be waited for
+            raise _unreadable(file, "it is no file")
+        text = f"{file.relative_to(root)}/{stat.st_size}/{stat.st_mtime_ns}\n"
+        digest.update(text.encode(errors="surrogateescape"))
     cache = root / ".blockqnn" / f"{digest.hexdigest()[:16]}.npy"
     pixels = _cached(cache, (len(files), size, size, 3))
     if pixels is None:
@@ -205,7 +212,7 @@ def _eight_bit_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _unreadable(file: Path, error: Exception) -> SettingsError:
+def _unreadable(file: Path, error: Exception | str) -> SettingsError:
     return SettingsError(f"{file} is not a readable image ({error}): mend or remove it")
 
 

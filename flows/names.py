@@ -14,6 +14,9 @@ from blockqnn.errors import SettingsError
 RUNS_VARIABLE = "BLOCKQNN_RUNS"
 """Environment variable that says where searches live; `blockqnn serve` sets it for its worker."""
 
+TAKEN = re.compile(r"serve|mlartifacts|mlflow\.db.*", re.IGNORECASE)
+"""What else lies beside the searches: the logs of `blockqnn serve`, and what MLflow keeps."""
+
 
 def runs_directory() -> Path:
     """Where searches and the MLflow database live when nobody says otherwise."""
@@ -26,6 +29,11 @@ def search_directory(runs: Path, name: str) -> Path:
         raise SettingsError(
             f"name is {name!r}: give letters, digits, '.', '_' and '-', beginning with a letter or "
             "digit"
+        )
+    if TAKEN.fullmatch(name):
+        raise SettingsError(
+            f"name is {name!r}: `blockqnn serve` and MLflow keep files of their own there; choose "
+            "another"
         )
     return runs / name
 

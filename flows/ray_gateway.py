@@ -3,9 +3,9 @@
 Ray ends the process that drives it when the cluster's head is gone; so that is not the flow. It
 speaks JSON lines. The first message says how to reach Ray and what to train; every further one is a
 candidate, `{"number": 3, "code": "...", "alone": false}`. It answers `{"slots": 8}` whenever the
-room in the cluster changes, and a candidate with its number and `outcome`, `lost` (with `blame`:
-whether it may be the candidate's doing) or `error`. `{"error": ...}` without a number, and
-`{"unreachable": ...}`, are its end.
+room in the cluster changes, `{"warning": "..."}` for people when there is none, and a candidate
+with its number and `outcome`, `lost` (with `blame`: whether it may be the candidate's doing) or
+`error`. `{"error": ...}` without a number, and `{"unreachable": ...}`, are its end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ray
@@ -23,7 +24,7 @@ from ray import exceptions
 
 from blockqnn.config import RaySettings, Settings
 from blockqnn.data import load
-from blockqnn.errors import UserError
+from blockqnn.errors import SearchError, UserError
 from blockqnn.lines import Message, serve
 from blockqnn.node import train_on_node
 from blockqnn.params import settings_from_dict
@@ -74,6 +75,7 @@ class Gateway:
         self._late: set[int] = set()
         self._avoided: dict[str, float] = {}
         self._slots = -1
+        self._said_no_room = False
         self._gpus = 0.0
         self._node_cpus = 1
         self._share = 1
@@ -205,10 +207,30 @@ class Gateway:
         self._node_cpus = max((int(node.get("CPU", 0)) for node in alive.values()), default=1)
         per_device = int(1 / wanted + 1e-9) if wanted else max(self._room.values(), default=1)
         self._share = max(1, per_device)
+        if not any(self._room.values()) and not self._avoided:
+            self._no_room(alive.values())
+        else:
+            self._said_no_room = False
         slots = self._workers.count or sum(self._room.values())
         if slots != self._slots:
             self._slots = slots
             self._send({"slots": slots})
+
+    def _no_room(self, nodes: Collection[Mapping[str, float]]) -> None:
+        """Say that no node can train a candidate; `SearchError` where no other will ever join."""
+        needs = f"workers.cpus_per_candidate is {self._workers.cpus_per_candidate}"
+        if self._gpus:
+            needs += f" and workers.gpus_per_candidate {self._gpus:g}"
+        sizes = {f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes}
+        if self._workers.address is None:
+            raise SearchError(
+                f"{needs}, but this machine has {'; '.join(sizes)}: give less, or the address of a "
+                "cluster"
+            )
+        if not self._said_no_room:
+            self._said_no_room = True
+            found = "; ".join(sorted(sizes)) or "none"
+            self._send({"warning": f"{needs}: no node has that (of {found}); one has to join"})
 
 
 def _connect(address: str | None, directory: str | None) -> None:

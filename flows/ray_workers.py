@@ -19,7 +19,7 @@ from pathlib import Path
 
 from blockqnn.config import RaySettings, Settings
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.files import is_url, remove_url
+from blockqnn.files import is_url, remove_url, write_url
 from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.worker import candidate_url
@@ -59,6 +59,7 @@ class RayWorkers:
             place = f"{place.rstrip('/')}/{directory.name}"
             self._elsewhere = place if is_url(place) else str(Path(place).resolve())
             place = self._elsewhere
+            check_place(workers.checkpoints or "", place)
         self._address = workers.address
         self._patience = workers.patience
         # sockets in it need a short path, so it cannot be in the search's directory
@@ -223,6 +224,8 @@ class _Gateway:
         if message is not None and "slots" in message:
             self.slots = message["slots"]
             self._ready.set()
+        elif message is not None and "warning" in message:
+            log.warning(message["warning"])
         elif message is not None and "number" in message:
             with self._lock:
                 waiting = self._waiting.pop(message["number"])
@@ -236,6 +239,24 @@ class _Gateway:
             for waiting in waiting_all:
                 waiting.put(self._end)
             self._ready.set()
+
+
+def check_place(setting: str, place: str) -> None:
+    """Refuse a place for checkpoints that takes none: nodes would go on without, unseen."""
+    try:
+        if is_url(place):
+            write_url(f"{place}/writable", b"")
+            remove_url(f"{place}/writable")
+        else:
+            Path(place).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+    except Exception as error:  # each store has its own
+        raise SettingsError(
+            f"workers.checkpoints is {setting!r}, where nothing can be written "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): give a directory "
+            "that every node sees, or a URL whose store and credentials are there"
+        ) from None
 
 
 def _remove(url: str) -> None:

@@ -225,7 +225,7 @@ def _candidate_task(
     decorate = task(
         task_run_name="candidate-{number}",
         retries=retries,
-        retry_delay_seconds=[RETRY_DELAYS[min(n, len(RETRY_DELAYS) - 1)] for n in range(retries)],
+        retry_delay_seconds=RETRY_DELAYS,
         retry_condition_fn=_is_worth_another_attempt,
         cache_policy=NO_CACHE,
         persist_result=False,

@@ -11,12 +11,14 @@ import contextlib
 import os
 import queue
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ STOP_TIMEOUT = 300.0
 """Seconds a training may take to end its step and save its state: networks may be large."""
 
 LOG = "training.log"
+
+MEETING = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Keeps torchrun from opening a port, where anybody could reach it, beside the files."""
 
 Result = dict[str, Any]
 
@@ -96,25 +101,35 @@ class Trainings:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def command(self, directory: Path, devices: Sequence[str]) -> list[str]:
-        """The command that trains the job in `directory`."""
+    def command(
+        self, directory: Path, devices: Sequence[str], meeting: Path | None = None
+    ) -> list[str]:
+        """The command that trains the job in `directory`.
+
+        Several processes meet in files of the empty directory `meeting`. torchrun's `--standalone`
+        would open a port to everybody, and unpickle what comes in.
+        """
         module = ["-m", "blockqnn.full_training", str(directory.resolve())]
         options = ["--device", *devices, "--threads", str(self._threads), "--leash"]
-        if self._processes > 1:
-            processes = ["--standalone", "--nproc-per-node", str(self._processes)]
+        if meeting is not None:
+            processes = ["--nproc-per-node", str(self._processes), "--rdzv-backend", "c10d"]
+            processes += ["--rdzv-endpoint", str(meeting / "torchrun")]
+            processes += ["--rdzv-conf", "store_type=file"]
             module = ["-m", "torch.distributed.run", *processes, *module]
+            options += ["--meeting", str(meeting / "processes")]
         return [sys.executable, *module, *options]
 
     def _train(self, directory: Path, devices: Sequence[str]) -> Result:
         path = directory / LOG
         before = path.stat().st_size if path.exists() else 0
-        process = self._start(directory, devices, path)
-        try:
-            status = process.wait()
-        finally:
-            with self._change:
-                del self._running[directory]
-            _let_go(process)
+        with self._meeting(directory) as meeting:
+            process = self._start(directory, devices, path, meeting)
+            try:
+                status = process.wait()
+            finally:
+                with self._change:
+                    del self._running[directory]
+                _let_go(process)
         if (result := read_result(directory)) is not None:
             return result
         if self._closed or status == STOPPED:
@@ -126,18 +141,35 @@ class Trainings:
             raise (SettingsError if status == 2 else SearchError)(said)
         raise TrainingDied(f"its process ended with status {status}; its last words are in {path}")
 
+    @contextlib.contextmanager
+    def _meeting(self, directory: Path) -> Iterator[Path | None]:
+        """Where the processes of a training meet; None for a single one."""
+        if self._processes == 1:
+            yield None
+            return
+        try:
+            place = Path(tempfile.mkdtemp(prefix="blockqnn-meeting-"))
+        except OSError as error:
+            raise _no_start(directory, error) from None
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
     def _start(
-        self, directory: Path, devices: Sequence[str], path: Path
+        self, directory: Path, devices: Sequence[str], path: Path, meeting: Path | None
     ) -> subprocess.Popen[bytes]:
         threads = str(self._threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **self._memory}
+        if meeting is not None:
+            environment |= MEETING
         with self._change:
             if self._closed:
                 raise SearchError("the trainings are closed")
             try:
                 with path.open("ab") as log:
                     process = subprocess.Popen(
-                        self.command(directory, devices),
+                        self.command(directory, devices, meeting),
                         stdin=subprocess.PIPE,
                         stdout=log,
                         stderr=log,
@@ -145,10 +177,7 @@ class Trainings:
                         start_new_session=True,  # Ctrl-C is for the flow, which lets go of it
                     )
             except OSError as error:  # a full disk, no more processes
-                raise SearchError(
-                    f"cannot start training {directory.name} ({error.strerror}): free some space, "
-                    "then give the same command again"
-                ) from None
+                raise _no_start(directory, error) from None
             self._running[directory] = process
         return process
 
@@ -158,6 +187,13 @@ def by_hand(directory: Path) -> str:
     return (
         "torchrun --nnodes N --nproc-per-node GPUS --rdzv-backend c10d --rdzv-endpoint HOST:29400 "
         f"-m blockqnn.full_training {shlex.quote(str(directory))}"
+    )
+
+
+def _no_start(directory: Path, error: OSError) -> SearchError:
+    return SearchError(
+        f"cannot start training {directory.name} ({error.strerror}): free some space, then give "
+        "the same command again"
     )
 
 

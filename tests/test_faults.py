@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from ray_cluster import PATIENCE, ROOT, ray_cluster, wait_for
 from test_crash import without_workers
-from test_workers import alive
+from test_workers import CODE, alive
 from tiny_search import finish, timeless, tiny_settings
 
 from blockqnn.history import read_search
@@ -271,6 +271,17 @@ def processes_of(name, root=None):
             if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
+
+
+def test_no_node_with_room(cluster, tmp_path, caplog):
+    workers = open_workers_in(tmp_path / "search", settings_for(cluster, cpus_per_candidate=3))
+    try:
+        wait_for(lambda: "no node has that" in caplog.text, "the warning")
+        cluster.add(num_cpus=3)
+        assert workers.train(0, CODE).kind == "trained"
+        assert caplog.text.count("no node has that") == 1
+    finally:
+        workers.close()
 
 
 @pytest.mark.fault("the disk of one node is full", "its candidates go to the others")

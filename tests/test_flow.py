@@ -26,7 +26,10 @@ def place(tmp_path_factory):
     """A directory with a params file and without prefect.toml: no server of the user's is met."""
     place = tmp_path_factory.mktemp("flow")
     settings = tiny_settings(
-        batch=3, schedule=[[1.0, 1], [0.0, 1]], space={"max_index": 3}, workers={"count": 1}
+        batch=3,
+        schedule=[[1.0, 1], [0.0, 1]],
+        space={"max_index": 3},
+        workers={"count": 1, "retries": 60},  # more than Prefect takes delays for
     )
     (place / "params.yaml").write_text(json.dumps({"search": settings.to_dict()}))
     return place
@@ -156,6 +159,10 @@ def test_show_a_candidate_a_code_and_a_name(place, finished, tmp_path, capsys):
     [
         (["--name", "../else"], "name is '../else'"),
         (["--name", ""], "name is ''"),
+        (["--name", "mlflow.db"], "name is 'mlflow.db': `blockqnn serve` and MLflow keep files"),
+        (["--name", "mlflow.db-wal"], "name is 'mlflow.db-wal'"),
+        (["--name", "MLartifacts"], "name is 'MLartifacts'"),
+        (["--name", "serve"], "name is 'serve'"),
         (["--set", "recipe.epoch=3"], "recipe.epoch is not a setting: did you mean epochs?"),
         (["--set", "recipe.epochs=many"], "recipe.epochs is 'many': give a whole number"),
         (["--set", "recipe.epochs=0"], "recipe.epochs is 0: give 1 or more"),

@@ -178,6 +178,20 @@ def test_params(tree, overrides, tmp_path):
     checked(load_plan, path, "d", None, overrides)
 
 
+@pytest.mark.parametrize("name", [2018, None, "a\nb", 1.5])
+def test_odd_names_in_params(name, tmp_path):
+    path = tmp_path / "params.yaml"
+    for changed in (
+        {"recipes": {name: {"epochs": 1}}},
+        {"training": {name: {}}},
+        {"search": {**TINY, name: 1}},
+        {name: {}},
+    ):
+        path.write_text(yaml.safe_dump({**PARAMS, **changed}))
+        assert checked(load_plan, path, "d") is None or "search" in changed
+        assert checked(load_settings, path) is None or "search" not in changed
+
+
 @given(content=damaged(yaml.safe_dump(PARAMS).encode()), profile=TEXTS, data=TEXTS)
 @FUZZ
 def test_params_files(content, profile, data, tmp_path):
@@ -274,6 +288,24 @@ def test_kept_outcomes(content, tmp_path):
         assert kept_outcome(tmp_path, "own") == outcome
         assert sum(point["loss"] for point in outcome.curve if "loss" in point) is not None
         assert outcome.seconds + outcome.restarts >= 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accuracy": 10**400},
+        {"seconds": -(10**400)},
+        {"restarts": 10**400},
+        {"curve": [{**CURVE, "loss": 10**400}]},
+        {"accuracy": float("nan")},
+    ],
+)
+def test_outcomes_with_numbers_that_are_no_float(change, tmp_path):
+    values = {**KEPT["outcome"], **change}
+    with pytest.raises(ValueError):
+        Outcome.from_dict(values)
+    (tmp_path / "outcome.json").write_text(json.dumps({**KEPT, "outcome": values}))
+    assert kept_outcome(tmp_path, "own") is None
 
 
 WINNER = {"block": str(BLOCKS["A"]), "accuracy": 90.0, "number": 1}

@@ -281,6 +281,10 @@ WRONG = [
     ({"workers": {"kind": "inline", "device": "cuda:²"}}, "workers.device is 'cuda:²': give cpu"),
     ({"workers": {"kind": "local", "count": 0}}, "workers.count is 0: give 1 or more, or null"),
     ({"workers": {"kind": "local", "devices": "cpu"}}, "workers.devices is 'cpu': give a list"),
+    (
+        {"workers": {"kind": "local", "timeout": 1e300}},
+        "workers.timeout is 1e+300: give 1,000,000,000 seconds or less",
+    ),
     ({"workers": {"kind": "local", "timeout": 0}}, "workers.timeout is 0.0: give seconds"),
     ({"workers": {"kind": "ray", "address": "ray://h:1"}}, "workers.address is 'ray://h:1': give "),
 ]

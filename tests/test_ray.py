@@ -6,15 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ports import LOOPBACK, listening
 from ray_cluster import wait_for
 from test_workers import CODE, PARENT, alive, holder
 from tiny_search import tiny_settings
 
-from blockqnn.errors import SearchError
+from blockqnn.errors import SearchError, SettingsError
 from flows.guard import descendants
 from flows.workers import open_workers
 
@@ -31,22 +31,6 @@ def scratch(monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(place))
     yield place
     shutil.rmtree(place)
-
-
-def listening(pids):
-    """Addresses at which processes accept connections."""
-    sockets = set()
-    for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").glob("*"):
-            with suppress(OSError):
-                sockets.add(os.readlink(entry))
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.add(fields[1].partition(":")[0])
-    return found
 
 
 def of_ray(scratch):
@@ -76,7 +60,7 @@ def test_it_listens_here_alone_and_leaves_nothing(tmp_path, scratch):
         assert first.kind == "trained"
         gateway = gateway_of(os.getpid())
         family = [gateway, *descendants(gateway)]
-        assert listening(family) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+        assert listening(family) <= LOOPBACK
         assert listening(family)
         os.kill(gateway, signal.SIGKILL)
         all_gone(family)
@@ -103,4 +87,19 @@ def test_it_ends_with_a_killed_flow(tmp_path, scratch):
 def test_no_cluster_at_the_address(tmp_path):
     settings = tiny_settings(workers={"kind": "ray", "address": "127.0.0.1:9"})
     with pytest.raises(SearchError, match="'127.0.0.1:9', where no Ray answers.*ray start --head"):
+        open_workers(settings, tmp_path)
+
+
+def test_a_machine_that_no_candidate_fits(tmp_path, scratch):
+    settings = tiny_settings(workers={"kind": "ray", "cpus_per_candidate": 4096})
+    with pytest.raises(SearchError, match="cpus_per_candidate is 4096, but this machine has"):
+        open_workers(settings, tmp_path)
+    assert not of_ray(scratch)
+
+
+@pytest.mark.parametrize("place", ["nowhere://bucket/x", "{}/file/x"])
+def test_a_place_for_checkpoints_that_takes_none(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    settings = tiny_settings(workers={"kind": "ray", "checkpoints": place.format(tmp_path)})
+    with pytest.raises(SettingsError, match="workers.checkpoints is .*nothing can be written"):
         open_workers(settings, tmp_path)

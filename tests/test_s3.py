@@ -16,6 +16,7 @@ from blockqnn.candidate import train_candidate
 from blockqnn.files import read_url, remove_url, write_url
 from blockqnn.journal import without_times
 from blockqnn.space import Block
+from flows.ray_workers import check_place
 from flows.store import tracking_uri
 from flows.tracking import Tracker
 
@@ -64,6 +65,11 @@ def test_files_at_urls(bucket):
     remove_url(f"{bucket}/files/a b")
     remove_url(f"{bucket}/files/a b")
     assert keys("files/") == set()
+
+
+def test_a_place_for_checkpoints_is_tried(bucket):
+    check_place(f"{bucket}/blockqnn", f"{bucket}/blockqnn/search")
+    assert keys("blockqnn/") == set()
 
 
 def test_a_candidate_goes_on_elsewhere_from_its_copy(bucket, tmp_path, monkeypatch):

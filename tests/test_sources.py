@@ -158,6 +158,15 @@ class TestFolder:
                 lambda root: (root / "cat" / "x.png").symlink_to(root / "nowhere.png"),
                 r"x\.png is not a readable image .*No such file",
             ),
+            (
+                lambda root: os.mkfifo(root / "cat" / "0a.png"),
+                r"0a\.png is not a readable image \(it is no file\)",
+            ),
+            (lambda root: (root / "cat").rename(root / "c\nat"), r"folder called 'c\\nat': give"),
+            (
+                lambda root: os.rename(root / "cat", os.fsencode(root) + b"/\xff"),
+                r"folder called '\\udcff': give it a name in UTF-8",
+            ),
             (lambda root: (root / "cow").mkdir(), r"no valid file for the classes cow.*\.png"),
             (lambda root: shutil.rmtree(root / "dog"), "it has 1 class folders; give .*two class"),
             (lambda root: shutil.rmtree(root), r"No such file.*give a directory with one folder"),
@@ -172,6 +181,11 @@ class TestFolder:
         damage(root)
         with pytest.raises(SettingsError, match=message):
             load_folder(root)
+
+    def test_a_file_whose_name_is_no_text(self, tmp_path):
+        root = folder(tmp_path / "images")
+        os.rename(root / "cat" / "0.png", os.fsencode(root / "cat") + b"/\xff.png")
+        assert len(load_folder(root).train)
 
     def test_only_hidden_folders(self, tmp_path):
         save(tmp_path / ".git" / "0.png", (1, 1, 1))

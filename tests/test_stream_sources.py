@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -80,6 +81,18 @@ class TestMistakes:
                     else None
                 ),
                 r"train/n10/n10_9.png cannot be read \(No such file or directory\)",
+            ),
+            (
+                lambda root: os.mkfifo(root / "train" / "n01" / "0.png"),
+                r"train/n01/0.png is not a readable image \(it is no file\)",
+            ),
+            (
+                lambda root: os.mkfifo(root / "val" / "n10" / "z.png"),
+                r"val/n10/z.png is not a readable image \(it is no file\)",
+            ),
+            (
+                lambda root: os.rename(root / "val" / "n10", os.fsencode(root / "val") + b"/\xff"),
+                r"val has a class folder called '\\udcff': give it a name in UTF-8",
             ),
         ],
     )

@@ -1,8 +1,12 @@
 """blockqnn train: selection and final trainings in processes of their own, as a user sees them."""
 
 import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from ports import LOOPBACK, listening
 from safetensors import safe_open
 from tiny_search import small_disk
 from tiny_trainings import Place, ended, sentence, untouched
@@ -14,6 +18,7 @@ from blockqnn.plan import TrainingWorkers
 from blockqnn.space import Block
 from blockqnn.zoo import BLOCKS
 from flows.cli import main
+from flows.guard import descendants
 from flows.selection import Contender, read_selection, write_selection
 from flows.trainings import Trainings
 
@@ -280,8 +285,29 @@ def test_devices_are_dealt_out(tmp_path, workers, slots, options):
 
 def test_several_processes_go_through_torchrun(tmp_path):
     trainings = Trainings(TrainingWorkers(devices=("cpu", "cpu"), processes=2, threads=1))
-    command = trainings.command(tmp_path, ["cpu", "cpu"])
-    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = trainings.command(tmp_path, ["cpu", "cpu"], tmp_path)
+    assert command[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
     assert trainings.slots == 1
     with pytest.raises(SettingsError, match="device is 'cuda:99'"):
         Trainings(TrainingWorkers(devices=("cuda:99",)))
+
+
+def test_several_processes_open_no_port_to_others(tmp_path, monkeypatch):
+    """torchrun unpickles what comes in at the port that it would have."""
+    place, scratch = Place(tmp_path / "place"), tmp_path / "a place%20"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    plan = place.plan(**{"recipe.epochs": 15})
+    directory = place.job("residual", plan, block=BLOCKS["residual"])
+    trainings = Trainings(TrainingWorkers(devices=("cpu", "cpu"), processes=2, threads=1))
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(trainings.train, directory)
+        seen = 0
+        while not training.done():
+            at = listening(descendants(os.getpid()))
+            assert at <= LOOPBACK
+            seen += (directory / "progress.json").exists()
+            time.sleep(0.1)
+        assert training.result()["devices"] == 2
+    assert seen
+    assert not list(scratch.iterdir())
