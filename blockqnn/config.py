@@ -106,7 +106,19 @@ class EvolutionSettings:
         require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
 
 
-AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings
+@dataclass(frozen=True, kw_only=True)
+class DynaQSettings:
+    """Q-learning that learns mostly from predicted rewards: the faster version, our reading."""
+
+    kind: Literal["dyna_q"] = "dyna_q"
+    imagined: int = 512
+    """Trajectories imagined before a proposal, each with a predicted reward."""
+
+    def __post_init__(self) -> None:
+        require(self.imagined >= 1, "agent.imagined", self.imagined, "give 1 or more")
+
+
+AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings
 
 
 @dataclass(frozen=True, kw_only=True)

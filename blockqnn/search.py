@@ -12,18 +12,24 @@ import json
 import logging
 import shutil
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from blockqnn.agents import build_agent
+from blockqnn.block import Block
 from blockqnn.candidate import identity, over_budget
 from blockqnn.config import Settings
 from blockqnn.cost import Cost, network_cost
 from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
+from blockqnn.features import block_features
 from blockqnn.files import read_json, write_atomically
 from blockqnn.history import (
     JOURNAL,
@@ -144,7 +150,9 @@ class Search(History):
             raise
 
     def _restore(self, settings: Settings, task: Task) -> None:
-        self._agent = build_agent(settings.space.build(), settings.agent, settings.batch)
+        self._agent = build_agent(
+            settings.space.build(), settings.agent, settings.batch, self._features
+        )
 
         def take(record: Record) -> None:
             self.apply(record)
@@ -194,8 +202,12 @@ class Search(History):
         batch = self.settings.batch
         count = batch - first % batch if self.settings.mode == "sync" else 1
         epsilon = self.schedule.at(iteration)
+        fresh: dict[str, int] = {}
+        taken = ChainMap[str, Any](fresh, self._sharing, self._by_key)
         for number in range(first, first + count):
-            block = self._agent.propose(epsilon, generator(self.settings.seed, "proposal", number))
+            rng = generator(self.settings.seed, "proposal", number)
+            block = self._agent.propose(epsilon, rng, taken)
+            fresh[block.key] = number
             records.append(
                 {
                     "type": "proposal",
@@ -302,18 +314,24 @@ class Search(History):
 
     def _cost(self, candidate: Candidate) -> Cost:
         if candidate.number not in self._costs:
-            network = self.settings.network
-            self._costs[candidate.number] = network_cost(
-                candidate.block,
-                filters=network.filters,
-                repeats=network.repeats,
-                num_classes=self.task.num_classes,
-                in_channels=self.task.in_channels,
-                image_size=self.task.image_size,
-                skeleton=network.skeleton,
-                connections=network.connections,
-            )
+            self._costs[candidate.number] = self._cost_of(candidate.block)
         return self._costs[candidate.number]
+
+    def _cost_of(self, block: Block) -> Cost:
+        network = self.settings.network
+        return network_cost(
+            block,
+            filters=network.filters,
+            repeats=network.repeats,
+            num_classes=self.task.num_classes,
+            in_channels=self.task.in_channels,
+            image_size=self.task.image_size,
+            skeleton=network.skeleton,
+            connections=network.connections,
+        )
+
+    def _features(self, block: Block) -> NDArray[np.float64]:
+        return block_features(block, self._cost_of(block))
 
     def _reason_against(self, candidate: Candidate) -> str:
         return over_budget(self._cost(candidate), self.settings.budget, self.settings.recipe)

@@ -23,6 +23,7 @@ from blockqnn.block import (
     predecessors,
     terminal,
 )
+from blockqnn.mutation import mutate
 
 __all__ = ["KERNELS", "LONGEST", "MERGES", "V1", "V2", "VERSIONS", "Block", "Layer", "Op", "Space"]
 __all__ += ["predecessors"]
@@ -91,9 +92,11 @@ class Space:
         """Every layer that may come after the first layers of a block, in the order of
         `next_layers`: exactly those after which the block can still be ended within the limits.
 
-        Never empty. Without a `max_width` the same as `next_layers`. `layers`, which hold no
-        terminal, are not checked. Raises `ValueError` when there are `max_index` of them.
+        Nothing comes after a terminal. Without a `max_width` the same as `next_layers`. `layers`
+        are not checked. Raises `ValueError` when there are `max_index` of them.
         """
+        if layers and layers[-1].op == Op.TERMINAL:
+            return ()
         index = len(layers) + 1
         offered = self.next_layers(index)
         if self.max_width is None:
@@ -110,10 +113,22 @@ class Space:
     def sample(self, rng: Generator) -> Block:
         """Return the block of a random walk in which every legal next layer is equally likely."""
         layers: list[Layer] = []
-        while not layers or layers[-1].op != Op.TERMINAL:
-            choices = self.choices(layers)
+        while choices := self.choices(layers):
             layers.append(choices[rng.integers(len(choices))])
         return Block(tuple(layers))
+
+    def design(self, layers: Sequence[Layer]) -> Block:
+        """The block of these layers, the terminal included."""
+        return Block(tuple(layers))
+
+    def mutate(self, block: Block, rng: Generator) -> Block:
+        """Another block of this space, one layer away."""
+        return mutate(self, block, rng)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether what may come next depends on more than the number of layers."""
+        return self.max_width is not None
 
     def check(self, block: Block) -> None:
         """Raise `ValueError`, naming the layer and the rule, for a block not of this space."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockqnn.agents import EpsilonSchedule, Evolution, QLearning, RandomWalk, build_agent
-from blockqnn.config import EvolutionSettings, QLearningSettings, RandomSettings
+from blockqnn.agents import DynaQ, EpsilonSchedule, Evolution, QLearning, RandomWalk, build_agent
+from blockqnn.config import DynaQSettings, EvolutionSettings, QLearningSettings, RandomSettings
 from blockqnn.space import V2, Block, Layer, Space
 
 TWO = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
@@ -204,7 +204,7 @@ class TestWidthLimit:
         draws = rng(seed)
         block = V2.sample(draws)
         for _ in range(5):
-            block = Evolution(V2).mutate(block, draws)
+            block = V2.mutate(block, draws)
             V2.check(block)
 
 
@@ -261,16 +261,17 @@ class TestReplay:
         assert not agent.learned
 
 
-@pytest.mark.parametrize("kind", ["q_learning", "random", "evolution"])
+@pytest.mark.parametrize("kind", ["q_learning", "dyna_q", "random", "evolution"])
 def test_the_same_calls_give_the_same_agent(kind):
     made = {
         "q_learning": QLearningSettings(learning_rate=0.3),
+        "dyna_q": DynaQSettings(imagined=16),
         "random": RandomSettings(),
         "evolution": EvolutionSettings(population=8, tournament=3),
     }[kind]
 
     def history():
-        agent, blocks = build_agent(Space(6), made, 4), []
+        agent, blocks = build_agent(Space(6), made, 4, kernels), []
         for iteration in range(6):
             batch = [agent.propose(0.5, rng(100 * iteration + n)) for n in range(4)]
             agent.learn_from([(b, 7.0 * len(b.layers)) for b in batch], rng(iteration))
@@ -282,16 +283,28 @@ def test_the_same_calls_give_the_same_agent(kind):
     assert len(set(blocks)) > 3
 
 
+def kernels(block):
+    """How many layers of each kernel and kind: what some reward may depend on."""
+    codes = [(layer.op, layer.kernel) for layer in block.layers]
+    return np.array([codes.count((1, 1)), codes.count((1, 3)), codes.count((2, 3)), len(codes)])
+
+
 def test_build_agent_passes_every_setting():
     agent = build_agent(
-        Space(5), QLearningSettings(learning_rate=0.2, discount=0.9, initial_q=0.1, replay=3), 7
+        Space(5),
+        QLearningSettings(learning_rate=0.2, discount=0.9, initial_q=0.1, replay=3),
+        7,
+        kernels,
     )
     assert isinstance(agent, QLearning)
     known = (agent.learning_rate, agent.discount, agent.initial_q, agent.replay, agent.batch)
     assert known == (0.2, 0.9, 0.1, 3, 7)
     assert agent.space == Space(5)
-    assert isinstance(build_agent(Space(5), RandomSettings(), 7), RandomWalk)
-    assert isinstance(build_agent(Space(5), EvolutionSettings(), 7), Evolution)
+    assert isinstance(build_agent(Space(5), RandomSettings(), 7, kernels), RandomWalk)
+    dyna = build_agent(Space(5), DynaQSettings(imagined=9), 7, kernels)
+    assert isinstance(dyna, DynaQ)
+    assert dyna.imagined == 9
+    assert isinstance(build_agent(Space(5), EvolutionSettings(), 7, kernels), Evolution)
 
 
 class TestSchedule:
@@ -328,14 +341,19 @@ class TestSchedule:
         assert EpsilonSchedule(now).differs_from_prefix(begun) == differs
 
 
-class RecordingEvolution(Evolution):
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self.parents = Counter()
+class Recording(Space):
+    """Counts the blocks that are mutated."""
+
+    parents = Counter()
 
     def mutate(self, block, rng):
         self.parents[block] += 1
         return super().mutate(block, rng)
+
+
+def recorded(**arguments):
+    Recording.parents = Counter()
+    return Evolution(Recording(), **arguments)
 
 
 def propose(agent, count):
@@ -345,31 +363,31 @@ def propose(agent, count):
 
 class TestEvolution:
     def test_until_the_population_is_full_it_walks_at_random(self):
-        agent = RecordingEvolution(Space(), population=3, tournament=2)
+        agent = recorded(population=3, tournament=2)
         agent.learn_from([(TWO, 80.0), (POOL, 70.0)], rng())
         assert len(set(propose(agent, 50))) > 20
-        assert not agent.parents
+        assert not agent.space.parents
         agent.learn_from([(THREE, 60.0)], rng())
         propose(agent, 50)
-        assert agent.parents.total() == 50
+        assert agent.space.parents.total() == 50
 
     def test_the_best_of_the_tournament_is_the_parent(self):
-        agent = RecordingEvolution(Space(), population=3, tournament=2)
+        agent = recorded(population=3, tournament=2)
         agent.learn_from([(TWO, 80.0), (POOL, 70.0), (THREE, 60.0)], rng())
         propose(agent, 600)
         # of the three pairs the best is in two, the worst never wins
-        assert set(agent.parents) == {TWO, POOL}
-        assert 350 < agent.parents[TWO] < 450
+        assert set(agent.space.parents) == {TWO, POOL}
+        assert 350 < agent.space.parents[TWO] < 450
 
     def test_the_oldest_dies_however_good(self):
-        agent = RecordingEvolution(Space(), population=3, tournament=3)
+        agent = recorded(population=3, tournament=3)
         agent.learn_from([(TWO, 99.0), (POOL, 50.0), (THREE, 60.0)], rng())
         propose(agent, 5)
-        assert set(agent.parents) == {TWO}
+        assert set(agent.space.parents) == {TWO}
         agent.learn_from([(SUM, 55.0)], rng())
-        agent.parents.clear()
+        agent.space.parents.clear()
         propose(agent, 5)
-        assert set(agent.parents) == {THREE}
+        assert set(agent.space.parents) == {THREE}
 
     @settings(max_examples=150, deadline=None)
     @given(seed=st.integers(0, 2**32), max_index=st.integers(2, 23))
@@ -377,7 +395,7 @@ class TestEvolution:
         space, draws = Space(max_index), rng(seed)
         block = space.sample(draws)
         for _ in range(3):
-            mutated = Evolution(space).mutate(block, draws)
+            mutated = space.mutate(block, draws)
             space.check(mutated)
             assert Block.parse(str(mutated), max_index) == mutated
             assert mutated != block
@@ -389,7 +407,7 @@ class TestEvolution:
 
     def test_blocks_grow_shrink_and_change(self):
         agent, draws = Evolution(Space(23)), rng()
-        lengths = Counter(len(agent.mutate(SUM, draws).layers) for _ in range(300))
+        lengths = Counter(len(agent.space.mutate(SUM, draws).layers) for _ in range(300))
         assert set(lengths) == {3, 4, 5}
         assert min(lengths.values()) > 30
 
@@ -411,3 +429,58 @@ def test_random_walk_proposes_what_the_space_samples():
     agent = RandomWalk(Space(9))
     assert agent.propose(0.0, rng(4)) == Space(9).sample(rng(4))
     agent.learn_from([(TWO, 80.0)], rng())
+
+
+class TestDynaQ:
+    def test_it_finds_what_is_rewarded_in_fewer_trials_than_random_walks(self):
+        """A 3x3 convolution is worth 10 points, and every layer costs 1: four of them are best."""
+
+        def score(block):
+            counts = kernels(block)
+            return float(50 + 10 * min(counts[1], 4) - counts[3])
+
+        def best(agent):
+            draws, found = rng(1), []
+            for iteration in range(8):
+                epsilon = 1.0 if iteration == 0 else 0.0
+                blocks = [agent.propose(epsilon, draws, {b.key for b in found}) for _ in range(8)]
+                agent.learn_from([(block, score(block)) for block in blocks], draws)
+                found += blocks
+            return max(map(score, found))
+
+        assert best(DynaQ(Space(8), kernels, imagined=128)) >= 84.0  # 85 is the most
+        assert best(RandomWalk(Space(8))) < 80.0
+
+    def test_it_names_no_block_twice_while_there_are_others(self):
+        space = Space(3)
+        agent, draws, named = DynaQ(space, kernels, imagined=32), rng(), []
+        for _ in range(10):  # proposed, and in training: nothing of them is known yet
+            named.append(agent.propose(0.0, draws, {block.key for block in named}))
+        assert len({block.key for block in named}) == 10
+        agent.learn_from([(block, float(place)) for place, block in enumerate(named)], draws)
+        later = []
+        for _ in range(20):
+            later.append(agent.propose(0.0, draws, {block.key for block in later}))
+        assert len({block.key for block in named + later}) == 30
+
+    def test_a_space_that_is_used_up_does_not_stop_it(self):
+        agent, draws = DynaQ(Space(2), kernels, imagined=8), rng()
+        blocks = [Block.parse(f"{layer}(2,7,0,0,0)") for layer in Space(2).next_layers(1)[:-1]]
+        blocks.append(Block.parse("(1,7,0,0,0)"))
+        agent.learn_from([(block, 50.0) for block in blocks], draws)
+        assert agent.propose(0.0, draws) in blocks
+
+    def test_only_the_order_of_rewards_counts(self):
+        def proposals(scale):
+            agent, draws = DynaQ(Space(6), kernels, imagined=32), rng()
+            blocks = [Space(6).sample(rng(seed)) for seed in range(12)]
+            agent.learn_from([(b, scale(len(b.layers))) for b in blocks], draws)
+            return [agent.propose(0.0, draws) for _ in range(5)]
+
+        assert proposals(float) == proposals(lambda length: -1e6 / length**3)
+
+    def test_what_went_wrong_again_is_remembered_at_its_best(self):
+        agent, draws = DynaQ(Space(6), kernels, imagined=8), rng()
+        agent.learn_from([(TWO, 90.0), (POOL, 10.0)], draws)
+        agent.learn_from([(TWO, 10.0)], draws)
+        assert agent.reward_of(TWO.key) == 90.0

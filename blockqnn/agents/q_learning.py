@@ -7,14 +7,16 @@ best actions are broken at random, replay keeps everything and is sampled with r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import Any, Generic
 
 import numpy as np
 
-from blockqnn.space import Block, Layer, Op, Space
+from blockqnn.agents.protocol import Choices, D
+from blockqnn.block import Layer, Op
 
 
-class QLearning:
+class QLearning(Generic[D]):
     """The agent of the 2018 search.
 
     Learns reward / 100, so that with `initial_q` 0.5 an action never tried looks average. The table
@@ -23,7 +25,7 @@ class QLearning:
 
     def __init__(
         self,
-        space: Space,
+        space: Choices[D],
         *,
         learning_rate: float = 0.01,
         discount: float = 1.0,
@@ -37,30 +39,29 @@ class QLearning:
         self.initial_q = initial_q
         self.replay = replay
         self.batch = batch
-        self._memory: list[tuple[Block, float]] = []
-        self._table: dict[Layer | None, dict[Layer, float]] = {}
-        self._leaders: dict[Layer | None, tuple[float, tuple[Layer, ...]]] = {}
+        self._memory: list[tuple[D, float]] = []
+        self._table: dict[Any, dict[Any, float]] = {}
+        self._leaders: dict[Any, tuple[float, tuple[Any, ...]]] = {}
         """Of rows looked at since their best action fell: the best value, who has it. Rows have
         hundreds of actions after some ten thousand blocks."""
 
-    def q(self, state: Layer | None, action: Layer) -> float:
+    def q(self, state: Any, action: Any) -> float:
         """Q of taking `action` after the layer `state`; None is the start of a block."""
         state = None if state is None else _ordered(state)
         return self._table.get(state, {}).get(_ordered(action), self.initial_q)
 
-    def propose(self, epsilon: float, rng: np.random.Generator) -> Block:
+    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
         """Layer by layer: with probability epsilon any legal layer, else one of the best known."""
-        state: Layer | None = None
-        layers: list[Layer] = []
-        while state is None or state.op != Op.TERMINAL:
-            actions = self.space.choices(layers)
+        state: Any = None
+        layers: list[Any] = []
+        while actions := self.space.choices(layers):
             if rng.random() >= epsilon:
                 actions = self._best(state, actions)
             state = actions[int(rng.integers(len(actions)))]
             layers.append(state)
-        return Block(tuple(layers))
+        return self.space.design(layers)
 
-    def learn(self, block: Block, reward: float) -> None:
+    def learn(self, block: D, reward: float) -> None:
         """One pass of Q updates over a block's trajectory, given its reward in percent.
 
         The last action earns r_T, every earlier one r_T / T plus the discounted best value of the
@@ -87,7 +88,7 @@ class QLearning:
                 elif new == value or action in actions:
                     del self._leaders[state]
 
-    def learn_from(self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator) -> None:
+    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
         """Remember the blocks, then learn from memories drawn at random: `replay` of them for every
         `batch` blocks, however few come at a time.
         """
@@ -97,23 +98,23 @@ class QLearning:
         for pick in rng.integers(len(self._memory), size=due) if due else ():
             self.learn(*self._memory[pick])
 
-    def _maximum(self, state: Layer, layers: Sequence[Layer]) -> float:
+    def _maximum(self, state: Any, layers: Sequence[Any]) -> float:
         """The best value after `layers`, of which `state` is the last."""
         row = self._table.get(state)
         if not row:
             return self.initial_q
-        if self.space.max_width is not None:  # after these layers not all of the row need be legal
+        if self.space.narrowed:  # after these layers not all of the row need be legal
             return max(row.get(a, self.initial_q) for a in self.space.choices(layers))
         tried, _ = self._leading(state, row)
         if len(row) < len(self.space.next_layers(state.index + 1)):
             return max(tried, self.initial_q)
         return tried
 
-    def _best(self, state: Layer | None, actions: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    def _best(self, state: Any, actions: tuple[Any, ...]) -> tuple[Any, ...]:
         row = self._table.get(state)
         if not row:
             return actions
-        if self.space.max_width is not None:
+        if self.space.narrowed:
             best = max(row.get(a, self.initial_q) for a in actions)
             return tuple(a for a in actions if row.get(a, self.initial_q) == best)
         best, leaders = self._leading(state, row)
@@ -123,9 +124,7 @@ class QLearning:
             return leaders
         return tuple(a for a in actions if row.get(a, self.initial_q) == best)
 
-    def _leading(
-        self, state: Layer | None, row: dict[Layer, float]
-    ) -> tuple[float, tuple[Layer, ...]]:
+    def _leading(self, state: Any, row: dict[Any, float]) -> tuple[float, tuple[Any, ...]]:
         """The best value of the actions tried after a layer, and the actions that have it."""
         if state not in self._leaders:
             value = max(row.values())
@@ -134,8 +133,10 @@ class QLearning:
         return self._leaders[state]
 
 
-def _ordered(layer: Layer) -> Layer:
+def _ordered(layer: Any) -> Any:
     """Operands of add and concat in the order in which the space lists them."""
+    if not isinstance(layer, Layer):  # the choice of another kind of design
+        return layer
     if layer.pred1 > layer.pred2 and layer.op in (Op.ADD, Op.CONCAT):
         return layer._replace(pred1=layer.pred2, pred2=layer.pred1)
     return layer

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import Generic
 
 import numpy as np
 
-from blockqnn.space import Block, Space
+from blockqnn.agents.protocol import Choices, D
 
 
-class RandomWalk:
+class RandomWalk(Generic[D]):
     """Learns nothing."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Choices[D]) -> None:
         self.space = space
 
-    def propose(self, epsilon: float, rng: np.random.Generator) -> Block:
+    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
         """A uniform random walk, whatever epsilon is."""
         return self.space.sample(rng)
 
-    def learn_from(self, finished: Sequence[tuple[Block, float]], rng: np.random.Generator) -> None:
+    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
         """Nothing to learn."""
