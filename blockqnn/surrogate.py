@@ -1,7 +1,7 @@
 """Predicts the accuracy of a network at an epoch before it is trained, and how sure that is.
 
 The journal version of the paper has a surrogate of this interface that we could not read; ours is
-a Gaussian process on feature vectors, the winner of the comparison in docs/results/surrogate.md.
+a Gaussian process on feature vectors, chosen by the comparison in docs/results/surrogate.md.
 An epoch is an output of its own. All outputs share the kernel between networks and are tied by one
 covariance S between epochs, so that for networks x and x' and epochs e and e'
 
