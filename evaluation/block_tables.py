@@ -32,6 +32,8 @@ IMAGES = {
     "cifar100": (100, 3, 32),
 }
 """Classes, channels, and pixels a side."""
+LARGEST = 5
+"""Index of a space that can be gone through whole."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def read_block_table(path: Path) -> Table:
     rows = csv.DictReader(line for line in lines if not line.startswith("# "))
     try:
         outcomes = {row["key"]: _outcome(row) for row in rows}
+        if not outcomes:
+            raise ValueError("there are no rows")
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path} is no table of blocks (line {len(head) + rows.line_num}, "
@@ -113,7 +117,9 @@ class BlockTask:
             self.settings: Settings = settings_from_dict(tree)
             self.data = str(made["data"]["name"])
             self.images = IMAGES[self.data]
-        except (KeyError, TypeError, ValueError) as error:
+            if self.settings.space.max_index > LARGEST:
+                raise ValueError(f"space.max_index is above {LARGEST}")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} does not say how its blocks were trained ({type(error).__name__}: "
                 f"{error}): give one that benchmarks/block_table.py wrote"
@@ -131,12 +137,12 @@ class BlockTask:
     @cached_property
     def subject(self) -> Subject:
         """Rewards are what agents are compared by: accuracy alone is not what they look for."""
-        seeds = self.table.provenance
+        made = self.table.provenance
         return Subject(
             title=f"Agents on a table of trained blocks, {self.data}",
             about=f"Every block of Space(max_index={self.space.max_index}), really trained: "
-            f"{len(self.table.outcomes)} rows, made by `{seeds.get('command', '?')}`, commit "
-            f"{seeds.get('commit', '?')}. The reward is the paper's, from held-out accuracy, "
+            f"{len(self.table.outcomes)} rows, made by `{made.get('command', '?')}`, commit "
+            f"{made.get('commit', '?')}. The reward is the paper's, from held-out accuracy, "
             "multiply-accumulates and density; the pick is the evaluated block with the best "
             "reward, its accuracy the held-out one.",
             measure="reward",

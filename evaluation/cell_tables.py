@@ -73,10 +73,10 @@ def read_nasbench201(path: Path, data: str) -> CellTable:
     content = read_table_file(path)
     scores: dict[str, Score] = {}
     rows = csv.DictReader(content.splitlines())
-    for column in ("code", reward, final):
-        if column not in (rows.fieldnames or ()):
-            raise UserError(f"{path} has no column {column}: give a CSV of NAS-Bench-201's cells")
     try:
+        for column in ("code", reward, final):
+            if column not in (rows.fieldnames or ()):
+                raise ValueError(f"there is no column {column}")
         for row in rows:
             cell = NASBENCH201.cell([int(digit) for digit in row["code"] or ""])
             NASBENCH201.check(cell)
@@ -89,7 +89,7 @@ def read_nasbench201(path: Path, data: str) -> CellTable:
             scores[cell.key] = score
     except (ValueError, TypeError, csv.Error) as error:
         raise UserError(
-            f"{path} cannot be used, line {rows.line_num}: {error}; give a CSV of NAS-Bench-201's "
+            f"{path} cannot be used, line {rows.line_num}: {error}: give a CSV of NAS-Bench-201's "
             "cells"
         ) from None
     whole = math.prod(NASBENCH201.options)
