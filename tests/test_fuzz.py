@@ -440,13 +440,12 @@ def test_locks(content, tmp_path):
 
 
 @FUZZ
-@given(st.data())
+@given(data=st.data())
 def test_tables_of_cells_and_blocks(data, tmp_path):
     heads = "# settings: {}\n", "key,code,outcome,accuracy,restarts,seconds\n"
     heads += ("code,cifar10_val_12ep,cifar10_test_200ep_mean\n",)
-    content = data.draw(
-        st.binary(max_size=80) | st.text(st.characters(codec="utf-8"), max_size=80).map(str.encode)
-    )
+    texts = st.text(st.characters(codec="utf-8"), max_size=80)
+    content = data.draw(st.binary(max_size=80) | texts.map(str.encode))
     if data.draw(st.booleans()):
         content = "".join(data.draw(st.lists(st.sampled_from(heads)))).encode() + content
     path = tmp_path / "table.csv.gz"
