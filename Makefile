@@ -15,7 +15,7 @@ help:
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (ten minutes)"
-	@echo "make bench-agents  agents on tables of really trained blocks, into docs/results/ (ten minutes)"
+	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
 
 search: $(READY)
 	$(BIN)/blockqnn search
