@@ -21,6 +21,7 @@ from blockqnn.outcome import OUT_OF_MEMORY, Kind, Outcome
 from blockqnn.recipe import Recipe
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
+from blockqnn.stopping import CertainlyBad, StoppingRule
 from blockqnn.training import NoBetterThanChance, NotFinite, Trainer
 
 
@@ -50,12 +51,14 @@ def train_candidate(
     device: torch.device,
     *,
     copy: str | None = None,
+    rule: StoppingRule | None = None,
 ) -> Outcome:
     """Train the network stacked from `block` and say what became of it.
 
     The checkpoint of a training in progress lies in `directory`, and a copy of it at the URL `copy`
     if given, from where another machine goes on. A first epoch no better than
     chance is begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2).
+    A training that the `rule` finds certain to end badly is stopped.
     Whatever the block does is an outcome; OSError (a full disk, say) is not the block's doing and
     is raised.
     """
@@ -66,6 +69,7 @@ def train_candidate(
     first, spent = _progress(checkpoint)
     kind: Kind = "diverged"
     reason = ""
+    predicted = None
     for restart in range(first, settings.recipe.restarts + 1):
         try:
             own = seed_for(seed, "restart", restart)
@@ -78,8 +82,13 @@ def train_candidate(
                 checkpoint=checkpoint,
                 restart=restart,
                 chance=best_constant_guess(data),
+                judge=rule.judge if rule is not None else lambda curve: None,
             )
             curve, kind, reason = trainer.run(), "trained", ""
+            break
+        except CertainlyBad as error:
+            curve, kind, reason = trainer.curve, "stopped", str(error)
+            predicted = error.predicted
             break
         except NoBetterThanChance as error:
             curve, reason = error.curve, str(error)
@@ -99,6 +108,7 @@ def train_candidate(
         restarts=restart,
         seconds=spent + time.perf_counter() - begun,
         reason=reason,
+        predicted=predicted,
     )
 
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockqnn.checks import check_device, require, seconds
+from blockqnn.checks import check_device, require, seconds, share
 from blockqnn.recipe import Recipe
 from blockqnn.skeleton import CONNECTIONS
 from blockqnn.space import LONGEST, VERSIONS, Space
@@ -266,6 +266,33 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoppingSettings:
+    """When a candidate is stopped whose curve is certain to end badly (our reading)."""
+
+    worse: float = 0.0
+    """Badly: with a reward in the worse part of those so far, say 0.5; 0 stops nobody."""
+    certainty: float = 0.95
+    """Certain: predicted with this probability, by the surrogate from the epochs seen."""
+    after: int = 32
+    """Trained blocks before anything is stopped: what the surrogate learns from."""
+    spared: float = 0.1
+    """Share of the candidates that are trained to the end whatever their curve, so that the
+    surrogate sees bad ones too."""
+
+    def __post_init__(self) -> None:
+        share("stopping.worse", self.worse)
+        fits = 0.5 <= self.certainty < 1
+        require(fits, "stopping.certainty", self.certainty, "give 0.5 to below 1")
+        require(self.after >= 4, "stopping.after", self.after, "give 4 or more")
+        share("stopping.spared", self.spared)
+        if self.worse == 0:
+            for setting in dataclasses.fields(self):
+                value = getattr(self, setting.name)
+                remedy = "it has no effect while stopping.worse is 0; leave it out"
+                require(value == setting.default, f"stopping.{setting.name}", value, remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
 class InlineSettings:
     """Candidates are trained one after the other in the flow's own process."""
 
@@ -384,6 +411,7 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     recipe: Recipe = field(default_factory=Recipe)
     budget: Budget = field(default_factory=Budget)
+    stopping: StoppingSettings = field(default_factory=StoppingSettings)
     workers: WorkerSettings = field(default_factory=LocalSettings)
     tracking: bool = True
     """Mirror the search in MLflow."""
@@ -397,6 +425,9 @@ class Settings:
         for epsilon, iterations in self.schedule:
             require(0 <= epsilon <= 1 and iterations >= 1, "schedule", self.schedule, remedy)
 
+        remedy = "a training of one epoch cannot be stopped early; leave it out"
+        one = self.stopping.worse > 0 and self.recipe.epochs == 1
+        require(not one, "stopping.worse", self.stopping.worse, remedy)
         remedy = "a search keeps its images in memory; choose folder for your own"
         require(not self.data.streamed, "data.name", self.data.name, remedy)
         for name in IN_MEMORY_UNUSED:

@@ -23,7 +23,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.params import settings_from_dict
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
-from blockqnn.worker import answer, candidate_url, train_and_keep
+from blockqnn.worker import answer, candidate_url, read_rule, train_and_keep
 
 _here: dict[str, Dataset] = {}
 """Data on the device, in a process that trains one candidate after the other."""
@@ -31,12 +31,10 @@ _here: dict[str, Dataset] = {}
 
 def train_on_node(
     begin: Mapping[str, Any],
-    number: int,
-    code: str,
-    alone: bool,
+    task: Mapping[str, Any],
     images: Mapping[str, Any] | None,
 ) -> Iterator[dict[str, Any]]:
-    """Train a candidate on the GPU that Ray chose for it, if it chose one.
+    """Train a candidate, a worker's task, on the GPU that Ray chose for it, if it chose one.
 
     Says `{"begun": true}` when this process has come so far, then what `blockqnn.worker` answers,
     with the node's id beside it.
@@ -49,6 +47,7 @@ def train_on_node(
     here = ray.get_runtime_context()
     assigned = here.get_accelerator_ids().get("GPU", [])
     settings = settings_from_dict(begin["settings"])
+    number, code, alone = task["number"], task["code"], task["alone"]
     torch.set_num_threads(begin["threads"])
 
     def train() -> Outcome:
@@ -56,13 +55,15 @@ def train_on_node(
         limit_memory(device, 1 if alone else begin["share"])
         data = _data(settings, images, device)
         block = Block.parse(code, settings.space.max_index)
-        place = begin["place"]
+        place, rule = begin["place"], read_rule(task)
         if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
             with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
                 copy = candidate_url(place, number) + "/checkpoint"
-                return train_candidate(block, settings, data, Path(scratch), device, copy=copy)
+                return train_candidate(
+                    block, settings, data, Path(scratch), device, copy=copy, rule=rule
+                )
         directory = candidate_directory(Path(place), number)
-        return train_and_keep(block, settings, data, directory, device, alone=alone)
+        return train_and_keep(block, settings, data, directory, device, alone=alone, rule=rule)
 
     try:
         yield {**answer(train), "node": here.get_node_id()}

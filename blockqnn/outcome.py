@@ -1,4 +1,4 @@
-"""What became of a candidate: trained, diverged or infeasible."""
+"""What became of a candidate: trained, stopped, diverged or infeasible."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["trained", "diverged", "infeasible"]
-KINDS = ("trained", "diverged", "infeasible")
+Kind = Literal["trained", "stopped", "diverged", "infeasible"]
+KINDS = ("trained", "stopped", "diverged", "infeasible")
 OUT_OF_MEMORY = "out of memory"
 """The reason of a candidate whose training did not fit into memory."""
 
@@ -20,6 +20,7 @@ class Outcome:
     """The end of one candidate's training; a crash or a lost worker is not an outcome.
 
     `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained.
+    `predicted` is what a surrogate expects it to have been, None unless stopped before.
     `curve` has one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent),
     learning_rate, seconds. `seconds` is the whole training's time. `reason` says why it was not
     trained.
@@ -31,18 +32,25 @@ class Outcome:
     restarts: int = 0
     seconds: float = 0.0
     reason: str = ""
+    predicted: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}: choose one of {', '.join(KINDS)}")
-        accuracy = self.accuracy
-        if self.kind == "trained":
-            if accuracy is None or not 0 <= accuracy <= 100:
-                raise ValueError(
-                    f"accuracy is {accuracy!r}: a trained outcome needs 0 to 100 percent"
-                )
-        elif accuracy is not None:
-            raise ValueError(f"accuracy is {accuracy!r}: only a trained outcome has one")
+        for name, kind in ("accuracy", "trained"), ("predicted", "stopped"):
+            value = getattr(self, name)
+            if self.kind == kind:
+                if value is None or not 0 <= value <= 100:
+                    raise ValueError(
+                        f"{name} is {value!r}: a {kind} outcome needs 0 to 100 percent"
+                    )
+            elif value is not None:
+                raise ValueError(f"{name} is {value!r}: only a {kind} outcome has one")
+
+    @property
+    def expected(self) -> float | None:
+        """The accuracy, or what was predicted of it, in percent; None where there is neither."""
+        return self.predicted if self.kind == "stopped" else self.accuracy
 
     @property
     def out_of_memory(self) -> bool:
@@ -51,7 +59,10 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if self.predicted is None:  # as journals had it before anything was stopped
+            del values["predicted"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:

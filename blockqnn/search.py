@@ -47,6 +47,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.resume import refuse_changes
 from blockqnn.reward import reward
 from blockqnn.seeds import generator
+from blockqnn.stopping import Stopping, StoppingRule
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
 
@@ -149,6 +150,16 @@ class Search(History):
             self._arrived.pop(number, None)
             raise
 
+    def stopping_rule(self, candidate: Candidate) -> StoppingRule | None:
+        """By what to stop a candidate's training early, None for never.
+
+        It rests on the whole iterations that have ended, so that an interrupted search has the same
+        rules.
+        """
+        cost = self._cost(candidate)
+        costs = -self._reward(0.0, candidate, cost)
+        return self._stopping.rule(candidate, cost, costs, self.results)
+
     def _restore(self, settings: Settings, task: Task) -> None:
         self._agent = build_agent(
             settings.space.build(), settings.agent, settings.batch, self._features
@@ -167,6 +178,7 @@ class Search(History):
             changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
             self._append([changed])
         self.settings = settings
+        self._stopping = Stopping(settings)
         for candidate in self.pending:
             early = self._read_early(candidate)
             if early is not None:
@@ -301,16 +313,19 @@ class Search(History):
             else:
                 return None
         value = self.task.chance
-        if outcome.accuracy is not None:
-            value = reward(
-                outcome.accuracy,
-                macs=cost.macs,
-                density=candidate.block.density,
-                mu=self.settings.reward.mu,
-                rho=self.settings.reward.rho,
-            )
+        if outcome.expected is not None:
+            value = self._reward(outcome.expected, candidate, cost)
         same_as = earlier.candidate.number if earlier else None
         return outcome_record(candidate, outcome, value, cost, same_as, time.time())
+
+    def _reward(self, accuracy: float, candidate: Candidate, cost: Cost) -> float:
+        return reward(
+            accuracy,
+            macs=cost.macs,
+            density=candidate.block.density,
+            mu=self.settings.reward.mu,
+            rho=self.settings.reward.rho,
+        )
 
     def _cost(self, candidate: Candidate) -> Cost:
         if candidate.number not in self._costs:

@@ -1,7 +1,7 @@
 """Predicts the accuracy of a network at an epoch before it is trained, and how sure that is.
 
 The journal version of the paper has a surrogate of this interface that we could not read; ours is
-a Gaussian process on feature vectors, the winner of the comparison in docs/results/surrogate.md.
+a Gaussian process on feature vectors, chosen by the comparison in docs/results/surrogate.md.
 An epoch is an output of its own. All outputs share the kernel between networks and are tied by one
 covariance S between epochs, so that for networks x and x' and epochs e and e'
 
@@ -116,13 +116,33 @@ class Surrogate:
             return y[:, column], np.zeros(len(y))
         means, scale = self._posterior(x, noise=True)
         seen_epochs = y.shape[1]
-        weights, covariance = _conditional(self._between, seen_epochs)
-        place = column - seen_epochs
-        shift = (y - means[:, :seen_epochs]) @ weights[:, place]
+        weights, variance = self._told(seen_epochs, column)
+        shift = (y - means[:, :seen_epochs]) @ weights
+        return means[:, column] + shift, scale * np.sqrt(variance)
+
+    def forecasts(self, features: ArrayLike) -> list[tuple[Array, float, float]]:
+        """What `extrapolate` does for one network, features (d,), once its first epochs are seen:
+        after one epoch, two, up to the last but one, the weights of the accuracies seen, a
+        constant, and the standard deviation. Nothing where nothing is known.
+        """
+        if self.epochs < 2:
+            return []
+        means, scale = self._posterior(np.asarray(features, float)[None], noise=True)
+        found = []
+        for seen in range(1, self.epochs):
+            weights, variance = self._told(seen, self.epochs - 1)
+            constant = means[0, -1] - means[0, :seen] @ weights
+            found.append((weights, float(constant), float(scale[0] * np.sqrt(variance))))
+        return found
+
+    def _told(self, seen: int, column: int) -> tuple[Array, float]:
+        """Weights of the first epochs' errors for a later one's, and the variance left of it."""
+        weights, covariance = _conditional(self._between, seen)
+        place = column - seen
         # The weights themselves are estimates, as in any regression from so many complete curves.
         told = _EXPECTED + self._whole
-        variance = covariance[place, place] * (told + seen_epochs) / max(told - seen_epochs, 1)
-        return means[:, column] + shift, scale * np.sqrt(variance)
+        unsure = (told + seen) / max(told - seen, 1)
+        return weights[:, place], float(covariance[place, place]) * unsure
 
     def _column(self, epoch: int | None) -> int:
         if epoch is not None and not 1 <= epoch <= self.epochs:

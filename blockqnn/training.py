@@ -70,7 +70,9 @@ class Trainer:
     is the held-out accuracy in percent that the first epoch has to exceed; None does not ask.
     `group` are the processes that train together. `best` gets the weights of the best held-out
     epoch. `stop` is asked at every step whether to save and raise `Stopped`; `watch` is told (epoch
-    from 0, steps done of it). `save_end` writes a checkpoint after the last epoch too.
+    from 0, steps done of it). `judge` sees the curve after every epoch but the last, before the
+    checkpoint does, and may raise what ends the training. `save_end` writes a checkpoint after the
+    last epoch too.
     """
 
     network: nn.Module
@@ -87,6 +89,7 @@ class Trainer:
     save_end: bool = False
     stop: Callable[[], bool] = lambda: False
     watch: Callable[[int, int], None] = lambda epoch, step: None
+    judge: Callable[[list[dict[str, float]]], None] = lambda curve: None
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def run(self) -> list[dict[str, float]]:
@@ -102,6 +105,8 @@ class Trainer:
             self._epoch(epoch, first)
             first = 0
             done = epoch + 1
+            if done < self.recipe.epochs:
+                self.judge(self.curve)
             due = done % self.cadence.epochs == 0 and done < self.recipe.epochs
             if due or (self.save_end and done == self.recipe.epochs):
                 self._save(0)

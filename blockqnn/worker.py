@@ -2,16 +2,17 @@
 
 It knows only `blockqnn`: no Prefect, no MLflow. It speaks JSON lines. The first on
 standard input is `{"settings": {...}, "directory": "runs/x", "device": "cpu", "threads": 1}`; every
-further one a candidate, `{"number": 3, "code": "...", "alone": false}`. It answers
-`{"ready": true}`, then `{"outcome": {...}}`, `{"lost": "..."}` for an attempt that came to nothing,
-or `{"error": "..."}` for what the user has to mend (a full disk, missing data). An outcome is on
-disk before it is answered, so that it survives the death of whoever asked. When standard input
-closes, whoever asked is gone, and the worker ends at once, in the middle of a training too.
+further one a candidate, `{"number": 3, "code": "...", "alone": false, "rule": null}`, the rule that
+of `blockqnn.stopping`. It answers `{"ready": true}`, then `{"outcome": {...}}`, `{"lost": "..."}`
+for an attempt that came to nothing, or `{"error": "..."}` for what the user has to mend (a full
+disk, missing data). An outcome is on disk before it is answered, so that it survives the death of
+whoever asked. When standard input closes, whoever asked is gone, and the worker ends at once, in
+the middle of a training too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.params import settings_from_dict
 from blockqnn.search import candidate_directory, explained, keep_outcome, kept_outcome
 from blockqnn.space import Block
+from blockqnn.stopping import StoppingRule
 
 LOCK_WAIT = 60.0
 """Seconds that the worker of a killed search gets to notice that it is alone."""
@@ -52,7 +54,7 @@ def main() -> None:
         task = messages.get()
         block = Block.parse(task["code"], settings.space.max_index)
         directory = candidate_directory(Path(begin["directory"]), task["number"])
-        train = partial(train_and_keep, alone=task["alone"])
+        train = partial(train_and_keep, alone=task["alone"], rule=read_rule(task))
         send(answer(partial(train, block, settings, data, directory, device)))
 
 
@@ -74,6 +76,7 @@ def train_and_keep(
     device: torch.device,
     *,
     alone: bool = True,
+    rule: StoppingRule | None = None,
 ) -> Outcome:
     """Train a candidate and put its outcome on disk, in its own directory, which nobody else may
     use.
@@ -88,7 +91,7 @@ def train_and_keep(
         try:
             outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
             if outcome is None:
-                outcome = train_candidate(block, settings, data, directory, device)
+                outcome = train_candidate(block, settings, data, directory, device, rule=rule)
                 if outcome.out_of_memory and not alone:
                     return outcome
                 keep_outcome(directory, own, outcome)
@@ -96,6 +99,12 @@ def train_and_keep(
             return outcome
         finally:
             lock.release()
+
+
+def read_rule(task: Mapping[str, Any]) -> StoppingRule | None:
+    """The stopping rule of a candidate, if it has one."""
+    rule = task.get("rule")
+    return None if rule is None else StoppingRule.from_dict(rule)
 
 
 def candidate_url(place: str, number: int) -> str:

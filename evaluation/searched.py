@@ -14,6 +14,7 @@ from blockqnn.config import SpaceSettings
 from blockqnn.errors import SearchError
 from blockqnn.files import read_json
 from blockqnn.history import JOURNAL, History, read_search
+from blockqnn.outcome import KINDS
 from evaluation.curve import Iteration, iterations_of
 from evaluation.frozen import BEST, FrozenBlock, read_frozen
 from evaluation.plate import Plate, plot, search_plate
@@ -77,9 +78,7 @@ def _in_words(history: History) -> Iterator[str]:
     results = history.results
     first = [result for result in results if result.same_as is None]
     kinds = [result.outcome.kind for result in first]
-    counts = [
-        f"{kinds.count(k):,} {k}" for k in ("trained", "diverged", "infeasible") if k in kinds
-    ]
+    counts = [f"{kinds.count(k):,} {k}" for k in KINDS if k in kinds]
     agent = history.settings.agent.kind.replace("_", "-")
     epochs = history.settings.recipe.epochs
     yield (

@@ -35,6 +35,8 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
     }
     if outcome.accuracy is not None and not outcome.curve:
         whole["accuracy"] = outcome.accuracy
+    if outcome.predicted is not None:
+        whole["predicted_accuracy"] = outcome.predicted
     return metrics + [Metric(name, float(value), end, 0) for name, value in whole.items()]
 
 

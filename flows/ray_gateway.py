@@ -99,11 +99,12 @@ class Gateway:
             if isinstance(event, tuple):
                 self._hear(*event)
             else:
-                self._submit(event["number"], event["code"], event["alone"])
+                self._submit(event)
 
-    def _submit(self, number: int, code: str, alone: bool) -> None:
+    def _submit(self, task: Message) -> None:
+        number = task["number"]
         gpus, cpus = self._gpus, self._workers.cpus_per_candidate
-        alone = alone or self._share == 1
+        alone = task["alone"] or self._share == 1
         if alone and gpus:
             gpus = max(1.0, gpus)
         elif alone:
@@ -128,7 +129,7 @@ class Gateway:
             runtime_env={"env_vars": environment},
             label_selector={NODE_ID: f"!in({','.join(self._avoided)})"} if self._avoided else {},
         )
-        stream = options.remote(begin, number, code, alone, self._images)
+        stream = options.remote(begin, {**task, "alone": alone}, self._images)
         threading.Thread(target=self._follow, args=(number, stream), daemon=True).start()
 
     def _follow(self, number: int, stream: Any) -> None:

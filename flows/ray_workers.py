@@ -88,11 +88,13 @@ class RayWorkers:
         """What the cluster has room for now, or the setting; one at least."""
         return max(1, self._gateway.slots)
 
-    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
+    def train(
+        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+    ) -> Outcome:
         """Train a candidate wherever there is room."""
         while True:
             gateway = self._running()
-            answer = gateway.ask({"number": number, "code": code, "alone": alone})
+            answer = gateway.ask({"number": number, "code": code, "alone": alone, "rule": rule})
             if "outcome" in answer:
                 self._fruitless = 0
                 outcome = Outcome.from_dict(answer["outcome"])

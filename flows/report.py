@@ -93,6 +93,9 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
             facts["reward"] = f"{result.reward:.2f}"
             if result.outcome.accuracy is not None:
                 facts["accuracy"] = f"{result.outcome.accuracy:.2f} %"
+            if result.outcome.predicted is not None:
+                epochs = len(result.outcome.curve)
+                facts["predicted"] = f"{result.outcome.predicted:.2f} %, after {epochs} epochs"
     else:
         network, classes, channels, size = NetworkSettings(), 10, 3, 32
     cost = network_cost(

@@ -40,6 +40,9 @@ RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 LOOK = 2.0
 """Seconds between two looks at how many workers there are."""
 
+Rule = dict[str, Any]
+"""A `StoppingRule` as plain values."""
+
 SIMPLEST = "(1,7,0,0,0)"
 """A block that every worker can train."""
 
@@ -141,7 +144,10 @@ class _Round:
                 self._publish()
 
     def _submit(self, candidate: Candidate, alone: bool = False) -> None:
-        future = self._task.submit(candidate.number, str(candidate.block), alone)
+        rule = self._search.stopping_rule(candidate)
+        future = self._task.submit(
+            candidate.number, str(candidate.block), alone, rule.to_dict() if rule else None
+        )
         self._running += 1
         future.add_done_callback(lambda done: self._ended.put((candidate, done)))
 
@@ -173,7 +179,7 @@ class _Round:
         """
         number = self._search.total  # no candidate's, whose checkpoint may be worth keeping
         try:
-            self._task.submit(number, SIMPLEST, False).result()
+            self._task.submit(number, SIMPLEST, False, None).result()
         except WorkerDied:
             raise SearchError(
                 f"no block comes through: candidate {candidate.number} failed every attempt "
@@ -212,15 +218,15 @@ class _Round:
 
 
 def _candidate_task(
-    train: Callable[[int, str, bool], Outcome], settings: Settings
-) -> PrefectTask[[int, str, bool], Outcome]:
+    train: Callable[[int, str, bool, Rule | None], Outcome], settings: Settings
+) -> PrefectTask[[int, str, bool, Rule | None], Outcome]:
     """The Prefect task that trains one candidate."""
     workers = settings.workers
     # No timeout_seconds: Prefect cannot interrupt a thread. The workers kill what runs too long.
     retries = 0 if isinstance(workers, InlineSettings) else workers.retries
 
-    def candidate(number: int, code: str, alone: bool) -> Outcome:
-        return train(number, code, alone)
+    def candidate(number: int, code: str, alone: bool, rule: Rule | None) -> Outcome:
+        return train(number, code, alone, rule)
 
     decorate = task(
         task_run_name="candidate-{number}",

@@ -25,7 +25,7 @@ from blockqnn.errors import SearchError, UserError
 from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
-from blockqnn.worker import train_and_keep
+from blockqnn.worker import read_rule, train_and_keep
 from flows.line_process import LineProcess, Message
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,14 @@ class Workers(Protocol):
     def slots(self) -> int:
         """Candidates to keep in training; may change while a search runs."""
 
-    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
+    def train(
+        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+    ) -> Outcome:
         """Train a candidate, waiting for a free worker. Called from several threads.
 
         A candidate that runs out of memory beside others, and one to be trained `alone`, gets a
-        device of its own. Raises `WorkerDied` when the attempt was lost, and `SearchError` for what
-        the user has to mend.
+        device of its own. The `rule`, of `blockqnn.stopping`, may stop it early. Raises
+        `WorkerDied` when the attempt was lost, and `SearchError` for what the user has to mend.
         """
 
     def forget(self, number: int) -> None:
@@ -93,12 +95,21 @@ class InlineWorker:
         torch.set_num_threads(workers.threads)
         self._data = load(settings.data, settings.seed).to(self._device)
 
-    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
+    def train(
+        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+    ) -> Outcome:
         """Train a candidate here and now; it is alone always."""
         block = Block.parse(code, self._settings.space.max_index)
         directory = candidate_directory(self._directory, number)
         try:
-            return train_and_keep(block, self._settings, self._data, directory, self._device)
+            return train_and_keep(
+                block,
+                self._settings,
+                self._data,
+                directory,
+                self._device,
+                rule=read_rule({"rule": rule}),
+            )
         except UserError:
             raise
         except Exception as error:  # what would have killed a process
@@ -140,11 +151,13 @@ class LocalWorkers:
         for slot in self._slots:
             self._idle.put(slot)
 
-    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
+    def train(
+        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+    ) -> Outcome:
         """Train a candidate in the next free process."""
         slot = self._idle.get()
         try:
-            task = {"number": number, "code": code}
+            task = {"number": number, "code": code, "rule": rule}
             if not alone:
                 outcome = slot.ask(task, self._timeout)
                 if not outcome.out_of_memory:

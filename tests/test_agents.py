@@ -241,12 +241,12 @@ class TestReplay:
         assert agent.learned[TWO, 80.0] - 64 > 15  # remembered four times: two in three
 
     @pytest.mark.parametrize("replay, batch", [(64, 16), (64, 64), (10, 16), (5, 3)])
-    def test_outcomes_one_by_one_are_replayed_as_often_as_together(self, replay, batch):
+    def test_outcomes_one_by_one_are_learned_and_replayed_as_often_as_together(self, replay, batch):
         agent = CountingLearner(Space(), replay=replay, batch=batch)
         replayed = []
-        for _ in range(2 * batch):
+        for number in range(1, 2 * batch + 1):
             agent.learn_from([(TWO, 80.0)], rng())
-            replayed.append(agent.learned.total())
+            replayed.append(agent.learned.total() - number)  # each was learned at once, too
         assert replayed[batch - 1 :: batch] == [replay, 2 * replay]
         assert max(np.diff([0, *replayed])) <= replay / batch + 1
 

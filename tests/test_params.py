@@ -100,7 +100,7 @@ class TestParamsFile:
             if isinstance(field, ast.AnnAssign) and not isinstance(after, ast.Expr)
         ]
         sections = {"space", "agent", "reward", "data", "network", "recipe", "budget", "workers"}
-        sections |= {"checkpoint", "evaluation"}
+        sections |= {"checkpoint", "evaluation", "stopping"}
         assert set(silent) - sections == {"kind"}
 
     @pytest.mark.parametrize("profile", [None, *profiles(PARAMS)])

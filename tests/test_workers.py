@@ -64,12 +64,12 @@ def opened():
         workers.close()
 
 
-def in_background(workers, number=0, code=CODE):
+def in_background(workers, number=0, code=CODE, rule=None):
     """A training under way in a thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     executor = ThreadPoolExecutor(1)
-    future = executor.submit(workers.train, number, code)
+    future = executor.submit(workers.train, number, code, rule=rule)
     executor.shutdown(wait=False)
     return future
 

@@ -89,9 +89,15 @@ class QLearning(Generic[D]):
                     del self._leaders[state]
 
     def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
-        """Remember the blocks, then learn from memories drawn at random: `replay` of them for every
-        `batch` blocks, however few come at a time.
+        """Remember the designs, then learn from memories drawn at random: `replay` of them for
+        every `batch` designs.
+
+        In async mode, where less than an iteration comes at a time, what comes is learned at once
+        too: the next proposal is made before replay is likely to have drawn it.
         """
+        if len(finished) < self.batch:
+            for design, reward in finished:
+                self.learn(design, reward)
         before = len(self._memory)
         self._memory.extend(finished)
         due = self.replay * len(self._memory) // self.batch - self.replay * before // self.batch
