@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench bench-scale bench-surrogate clean help
+.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -14,6 +14,8 @@ help:
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
+	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (ten minutes)"
+	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
 
 search: $(READY)
 	$(BIN)/blockqnn search
@@ -38,6 +40,18 @@ bench-scale: $(READY)
 
 bench-surrogate: $(READY)
 	$(BIN)/python -m benchmarks.surrogate_comparison
+
+COMPARED = dyna_q,q_learning,q_learning:learning_rate=0.1,evolution,random,tpe
+
+bench-nasbench201: $(READY)
+	$(if $(TABLE),,$(error name the table of cells: make bench-nasbench201 TABLE=nasbench201.csv.gz))
+	$(BIN)/blockqnn compare --cells $(TABLE) --agents $(COMPARED) --budget 400 --seeds 100 --checkpoints 50 100 200 400 --to docs/results/nasbench201
+
+bench-agents: $(READY)
+	for data in digits cifar10; do \
+	  $(BIN)/blockqnn compare --blocks benchmarks/data/$$data-blocks.csv.gz --agents $(COMPARED) --budget 200 \
+	    --seeds 100 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -24,9 +24,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,7 +39,8 @@ from blockqnn.config import Settings
 from blockqnn.data import Dataset, load
 from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
-from blockqnn.space import Block, Layer, Op, Space
+from blockqnn.space import Block, Space
+from evaluation.block_tables import Table, every_block, read_block_table, without_wires
 from flows.workers import KEEP_MEMORY
 
 ROOT = Path(__file__).parents[1]
@@ -58,18 +57,6 @@ TABLES: dict[str, tuple[str | None, dict[str, Any]]] = {
 """Profile and what differs from it."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Outcomes by the block's key, and how they were made."""
-
-    outcomes: dict[str, Outcome]
-    provenance: dict[str, str]
-
-    def outcome(self, block: Block) -> Outcome:
-        """Of the block, or of one with the same network."""
-        return self.outcomes.get(block.key) or self.outcomes[without_wires(block).key]
-
-
 def place(name: str) -> Path:
     """Where the table of that name is kept."""
     return Path(__file__).parent / "data" / f"{name}-blocks.csv.gz"
@@ -77,26 +64,7 @@ def place(name: str) -> Path:
 
 def read_table(name: str) -> Table:
     """The table that this script wrote."""
-    path = place(name)
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    head = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
-    rows = csv.DictReader(line for line in lines if not line.startswith("# "))
-    outcomes = {
-        row["key"]: Outcome(
-            kind=row["outcome"],  # type: ignore[arg-type]  # Outcome checks it
-            accuracy=float(row["accuracy"]) if row["accuracy"] else None,
-            curve=_curve(row.get("curve")),
-            restarts=int(row["restarts"]),
-            seconds=float(row["seconds"]),
-        )
-        for row in rows
-    }
-    return Table(outcomes, {name: value for name, _, value in head})
-
-
-def _curve(text: str | None) -> tuple[dict[str, float], ...]:
-    accuracies = map(float, text.split(";")) if text else ()
-    return tuple({"epoch": e, "accuracy": a} for e, a in enumerate(accuracies, start=1))
+    return read_block_table(place(name))
 
 
 def table_settings(name: str, data: str | None = None) -> Settings:
@@ -111,30 +79,9 @@ def distinct_blocks(space: Space) -> dict[str, Block]:
     its block without wires.
     """
     found: dict[str, Block] = {}
-    for block in _codes(space, ()):
+    for block in every_block(space):
         found.setdefault(without_wires(block).key, block)
     return found
-
-
-def without_wires(block: Block) -> Block:
-    """The block with identities for poolings of kernel 1."""
-    pools = (Op.MAX_POOL, Op.AVG_POOL)
-    return Block(
-        tuple(
-            layer._replace(op=Op.IDENTITY, kernel=0)
-            if layer.op in pools and layer.kernel == 1
-            else layer
-            for layer in block.layers
-        )
-    )
-
-
-def _codes(space: Space, layers: tuple[Layer, ...]) -> Iterator[Block]:
-    for layer in space.next_layers(len(layers) + 1):
-        if layer.op == Op.TERMINAL:
-            yield Block((*layers, layer))
-        else:
-            yield from _codes(space, (*layers, layer))
 
 
 @cache

@@ -42,6 +42,7 @@ def parse(arguments: Any = None) -> argparse.Namespace:
     )
     _add_search(commands)
     _add_trainings(commands)
+    _add_compare(commands)
     _add_export(commands)
     _add_looks(commands)
     _add_servers(commands)
@@ -151,6 +152,42 @@ def _add_trainings(commands: Any) -> None:
     plan = commands.add_parser("plan", help="the settings of final trainings, resolved, as JSON")
     _add_plan(plan)
     plan.add_argument("--to", type=Path, metavar="FILE", help="instead of the terminal")
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser("compare", help="agents on one task: curves, a table, a test")
+    source = compare.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cells", type=Path, metavar="FILE", help="NAS-Bench-201's cells, CSV")
+    source.add_argument("--blocks", type=Path, metavar="FILE", help="a table of trained blocks")
+    source.add_argument("--searches", nargs="+", metavar="NAME", help="finished searches")
+    compare.add_argument("--data", help="of --cells: cifar10 (default), cifar100, imagenet16")
+    compare.add_argument(
+        "--agents",
+        metavar="LIST",
+        help="dyna_q,q_learning,evolution,random (default) or tpe (Optuna's), separated by commas; "
+        "settings after colons, say q_learning:learning_rate=0.1, evolution:population=20:batch=5",
+    )
+    compare.add_argument("--budget", type=int, metavar="N", help="of each run (400)")
+    compare.add_argument("--seeds", type=int, metavar="N", help="runs an agent (20)")
+    compare.add_argument(
+        "--count",
+        choices=["evaluations", "trainings"],
+        default="evaluations",
+        help="what the budget counts: every proposal (default), or no repeats",
+    )
+    compare.add_argument(
+        "--checkpoints",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="where the table looks (a quarter, half and all of the budget)",
+    )
+    compare.add_argument("--against", metavar="AGENT", help="reference of the test (the first)")
+    compare.add_argument("--jobs", type=int, metavar="N", help="processes (one a core)")
+    compare.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
+    compare.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="for comparison.md, .csv and .png"
+    )
 
 
 def _add_export(commands: Any) -> None:

@@ -241,6 +241,14 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from flows.compare import compare
+
+    with _writing(options.to):
+        print(compare(options))
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from blockqnn.export import export_command
 
@@ -314,6 +322,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "report": _report,
+    "compare": _compare,
     "export": _export,
     "data": _data,
     "plan": _plan,

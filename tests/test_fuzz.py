@@ -1,6 +1,7 @@
 """Whatever bytes or texts come from outside, readers give a value or a sentence for people."""
 
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -29,6 +30,8 @@ from blockqnn.shards import read_shards
 from blockqnn.space import Block
 from blockqnn.weights import load_weights, save_weights
 from blockqnn.zoo import BLOCKS
+from evaluation.block_tables import BlockTask, read_block_table
+from evaluation.cell_tables import read_nasbench201
 from evaluation.comparison import read_run
 from evaluation.frozen import read_frozen, write_frozen
 from flows.arguments import assignment
@@ -434,3 +437,20 @@ def test_locks(content, tmp_path):
             DirectoryLock(tmp_path)
     finally:
         lock.release()
+
+
+@FUZZ
+@given(data=st.data())
+def test_tables_of_cells_and_blocks(data, tmp_path):
+    heads = "# settings: {}\n", "key,code,outcome,accuracy,restarts,seconds\n"
+    heads += ("code,cifar10_val_12ep,cifar10_test_200ep_mean\n",)
+    texts = st.text(st.characters(codec="utf-8"), max_size=80)
+    content = data.draw(st.binary(max_size=80) | texts.map(str.encode))
+    if data.draw(st.booleans()):
+        content = "".join(data.draw(st.lists(st.sampled_from(heads)))).encode() + content
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(gzip.compress(content) if data.draw(st.booleans()) else content)
+    with pytest.raises(UserError):
+        read_nasbench201(path, "cifar10")
+    with pytest.raises(UserError):
+        BlockTask(read_block_table(path), path)

@@ -1,0 +1,68 @@
+"""Optuna's TPE (Bergstra et al. 2011) as an agent: a peer from outside.
+
+Every choice is a categorical parameter, asked for in the order in which a design is made;
+settings are Optuna's own defaults. Needs the extra `compare`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+
+from blockqnn.agents.protocol import Choices, D
+from blockqnn.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def check_optuna() -> None:
+    """Raise `UserError` where it is not installed."""
+    _optuna()
+
+
+class Tpe(Generic[D]):
+    """Learns from designs in the order in which it proposed them."""
+
+    def __init__(self, space: Choices[D]) -> None:
+        self.space = space
+        self._optuna = _optuna()
+        self._study: optuna.Study | None = None
+        self._open: deque[optuna.Trial] = deque()
+
+    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
+        """What TPE suggests, whatever epsilon is; the study is seeded by the first generator."""
+        if self._study is None:
+            sampler = self._optuna.samplers.TPESampler(seed=int(rng.integers(2**32)))
+            self._study = self._optuna.create_study(direction="maximize", sampler=sampler)
+        trial = self._study.ask()
+        layers: list[Any] = []
+        prefix = ""
+        while choices := self.space.choices(layers):
+            place = len(layers) + 1
+            picked = trial.suggest_categorical(f"{prefix}{place}", range(len(choices)))
+            layers.append(choices[picked])
+            if self.space.narrowed:  # the same place has other choices after other ones
+                prefix += f"{picked}."
+        self._open.append(trial)
+        return self.space.design(layers)
+
+    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+        """Tell the study."""
+        assert self._study is not None
+        for _, reward in finished:
+            self._study.tell(self._open.popleft(), reward)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UserError(
+            "the agent tpe needs Optuna: pip install 'blockqnn[compare]', or leave tpe out"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
