@@ -28,6 +28,8 @@ def courses_of(searches: Mapping[str, History], unit: Unit) -> list[Course]:
         for result in history.results:
             accuracy = result.outcome.accuracy
             score = Score(result.reward, chance if accuracy is None else accuracy)
+            if result.outcome.kind == "stopped":  # a predicted reward is nobody's best
+                score = Score(chance, chance)
             records[name].add(result.candidate.key, score)
     budget = min(len(record) for record in records.values())
     courses = [
