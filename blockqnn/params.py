@@ -39,6 +39,14 @@ def load_settings(
     return settings_from_dict(merge(search, _branches(overrides)))
 
 
+def data_of_search(params: Path = Path("params.yaml"), profile: str | None = None) -> str:
+    """Name of the data set that a search with nothing overridden has; raises `SettingsError`."""
+    data = _section(_section(_tree(params, profile), "search", params), "data", params)
+    if not isinstance(name := data.get("name"), str):
+        raise SettingsError(f"data.name is {name!r}: name a data set (section search of {params})")
+    return name
+
+
 def load_plan(
     params: Path = Path("params.yaml"),
     data: str = "digits",

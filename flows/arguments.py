@@ -22,6 +22,9 @@ examples:
   blockqnn evaluate --data cifar10            all that was trained, on the test images
   blockqnn report --data cifar10 --search mine
 
+In directories, files and values of --set, {data} stands for the LABEL of --data, and for
+data.name of a search.
+
 What was stopped, killed or lost its machine goes on when the same command is given again.
 """
 
@@ -249,7 +252,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", default="digits", metavar="LABEL", help="a plan under training: (digits)"
+        "--data",
+        default="digits",
+        metavar="LABEL",
+        help="a plan under training: (digits); {search}: that of the data set of the search",
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="where the images are: data.root, taken as it is, not as YAML"
     )
     _add_settings(parser, None, "settings laid over the params file")
 

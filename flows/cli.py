@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     options = parse(arguments)
     try:
+        _fill_in(options)
         return COMMANDS[options.command](options)
     except SettingsError as error:
         print(f"blockqnn: {error}", file=sys.stderr)
@@ -43,24 +44,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _fill_in(options: argparse.Namespace) -> None:
+    """Put the name of the data set for {data}, and what --set and --root say into `overrides`.
+
+    dvc.yaml has {data} where the name itself would be the shell's to read.
+    """
+    given = vars(options)
+    searched = options.command == "search"
+
+    def name() -> str:
+        from blockqnn.params import data_of_search
+
+        if searched or ("params" in given and options.data == "{search}"):
+            return data_of_search(Path(options.params), _profile(options))
+        return str(options.data)
+
+    def filled_in(text: str) -> str:
+        return text.replace("{data}", name()) if "{data}" in text else text
+
+    if not (searched or "data" in given):
+        return
+    for option in ("to", "models", "evaluated"):
+        if (path := given.get(option)) is not None:
+            given[option] = Path(filled_in(str(path)))
+    if "set" in given:
+        options.overrides = {
+            key: filled_in(value) if isinstance(value, str) else value
+            for key, value in map(assignment, options.set)
+        }
+    if given.get("root") is not None:
+        options.overrides["data.root"] = options.root
+    if not searched and "params" in given:
+        options.data = name()
+
+
 def _load_plan(options: argparse.Namespace) -> Plan:
     from blockqnn.params import load_plan
 
-    return load_plan(Path(options.params), options.data, _profile(options), _overrides(options))
+    return load_plan(Path(options.params), options.data, _profile(options), options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> str | None:
     return None if options.profile == "none" else options.profile
 
 
-def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    return dict(assignment(text) for text in options.set)
-
-
 def _search(options: argparse.Namespace) -> int:
     from blockqnn.params import load_settings
 
-    overrides, profile = _overrides(options), _profile(options)
+    overrides, profile = options.overrides, _profile(options)
     settings = load_settings(Path(options.params), profile, overrides)  # an error costs no waiting
     name = name_by_settings(options.name, settings) if options.by_settings else options.name
     directory = search_directory(options.runs, name)
@@ -155,7 +186,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.prepare:
         return _prepare(trainees, options)
     winner = str(options.winner) if options.winner else None
-    common = options.data, name, _profile(options), _overrides(options), options.params
+    common = options.data, name, _profile(options), options.overrides, options.params
     asked = options.step, options.networks
     _run_flow(
         "train",
@@ -193,7 +224,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     name, directory = run_directory(options.runs, options.name, options.data)
     trainees = Trainees(directory, options.runs, plan, options.data, options.winner)
     places = [str(path) if path else None for path in (options.winner, options.models)]
-    common = options.data, name, _profile(options), _overrides(options), options.params
+    common = options.data, name, _profile(options), options.overrides, options.params
 
     def found() -> tuple[list[Trained], list[dict[str, Any]]]:
         from flows.evaluate import finals, read_evaluations
