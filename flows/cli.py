@@ -116,6 +116,8 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
     flow = getattr(import_module(f"flows.{name}"), name)  # Prefect, while its server starts
     for runs in ("flow_runs", "task_runs"):  # their tracebacks are for the Prefect UI
         logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
+    for sender in ("EventsWorker", "APILogWorker"):  # a busy server keeps them: "still processing"
+        logging.getLogger(sender).setLevel(logging.ERROR)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         api.wait()

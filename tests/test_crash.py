@@ -99,11 +99,11 @@ class Killed:
             arguments = [self.directory, json.dumps(self.settings.to_dict()), str(tear)]
             self._run([sys.executable, "-c", DRIVER, *arguments])
 
-    def start_command(self):
+    def start_command(self, **environment):
         """Run the search by the blockqnn command."""
         search = ["search", "--name", self.directory.name, "--runs", self.directory.parent]
         params = ["--params", self.place / "params.yaml", "--profile", "none"]
-        self._run([sys.executable, "-m", "flows.cli", *search, *params])
+        self._run([sys.executable, "-m", "flows.cli", *search, *params], environment)
 
     def wait(self):
         """The exit status of what runs now."""
@@ -158,9 +158,10 @@ class Killed:
     def log(self):
         return (self.place / "log").read_text()[-2000:]
 
-    def _run(self, command):
+    def _run(self, command, environment=None):
         environment = {
             **os.environ,
+            **(environment or {}),
             "PYTHONPATH": str(ROOT),
             "PREFECT_HOME": str(self.place / "prefect"),
         }
@@ -234,7 +235,7 @@ def without_workers(records):
     "twenty kills: flow, workers, all; within a write to the journal or a checkpoint",
     "each time the same command goes on; twenty times over",
 )
-def test_killed_twenty_times_a_search_ends_as_if_it_never_was(killed, tmp_path):
+def test_killed_twenty_times_a_search_ends_as_if_it_never_was(killed, tmp_path, api):
     rng = random.Random(20)
     kinds = ["journal"] * 3 + ["checkpoint"] * 4 + ["worker"] * 7 + ["holder"] * 2 + ["all"] * 2
     rng.shuffle(kinds)
@@ -269,7 +270,7 @@ def test_killed_twenty_times_a_search_ends_as_if_it_never_was(killed, tmp_path):
             targets = {"worker": [rng.choice(workers)], "all": [*workers, own]}
             killed.kill(kind, *targets.get(kind, [own]))
     assert sum(count for kind, count in killed.kills.items() if kind != "at a checkpoint") == 20
-    killed.start_command()
+    killed.start_command(PREFECT_API_URL=api)
     assert killed.wait() == 0, killed.log()
 
     records = timeless(killed.directory)

@@ -19,9 +19,9 @@ OVERRIDES = {"top": 0, "search": None, "seeds": 2}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, api):
     """With three trainings that ended, one of which diverged, and one that did not begin."""
-    place = Place(tmp_path_factory.mktemp("evaluate"))
+    place = Place(tmp_path_factory.mktemp("evaluate"), api)
     plan = place.plan(**OVERRIDES)
     place.directories = [
         train_here(place.job("residual", plan, block=BLOCKS["residual"])),

@@ -35,14 +35,16 @@ def place(tmp_path_factory):
     return place
 
 
-def start(place, *arguments):
-    """`blockqnn` in a process of its own."""
+def start(place, *arguments, api=None):
+    """`blockqnn` in a process of its own; with a temporary Prefect server unless `api` is one."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PREFECT_HOME": str(place / "prefect"),
     }
     environment.pop("PREFECT_API_URL", None)
+    if api is not None:
+        environment["PREFECT_API_URL"] = api
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         cwd=place,
@@ -53,10 +55,10 @@ def start(place, *arguments):
     )
 
 
-def search(place, *arguments, runs="runs"):
+def search(place, *arguments, runs="runs", api=None):
     """Start `blockqnn search` with the params file and nothing else."""
     params = ["--params", place / "params.yaml", "--profile", "none", "--runs", runs]
-    return start(place, "search", *params, *arguments)
+    return start(place, "search", *params, *arguments, api=api)
 
 
 def ended(process):
@@ -102,17 +104,17 @@ def test_a_search_runs_to_its_end_and_leaves_a_table_and_pictures(finished):
     assert not list(directory.glob("candidates/*"))
 
 
-def test_the_same_command_again_trains_nothing(place, finished):
+def test_the_same_command_again_trains_nothing(place, finished, api):
     before = (finished[0] / "journal.jsonl").read_bytes()
-    status, output, errors = ended(search(place, "--name", "tiny"))
+    status, output, errors = ended(search(place, "--name", "tiny", api=api))
     assert status == 0, errors
     assert str(read_search(finished[0]).best(1)[0].candidate.block) in output
     assert (finished[0] / "journal.jsonl").read_bytes() == before
 
 
-def test_a_changed_setting_is_refused(place, finished):
+def test_a_changed_setting_is_refused(place, finished, api):
     before = (finished[0] / "journal.jsonl").read_bytes()
-    status, _, errors = ended(search(place, "--name", "tiny", "--set", "recipe.epochs=9"))
+    status, _, errors = ended(search(place, "--name", "tiny", "--set", "recipe.epochs=9", api=api))
     assert status == 1
     assert "recipe.epochs is 9" in sentence(errors)
     assert "begun with 3" in errors
@@ -192,17 +194,17 @@ def test_a_search_that_is_not_there(tmp_path, capsys, command):
     assert "there is no search in" in sentence(capsys.readouterr().err)
 
 
-def test_missing_data(place):
+def test_missing_data(place, api):
     missing = ["data.name=cifar10", "data.root=nowhere"]
-    status, _, errors = ended(search(place, "--name", "missing", "--set", *missing))
+    status, _, errors = ended(search(place, "--name", "missing", "--set", *missing, api=api))
     assert status == 2
     assert "data.download=true" in sentence(errors)
     assert not (place / "runs" / "missing").exists()
 
 
-def test_runs_that_cannot_be_written(place):
+def test_runs_that_cannot_be_written(place, api):
     (place / "file").write_text("in the way")
-    status, _, errors = ended(search(place, "--name", "x", runs="file"))
+    status, _, errors = ended(search(place, "--name", "x", runs="file", api=api))
     assert status == 1
     assert "cannot write in file/x (Not a directory)" in sentence(errors)
     assert (place / "file").read_text() == "in the way"
@@ -222,12 +224,12 @@ def test_a_read_only_disk(tmp_path):
     "a line in the middle of the journal is damaged",
     "it is refused, named and left as it is",
 )
-def test_a_damaged_journal(place, finished):
+def test_a_damaged_journal(place, finished, api):
     directory = place / "runs" / "damaged"
     directory.mkdir()
     damaged = (finished[0] / "journal.jsonl").read_bytes().replace(b'"number":1', b'"number":7', 1)
     (directory / "journal.jsonl").write_bytes(damaged)
-    status, _, errors = ended(search(place, "--name", "damaged"))
+    status, _, errors = ended(search(place, "--name", "damaged", api=api))
     assert status == 1
     assert "line 3 of runs/damaged/journal.jsonl is damaged" in sentence(errors)
     assert (directory / "journal.jsonl").read_bytes() == damaged
@@ -237,10 +239,10 @@ def test_a_damaged_journal(place, finished):
     "the same search is started twice at once",
     "the second is refused and told who runs it",
 )
-def test_a_second_writer(place, finished):
+def test_a_second_writer(place, finished, api):
     lock = DirectoryLock(finished[0])
     try:
-        status, _, errors = ended(search(place, "--name", "tiny"))
+        status, _, errors = ended(search(place, "--name", "tiny", api=api))
     finally:
         lock.release()
     assert status == 1
@@ -251,11 +253,11 @@ def test_a_second_writer(place, finished):
     "the disk of the journal fills up, then has room again",
     "the search stops in one sentence, and goes on when started again",
 )
-def test_a_disk_that_fills_up_and_is_freed(place, tmp_path):
+def test_a_disk_that_fills_up_and_is_freed(place, tmp_path, api):
     with small_disk(tmp_path / "disk", 300) as disk:
         ballast = disk / "ballast"
         ballast.write_bytes(b"\0" * 270_000)
-        status, _, errors = ended(search(place, "--name", "full", runs=disk))
+        status, _, errors = ended(search(place, "--name", "full", runs=disk, api=api))
         assert status == 1, errors
         assert "free some space" in sentence(errors)
         assert not read_search(disk / "full").finished

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ import pytest
 import yaml
 
 from flows import guard
-from flows.environment import is_prefect, server_environment, wait_until
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 900.0
@@ -184,25 +182,6 @@ def home(tmp_path_factory):
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git and a checkout")
     return tmp_path_factory.mktemp("pipeline")
-
-
-@pytest.fixture(scope="module")
-def api(home):
-    """A Prefect server for all commands: each starting its own takes twice the time."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    environment = server_environment(PREFECT_UI_ENABLED="0", PREFECT_HOME=str(home / "prefect"))
-    with (home / "server.log").open("wb") as log:
-        server = guard.start(command, env=environment, log=log)
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        assert wait_until(lambda: is_prefect(url), alive=lambda: server.poll() is None)
-        yield url
-    finally:
-        guard.stop(server)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,9 @@ class Interrupted:
         self.place = place
         self.process = None
 
-    def start(self):
+    def start(self, api=None):
+        """Run both; with a temporary Prefect server unless `api` is one."""
+        self.place.api = api
         self.process = self.place.start("train", "--set", *SETTINGS, f"recipe.epochs={EPOCHS}")
 
     def wait_for_epoch(self, label):
@@ -107,7 +109,7 @@ def uninterrupted(path):
 
 
 @pytest.mark.timeout(4 * PATIENCE)
-def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_path):
+def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_path, api):
     interrupted.start()
     pid, first = interrupted.trainer()
     interrupted.wait_for_epoch("plain")
@@ -118,7 +120,7 @@ def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_pa
     state = first / "checkpoint"
     assert state.exists() or read_result(first) is not None
 
-    interrupted.start()
+    interrupted.start(api)
     interrupted.wait_for_epoch("residual")
     finished = untouched(first)
     assert read_result(first) is not None
@@ -129,13 +131,13 @@ def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_pa
     assert read_result(second) is None
     assert (second / "checkpoint").exists()
 
-    interrupted.start()
+    interrupted.start(api)
     interrupted.wait_for_epoch("residual")
     status, _, errors = interrupted.end(signal.SIGINT)
     assert status == 1
     assert "nothing is lost, the same command continues" in sentence(errors)
 
-    interrupted.start()
+    interrupted.start(api)
     status, output, errors = ended(interrupted.process)
     assert status == 0, errors
     assert "(done before)" in output

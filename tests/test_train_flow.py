@@ -24,9 +24,9 @@ from flows.trainings import Trainings
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, api):
     """With a search of made-up outcomes."""
-    place = Place(tmp_path_factory.mktemp("train"))
+    place = Place(tmp_path_factory.mktemp("train"), api)
     place.search()
     return place
 

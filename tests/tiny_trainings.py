@@ -45,10 +45,14 @@ PARAMS = {
 
 
 class Place:
-    """A directory with a params file, where `blockqnn` runs and meets no server of the user's."""
+    """A directory with a params file, where `blockqnn` runs and meets no server of the user's.
 
-    def __init__(self, path):
+    It uses the Prefect server at `api`; without one, a temporary server of its own.
+    """
+
+    def __init__(self, path, api=None):
         self.path = path
+        self.api = api
         self.runs = path / "runs"
         self.run = self.runs / "train-digits"
         path.mkdir(exist_ok=True)
@@ -83,6 +87,8 @@ class Place:
         }
         for name in ("PREFECT_API_URL", "BLOCKQNN_RUNS", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)
+        if self.api is not None:
+            environment["PREFECT_API_URL"] = self.api
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", command, *map(str, arguments)],
             cwd=self.path,
