@@ -420,6 +420,7 @@ class Settings:
         require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
         require(self.mode in ("sync", "async"), "mode", self.mode, "choose sync or async")
         require(self.batch >= 1, "batch", self.batch, "give 1 or more")
+        require(self.batch <= 10**6, "batch", self.batch, "give a million at most")
         remedy = "give pairs of an epsilon from 0 to 1 and a number of iterations >= 1"
         require(len(self.schedule) > 0, "schedule", self.schedule, remedy)
         for epsilon, iterations in self.schedule:

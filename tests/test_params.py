@@ -195,6 +195,7 @@ WRONG = [
     ({"tracking": 1}, "tracking is 1: give true or false"),
     ({"mode": "parallel"}, "mode is 'parallel': choose sync or async"),
     ({"batch": 0}, "batch is 0: give 1 or more"),
+    ({"batch": 10**9}, "batch is 1000000000: give a million at most"),
     ({"schedule": []}, "schedule is (): give pairs"),
     ({"schedule": [[1.5, 3]]}, "schedule is ((1.5, 3),): give pairs"),
     ({"schedule": [[math.nan, 3]]}, "schedule is ((nan, 3),): give pairs"),
