@@ -56,7 +56,7 @@ class Sleepers:
         self.begun = 0.0
         self._lock = threading.Lock()
 
-    def train(self, number: int, code: str, alone: bool = False) -> Outcome:
+    def train(self, number: int, code: str, alone: bool = False, rule: object = None) -> Outcome:
         """Sleep, and say that it went well."""
         with self._lock:
             if not self.trained:
