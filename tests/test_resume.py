@@ -133,6 +133,7 @@ REFUSED = {
     "data.images": ({"images": None}, 600, None),
     "network.filters": ({"filters": (8, 16)}, (8, 12), (8, 16)),
     "network.repeats": ({"repeats": 2}, 1, 2),
+    "stopping.worse": ({"worse": 0.5}, 0.0, 0.5),
     "network.connections": ({"connections": "shortcut"}, "none", "shortcut"),
     "recipe.epochs": ({"epochs": 4}, 3, 4),
     "recipe.batch": ({"batch": 64}, 16, 64),
@@ -208,7 +209,8 @@ def test_the_table_of_refused_settings_is_complete():
     streamed |= {"recipe.augment_repeats"}
     final = {"recipe.sync_batch_norm", "recipe.compile"}
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
-    unchanged = rest - harmless - elsewhere - streamed - final - cosine
+    stopping = {"stopping.certainty", "stopping.after", "stopping.spared"}  # refused without worse
+    unchanged = rest - harmless - elsewhere - streamed - final - cosine - stopping
     assert unchanged == {"network.skeleton", "budget.memory"}
 
 

@@ -32,9 +32,8 @@ class Interrupted:
         self.place = place
         self.process = None
 
-    def start(self, api=None):
-        """Run both; with a temporary Prefect server unless `api` is one."""
-        self.place.api = api
+    def start(self):
+        """Run both."""
         self.process = self.place.start("train", "--set", *SETTINGS, f"recipe.epochs={EPOCHS}")
 
     def wait_for_epoch(self, label):
@@ -109,7 +108,7 @@ def uninterrupted(path):
 
 
 @pytest.mark.timeout(4 * PATIENCE)
-def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_path, api):
+def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_path):
     interrupted.start()
     pid, first = interrupted.trainer()
     interrupted.wait_for_epoch("plain")
@@ -120,7 +119,7 @@ def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_pa
     state = first / "checkpoint"
     assert state.exists() or read_result(first) is not None
 
-    interrupted.start(api)
+    interrupted.start()
     interrupted.wait_for_epoch("residual")
     finished = untouched(first)
     assert read_result(first) is not None
@@ -131,13 +130,13 @@ def test_interrupted_in_every_way_it_ends_as_if_it_never_was(interrupted, tmp_pa
     assert read_result(second) is None
     assert (second / "checkpoint").exists()
 
-    interrupted.start(api)
+    interrupted.start()
     interrupted.wait_for_epoch("residual")
     status, _, errors = interrupted.end(signal.SIGINT)
     assert status == 1
     assert "nothing is lost, the same command continues" in sentence(errors)
 
-    interrupted.start(api)
+    interrupted.start()
     status, output, errors = ended(interrupted.process)
     assert status == 0, errors
     assert "(done before)" in output
