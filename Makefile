@@ -14,7 +14,7 @@ help:
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
-	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (ten minutes)"
+	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
 
 search: $(READY)
@@ -45,7 +45,10 @@ COMPARED = dyna_q,q_learning,q_learning:learning_rate=0.1,evolution,random,tpe
 
 bench-nasbench201: $(READY)
 	$(if $(TABLE),,$(error name the table of cells: make bench-nasbench201 TABLE=nasbench201.csv.gz))
-	$(BIN)/blockqnn compare --cells $(TABLE) --agents $(COMPARED) --budget 400 --seeds 100 --checkpoints 50 100 200 400 --to docs/results/nasbench201
+	for data in cifar10 cifar100 imagenet16; do \
+	  $(BIN)/blockqnn compare --cells $(TABLE) --data $$data --agents $(COMPARED) --budget 400 --seeds 100 \
+	    --checkpoints 50 100 200 400 --to docs/results/nasbench201-$$data || exit 1; \
+	done
 
 bench-agents: $(READY)
 	for data in digits cifar10; do \

@@ -18,30 +18,22 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import hashlib
 import io
 import json
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import machine
 from benchmarks.__main__ import commit
-from blockqnn.candidate import train_candidate
+from benchmarks.many_trainings import KEPT, Training, images, train_many
 from blockqnn.config import Settings
-from blockqnn.data import Dataset, load
 from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
 from blockqnn.space import Block, Space
 from evaluation.block_tables import Table, every_block, read_block_table, without_wires
-from flows.workers import KEEP_MEMORY
 
 ROOT = Path(__file__).parents[1]
 SPACE = Space(max_index=4)
@@ -84,25 +76,10 @@ def distinct_blocks(space: Space) -> dict[str, Block]:
     return found
 
 
-@cache
-def _work(name: str, root: str | None) -> tuple[Settings, Dataset]:
-    torch.set_num_threads(1)
-    settings = table_settings(name, root)
-    return settings, load(settings.data, settings.seed)
-
-
-def train(name: str, root: str | None, code: str) -> Outcome:
-    """One row's outcome; in a worker process."""
-    settings, data = _work(name, root)
-    with tempfile.TemporaryDirectory() as directory:
-        return train_candidate(
-            Block.parse(code), settings, data, Path(directory), torch.device("cpu")
-        )
-
-
 def provenance(name: str, root: str | None) -> dict[str, str]:
     """How the table is made; asked before the training, since files may change meanwhile."""
-    settings, data = _work(name, root)
+    settings = table_settings(name, root)
+    data = images(settings)
     values = settings.to_dict()
     values["data"]["root"] = None  # where they lie on this machine is nobody's business
     used = {part: values[part] for part in ("seed", "space", "data", "network", "recipe")}
@@ -115,27 +92,6 @@ def provenance(name: str, root: str | None) -> dict[str, str]:
         "held_out_images": str(len(data.held_out)),
         "settings": json.dumps(used),
     }
-
-
-def train_all(name: str, root: str | None, blocks: list[Block], kept: Path) -> list[Outcome]:
-    """Outcomes of the blocks in order; those in the file `kept` are not trained again."""
-    done: dict[str, Outcome] = {}
-    if kept.exists():
-        for line in kept.read_text().splitlines():
-            row = json.loads(line)
-            done[row["code"]] = Outcome.from_dict(row["outcome"])
-    missing = [str(block) for block in blocks if str(block) not in done]
-    os.environ.update(KEEP_MEMORY)  # for the processes that are started now
-    with (
-        kept.open("a") as file,
-        ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool,
-    ):
-        outcomes = pool.map(train, [name] * len(missing), [root] * len(missing), missing)
-        for code, outcome in zip(missing, outcomes, strict=True):
-            done[code] = outcome
-            file.write(json.dumps({"code": code, "outcome": outcome.to_dict()}) + "\n")
-            file.flush()
-    return [done[str(block)] for block in blocks]
 
 
 def write_table(
@@ -169,16 +125,12 @@ def main() -> None:
         blocks = dict(list(blocks.items())[:3])
     print(f"{name} table: {machine.describe()}; {len(blocks)} networks", flush=True)
     head = provenance(name, root)
-    trained_by = {**json.loads(head["settings"]), "space": None, "images": head["fingerprint"]}
-    mine = hashlib.sha256(json.dumps(trained_by, sort_keys=True).encode()).hexdigest()[:12]
-    kept = ROOT / "runs" / "tables" / f"{name}-{mine}.jsonl"
+    settings = table_settings(name, root)
+    trainings = [Training(block, settings) for block in blocks.values()]
     begun = time.perf_counter()
-    if options.quick:
-        with tempfile.TemporaryDirectory() as directory:
-            outcomes = train_all(name, root, list(blocks.values()), Path(directory) / "rows.jsonl")
-    else:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        outcomes = train_all(name, root, list(blocks.values()), kept)
+    with tempfile.TemporaryDirectory() as nowhere:
+        kept = Path(nowhere) if options.quick else KEPT
+        outcomes = train_many(trainings, kept / f"{name}.jsonl")
     seconds = time.perf_counter() - begun
     if not options.quick:
         trained = sum(outcome.seconds for outcome in outcomes)

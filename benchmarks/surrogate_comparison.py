@@ -13,8 +13,6 @@ what is said around them is kept. Takes about twenty minutes on one core.
 from __future__ import annotations
 
 import argparse
-import csv
-import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,13 +27,13 @@ from threadpoolctl import threadpool_limits
 from benchmarks import machine, neural_surrogates
 from benchmarks.__main__ import commit
 from benchmarks.block_table import SPACE, distinct_blocks, read_table, table_settings
+from benchmarks.pages import RESULTS, put, write_rows
 from benchmarks.rival_surrogates import CHEAP, NEURAL, SURROGATE, Rival, Sample
 from blockqnn.cost import network_cost
 from blockqnn.features import block_features
 from blockqnn.seeds import generator
 from blockqnn.surrogate import Surrogate
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 IMAGES = {"digits": (1, 8), "cifar10": (3, 32)}
 """Channels and pixels a side."""
 SIZES = (50, 100, 200, 300, 400)
@@ -227,24 +225,11 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def write(rows: list[Row], to: Path) -> None:
     """The numbers, the picture, and the tables in the text."""
-    to.mkdir(parents=True, exist_ok=True)
-    with (to / "surrogate.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(
-            [f"{value:.4f}" if isinstance(value, float) else value for value in row] for row in rows
-        )
+    write_rows(to / "surrogate.csv", Row._fields, rows)
     draw(rows, to / "surrogate.png")
-    text = to / "surrogate.md"
-    kept = text.read_text(encoding="utf-8") if text.exists() else ""
     for table in dict.fromkeys(row.table for row in rows):
-        begin, end = f"<!-- {table} -->", f"<!-- end of {table} -->"
-        head = f"{machine.describe()}; {commit()}"
         mine = tables([row for row in rows if row.table == table])
-        made = f"{begin}\n{head}\n\n{mine}\n{end}"
-        found = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-        kept = found.sub(lambda _: made, kept) if found.search(kept) else f"{kept}\n{made}\n"  # noqa: B023
-    text.write_text(kept, encoding="utf-8")
+        put(to / "surrogate.md", table, f"{machine.describe()}; {commit()}\n\n{mine}")
 
 
 def main() -> None:

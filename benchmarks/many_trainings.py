@@ -1,0 +1,84 @@
+"""Many candidates trained by a process a core; what is done is kept and not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks import machine
+from blockqnn.block import Block
+from blockqnn.candidate import identity, train_candidate
+from blockqnn.config import DataSettings, Settings
+from blockqnn.data import Dataset, load
+from blockqnn.outcome import Outcome
+from flows.workers import KEEP_MEMORY
+
+KEPT = Path(__file__).parents[1] / "runs" / "tables"
+"""Where outcomes lie until their table is written."""
+
+
+class Training(NamedTuple):
+    """One block by the network, recipe and images of the settings; whatever it needs."""
+
+    block: Block
+    settings: Settings
+
+    @property
+    def identity(self) -> str:
+        """Names all that the outcome depends on."""
+        return identity(self.block, self.settings, images(self.settings).fingerprint)
+
+
+def images(settings: Settings) -> Dataset:
+    """Those that the settings name, loaded once."""
+    return _load(settings.data, settings.seed)
+
+
+@cache
+def _load(data: DataSettings, seed: int) -> Dataset:
+    return load(data, seed)
+
+
+def train(training: Training) -> Outcome:
+    """In a worker process, by one thread."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as directory:
+        return train_candidate(
+            training.block,
+            training.settings,
+            images(training.settings),
+            Path(directory),
+            torch.device("cpu"),
+        )
+
+
+def train_many(trainings: Sequence[Training], kept: Path) -> list[Outcome]:
+    """Outcomes in order; those in the file `kept` are not trained again."""
+    done: dict[str, Outcome] = {}
+    if kept.exists():
+        lines = kept.read_text().splitlines(keepends=True)
+        kept.write_text("".join(line for line in lines if line.endswith("\n")))  # a kill tore one
+        for row in (json.loads(line) for line in lines if line.endswith("\n")):
+            done[row["identity"]] = Outcome.from_dict(row["outcome"])
+    missing = [training for training in trainings if training.identity not in done]
+    os.environ.update(KEEP_MEMORY)  # for the processes that are started now
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        kept.open("a") as file,
+        ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool,
+    ):
+        for training, outcome in zip(missing, pool.map(train, missing), strict=True):
+            done[training.identity] = outcome
+            row = {"identity": training.identity, "outcome": outcome.to_dict()}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+    return [done[training.identity] for training in trainings]
