@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents clean help
+.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-fast clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
+	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
 
 search: $(READY)
@@ -55,6 +56,9 @@ bench-agents: $(READY)
 	  $(BIN)/blockqnn compare --blocks benchmarks/data/$$data-blocks.csv.gz --agents $(COMPARED) --budget 200 \
 	    --seeds 100 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
 	done
+
+bench-fast: $(READY)
+	$(BIN)/python -m benchmarks.fast_search
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

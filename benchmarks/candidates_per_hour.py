@@ -22,8 +22,9 @@ from statistics import median
 import numpy as np
 
 from benchmarks import machine
-from blockqnn.config import InlineSettings, LocalSettings, RaySettings, Settings
+from blockqnn.config import Settings
 from blockqnn.params import load_settings
+from blockqnn.worker_settings import InlineSettings, LocalSettings, RaySettings
 from flows.workers import Workers, open_workers
 
 

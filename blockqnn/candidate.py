@@ -19,8 +19,10 @@ from blockqnn.feeds import MemoryFeed
 from blockqnn.network import build_network
 from blockqnn.outcome import OUT_OF_MEMORY, Kind, Outcome
 from blockqnn.recipe import Recipe
+from blockqnn.reward import latency_price
 from blockqnn.seeds import seed_for
 from blockqnn.space import Block
+from blockqnn.speed import measure_speed
 from blockqnn.stopping import CertainlyBad, StoppingRule
 from blockqnn.training import NoBetterThanChance, NotFinite, Trainer
 
@@ -58,7 +60,8 @@ def train_candidate(
     The checkpoint of a training in progress lies in `directory`, and a copy of it at the URL `copy`
     if given, from where another machine goes on. A first epoch no better than
     chance is begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2).
-    A training that the `rule` finds certain to end badly is stopped.
+    A training that the `rule` finds certain to end badly is stopped, one whose measured latency is
+    over the budget is not begun.
     Whatever the block does is an outcome; OSError (a full disk, say) is not the block's doing and
     is raised.
     """
@@ -66,6 +69,16 @@ def train_candidate(
     seed = seed_for(settings.seed, "training", block.key)
     named = identity(block, settings, data.fingerprint)
     checkpoint = Checkpoint(directory / "checkpoint", named, copy=copy)
+    latency = None
+    if settings.measures_latency:
+        latency = _latency(block, settings, data, device)
+        if latency is None:
+            return Outcome(kind="infeasible", reason=OUT_OF_MEMORY)
+        if reason := _too_slow(latency, settings.budget):
+            spent = time.perf_counter() - begun
+            return Outcome(kind="infeasible", reason=reason, seconds=spent, latency=latency)
+        if rule is not None:
+            rule = rule.costing(latency_price(latency, settings.reward.latency))
     first, spent = _progress(checkpoint)
     kind: Kind = "diverged"
     reason = ""
@@ -109,12 +122,35 @@ def train_candidate(
         seconds=spent + time.perf_counter() - begun,
         reason=reason,
         predicted=predicted,
+        latency=latency,
     )
 
 
 def best_constant_guess(data: Dataset) -> float:
     """Held-out accuracy in percent of always naming the most frequent class."""
     return 100.0 * int(data.held_out.labels.bincount().max()) / len(data.held_out)
+
+
+def _latency(block: Block, settings: Settings, data: Dataset, device: torch.device) -> float | None:
+    """Milliseconds of a forward pass; None where it does not fit into memory."""
+    (row,) = measure_speed(
+        _network(block, settings, data, 0),  # its weights do not matter
+        batches=(settings.latency.batch,),
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+        device=device,
+        precision=settings.recipe.precision,
+        repeats=settings.latency.passes,
+    )
+    milliseconds: float | None = row["milliseconds"]
+    return milliseconds
+
+
+def _too_slow(latency: float, budget: Budget) -> str:
+    allowed = budget.latency
+    if allowed is None or latency <= allowed:
+        return ""
+    return f"takes {latency:.3g} ms for a forward pass, the budget is {allowed:g}"
 
 
 def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torch.nn.Module:

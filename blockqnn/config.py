@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockqnn.checks import check_device, require, seconds, share
+from blockqnn.checks import positive, require, share
 from blockqnn.recipe import Recipe
 from blockqnn.skeleton import CONNECTIONS
 from blockqnn.space import LONGEST, VERSIONS, Space
+from blockqnn.worker_settings import LocalSettings, WorkerSettings
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (1.0, 95),
@@ -123,16 +123,22 @@ AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSe
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """reward = accuracy - mu log2(MFLOPs) - rho log2(density) (paper equation 7)."""
+    """reward = accuracy - mu log2(MFLOPs) - rho log2(density) (paper equation 7), and, ours, less
+    parameters log2(millions of parameters) and latency log2(milliseconds)."""
 
     mu: float = 1.0
     """Percent of accuracy that halving the multiply-accumulates is worth."""
     rho: float = 8.0
     """Percent of accuracy that halving the density is worth."""
+    parameters: float = 0.0
+    """Percent of accuracy that halving the parameters is worth."""
+    latency: float = 0.0
+    """Percent of accuracy that halving the measured latency is worth."""
 
     def __post_init__(self) -> None:
-        require(math.isfinite(self.mu), "reward.mu", self.mu, "give a number")
-        require(math.isfinite(self.rho), "reward.rho", self.rho, "give a number")
+        for name in ("mu", "rho", "parameters", "latency"):
+            value = getattr(self, name)
+            require(math.isfinite(value), f"reward.{name}", value, "give a number")
 
 
 DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder", "prepared", "imagenet")
@@ -256,13 +262,34 @@ class Budget:
     """Bytes of one training step in float32, estimated from the code; null for no limit. With the
     paper's network and batch, block A needs 11.6 GiB and half of all random blocks more than 16:
     plain concatenation widens from block to block."""
+    latency: float | None = None
+    """Milliseconds of one forward pass, measured as `latency` says; null for no limit."""
 
     def __post_init__(self) -> None:
+        if self.latency is not None:
+            positive("budget.latency", self.latency, "milliseconds")
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
             require(
                 value is None or value > 0, f"budget.{name}", value, "give more than 0, or null"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySettings:
+    """How a candidate's latency is measured: forward passes on the device that is to train it, by
+    the recipe's precision, before it is trained."""
+
+    measure: bool = False
+    """Whether, also where neither budget.latency nor reward.latency asks for it."""
+    batch: int = 1
+    """Images of a pass."""
+    passes: int = 20
+    """Of which the median counts."""
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, "latency.batch", self.batch, "give 1 or more")
+        require(self.passes >= 1, "latency.passes", self.passes, "give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,100 +319,6 @@ class StoppingSettings:
                 require(value == setting.default, f"stopping.{setting.name}", value, remedy)
 
 
-@dataclass(frozen=True, kw_only=True)
-class InlineSettings:
-    """Candidates are trained one after the other in the flow's own process."""
-
-    kind: Literal["inline"] = "inline"
-    device: str = "auto"
-    """cpu, cuda, cuda:1, or auto: the first GPU, else the CPU."""
-    threads: int = 1
-    """CPU threads of torch."""
-
-    def __post_init__(self) -> None:
-        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
-        check_device("workers.device", self.device)
-
-    @property
-    def slots(self) -> int:
-        """Candidates in training at one time."""
-        return 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalSettings:
-    """Candidates are trained by long-lived processes of this machine, each with a device or threads
-    of its own."""
-
-    kind: Literal["local"] = "local"
-    count: int | None = None
-    """Processes; null: one a GPU, or one a CPU core."""
-    devices: tuple[str, ...] = ()
-    """Devices dealt out in turn, say [cuda:0, cuda:1]; empty: every GPU, else the CPU."""
-    threads: int = 1
-    """CPU threads of torch in each process."""
-    timeout: float = 24 * 3600.0
-    """Seconds after which a training is stopped and tried again from its last checkpoint."""
-    retries: int = 6
-    """Further attempts after a worker died, failed to start, or ran out of time."""
-
-    def __post_init__(self) -> None:
-        count = self.count
-        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
-        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
-        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        seconds("workers.timeout", self.timeout)
-        for device in self.devices:
-            check_device("workers.devices", device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaySettings:
-    """Candidates are trained as Ray tasks, on a cluster or on this machine."""
-
-    kind: Literal["ray"] = "ray"
-    address: str | None = None
-    """HOST:PORT of a cluster's head, or auto for the one that this machine belongs to; null starts
-    a Ray on this machine."""
-    count: int | None = None
-    """Candidates in training at one time; null: as many as the cluster has room for, followed as
-    nodes join and leave. Give a number where an autoscaler adds nodes for what waits."""
-    gpus_per_candidate: float | None = None
-    """GPUs of one candidate, fractions allowed, say 0.25; null: one where the cluster has any."""
-    cpus_per_candidate: int = 1
-    """CPU cores of one candidate, its threads of torch."""
-    share_data: bool = True
-    """Send the images to each node once, through Ray's object store; false: every node reads them
-    from data.root."""
-    checkpoints: str | None = None
-    """Where the work on a candidate is kept: a directory that every node sees, or a URL, say
-    s3://bucket/blockqnn; null: the search's own directory."""
-    timeout: float = 24 * 3600.0
-    """Seconds after which a training is stopped and tried again from its last checkpoint."""
-    retries: int = 6
-    """Further attempts after a worker died or ran out of time; a lost node costs none."""
-    patience: float = 600.0
-    """Seconds to wait for a cluster that was there and is gone."""
-
-    def __post_init__(self) -> None:
-        count, gpus = self.count, self.gpus_per_candidate
-        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
-        share = "give a fraction of one GPU, a whole number of GPUs, 0 for CPUs, or null"
-        fits = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus) and gpus > 0
-        require(fits, "workers.gpus_per_candidate", gpus, share)
-        cpus = self.cpus_per_candidate
-        require(cpus >= 1, "workers.cpus_per_candidate", cpus, "give 1 or more")
-        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        seconds("workers.timeout", self.timeout)
-        seconds("workers.patience", self.patience)
-        place, address = self.checkpoints, self.address
-        require(place != "", "workers.checkpoints", place, "give a directory, a URL, or null")
-        known = address in (None, "auto") or bool(re.fullmatch(r"[^/\s]+:\d+", address or ""))
-        require(known, "workers.address", address, "give HOST:PORT, auto, or null")
-
-
-WorkerSettings = InlineSettings | LocalSettings | RaySettings
-
 FINAL_ONLY = ("sync_batch_norm", "compile")
 """Settings of a recipe that have no effect in a search: a candidate is one process, and compiling
 takes longer than its training."""
@@ -411,6 +344,7 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     recipe: Recipe = field(default_factory=Recipe)
     budget: Budget = field(default_factory=Budget)
+    latency: LatencySettings = field(default_factory=LatencySettings)
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     workers: WorkerSettings = field(default_factory=LocalSettings)
     tracking: bool = True
@@ -439,6 +373,12 @@ class Settings:
             value = getattr(self.recipe, name)
             remedy = "only final trainings have it; leave it out"
             require(not value, f"recipe.{name}", value, remedy)
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether the latency of every candidate is measured."""
+        wanted = self.budget.latency is not None or self.reward.latency != 0
+        return wanted or self.latency.measure
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in params.yaml and in the journal."""

@@ -23,7 +23,7 @@ class Outcome:
     `predicted` is what a surrogate expects it to have been, None unless stopped before.
     `curve` has one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent),
     learning_rate, seconds. `seconds` is the whole training's time. `reason` says why it was not
-    trained.
+    trained. `latency` are the milliseconds of a forward pass, None where they were not measured.
     """
 
     kind: Kind
@@ -33,6 +33,7 @@ class Outcome:
     seconds: float = 0.0
     reason: str = ""
     predicted: float | None = None
+    latency: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -46,6 +47,8 @@ class Outcome:
                     )
             elif value is not None:
                 raise ValueError(f"{name} is {value!r}: only a {kind} outcome has one")
+        if self.latency is not None and not self.latency > 0:
+            raise ValueError(f"latency is {self.latency!r}: give milliseconds, above 0, or None")
 
     @property
     def expected(self) -> float | None:
@@ -60,15 +63,16 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = dataclasses.asdict(self)
-        if self.predicted is None:  # as journals had it before anything was stopped
-            del values["predicted"]
+        for name in ("predicted", "latency"):  # as journals had it before there were any
+            if values[name] is None:
+                del values[name]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Outcome:
         """The inverse of `to_dict`; raises ValueError or TypeError for anything else."""
         outcome = cls(**{**values, "curve": tuple(values.get("curve", ()))})
-        numbers = [outcome.seconds, outcome.restarts]
+        numbers = [outcome.seconds, outcome.restarts, outcome.latency or 0.0]
         for point in outcome.curve:
             numbers += point.values() if isinstance(point, dict) else [math.nan]
         if not all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers):

@@ -6,7 +6,12 @@ import math
 
 
 def reward(
-    accuracy: float, *, macs: float, density: float, mu: float = 1.0, rho: float = 8.0
+    accuracy: float,
+    *,
+    macs: float,
+    density: float,
+    mu: float = 1.0,
+    rho: float = 8.0,
 ) -> float:
     """Reward in percent: accuracy - mu log2(MFLOPs) - rho log2(density).
 
@@ -20,3 +25,21 @@ def reward(
     if not density > 0:
         raise ValueError(f"density is {density!r}: give edges over nodes, above 0")
     return accuracy - mu * math.log2(macs / 1e6) - rho * math.log2(density)
+
+
+def latency_price(latency: float | None, weight: float) -> float:
+    """What a latency in milliseconds costs of the reward: `weight` percent for each doubling of it.
+
+    Ours, in the form that the paper's formula has; so is `parameters_price`. Nothing where the
+    weight is 0; a weight without a latency is a ValueError.
+    """
+    if weight == 0:
+        return 0.0
+    if latency is None or not latency > 0:
+        raise ValueError(f"latency is {latency!r}: reward.latency needs it measured, above 0")
+    return weight * math.log2(latency)
+
+
+def parameters_price(parameters: float, weight: float) -> float:
+    """What parameters cost of the reward: `weight` percent for each doubling, from a million on."""
+    return weight * math.log2(parameters / 1e6) if weight else 0.0

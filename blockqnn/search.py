@@ -45,7 +45,7 @@ from blockqnn.journal import Journal, Record
 from blockqnn.lock import DirectoryLock
 from blockqnn.outcome import Outcome
 from blockqnn.resume import refuse_changes
-from blockqnn.reward import reward
+from blockqnn.reward import latency_price, parameters_price, reward
 from blockqnn.seeds import generator
 from blockqnn.stopping import Stopping, StoppingRule
 
@@ -139,6 +139,8 @@ class Search(History):
             raise ValueError(f"cannot tell candidate {number}: it was not proposed in this search")
         if self.result(number) or number in self._arrived:
             raise ValueError(f"cannot tell candidate {number}: it was told before")
+        if outcome.expected is not None:  # a ValueError for one without a latency that it needs
+            latency_price(outcome.latency, self.settings.reward.latency)
         self._arrived[number] = outcome
         self._due.add(number)
         self._repeats = 0
@@ -315,17 +317,21 @@ class Search(History):
         value = self.task.chance
         if outcome.expected is not None:
             value = self._reward(outcome.expected, candidate, cost)
+            value -= latency_price(outcome.latency, self.settings.reward.latency)
         same_as = earlier.candidate.number if earlier else None
         return outcome_record(candidate, outcome, value, cost, same_as, time.time())
 
     def _reward(self, accuracy: float, candidate: Candidate, cost: Cost) -> float:
-        return reward(
+        """But for what the latency costs."""
+        weights = self.settings.reward
+        value = reward(
             accuracy,
             macs=cost.macs,
             density=candidate.block.density,
-            mu=self.settings.reward.mu,
-            rho=self.settings.reward.rho,
+            mu=weights.mu,
+            rho=weights.rho,
         )
+        return value - parameters_price(cost.parameters, weights.parameters)
 
     def _cost(self, candidate: Candidate) -> Cost:
         if candidate.number not in self._costs:

@@ -8,7 +8,7 @@ better ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,10 @@ class StoppingRule:
             for weights, constant, deviation in surrogate.forecasts(features)
         )
         return cls(needed, float(norm.ppf(certainty)), steps)
+
+    def costing(self, points: float) -> StoppingRule:
+        """The rule for a network that costs so many more points of reward than was known."""
+        return replace(self, needed=self.needed + points)
 
     def judge(self, curve: Sequence[Mapping[str, float]]) -> None:
         """Raise `CertainlyBad` if the accuracies of the first epochs leave no hope."""

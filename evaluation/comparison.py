@@ -11,6 +11,7 @@ from typing import Any
 
 from blockqnn.errors import SearchError
 from blockqnn.files import read_json
+from evaluation.front import front_of
 from evaluation.metrics import wilson
 
 Record = Mapping[str, Any]
@@ -162,14 +163,9 @@ def compare(run: Run) -> list[Network]:
 
 
 def pareto(networks: Iterable[Network]) -> list[Network]:
-    """Those evaluated ones that no other beats: more accurate at no more multiply-accumulates, or
-    as accurate at fewer; cheapest first."""
-    front: list[Network] = []
+    """Those evaluated ones that no other beats at no more multiply-accumulates; cheapest first."""
     tested = [network for network in networks if network.accuracy is not None]
-    for network in sorted(tested, key=lambda row: (row.macs, -(row.accuracy or 0))):
-        if not front or (network.accuracy or 0) > (front[-1].accuracy or 0):
-            front.append(network)
-    return front
+    return front_of(tested, lambda row: row.macs, lambda row: row.accuracy or 0)
 
 
 def device_hours(results: Iterable[Record]) -> float:

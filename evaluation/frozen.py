@@ -21,8 +21,10 @@ from blockqnn.files import read_json, write_atomically
 from blockqnn.history import History, Result
 from blockqnn.space import LONGEST, Block
 from evaluation.curve import iterations_of
+from evaluation.front import points_of, write_front
 
 BEST = "best.json"
+FRONT = "front.csv"
 VERSION = 1
 """Of best.json; later versions of this package read it or say that they cannot."""
 KEPT = 100
@@ -57,14 +59,16 @@ class FrozenSearch:
 
 
 def write_frozen(history: History, name: str, to: Path) -> None:
-    """Write best.json, metrics.json and iterations.csv of a finished search into `to`.
+    """Write best.json, metrics.json, iterations.csv and front.csv of a finished search into `to`.
 
     best.json has the best blocks (`read_frozen` reads it), metrics.json what the search came to,
-    iterations.csv its learning curve. The first and the last are the same for the same journal but
-    for times. Raises OSError when they cannot be written.
+    iterations.csv its learning curve, front.csv the blocks that are most accurate for what they
+    cost. All but metrics.json are the same for the same journal but for times. Raises OSError when
+    they cannot be written.
     """
     to.mkdir(parents=True, exist_ok=True)
     write_rows(CURVE, _curve(history), to / "iterations.csv")
+    write_front(points_of(history), to / FRONT)
     write_json(_metrics(history), to / "metrics.json")
     write_json(
         {

@@ -16,8 +16,8 @@ from blockqnn.errors import SearchError
 from blockqnn.plan import EvaluationSettings
 from blockqnn.precision import mixed_precision
 from blockqnn.space import LONGEST, Block
+from blockqnn.speed import measure_speed
 from evaluation.metrics import Tally
-from evaluation.speed import measure_speed
 
 VERSION = 1
 """Of an evaluation's format; later versions of this package read it or say that they cannot."""

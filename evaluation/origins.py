@@ -13,12 +13,14 @@ from blockqnn.space import LONGEST, Block
 from evaluation.comparison import Network, Record, Run, device_hours
 from evaluation.document import Column, Element, Facts, Plates, Section, Table, Text
 from evaluation.findings import number
+from evaluation.front import fronts
 from evaluation.plate import block_plate, plot
 from evaluation.plots import held_out_curves, plain_count
 from evaluation.searched import Searched
 
 DRAWN = 6
 """Blocks drawn."""
+FRONTS = {"macs": "MACs", "parameters": "parameters", "latency": "latency"}
 
 
 def search_section(searched: Searched) -> Section:
@@ -50,8 +52,42 @@ def search_section(searched: Searched) -> Section:
             *(Text(text) for text in searched.sentences),
             Plates([searched.plate]),
             Table(columns, rows, "The best blocks by reward, as small networks trained briefly"),
+            *_front(searched),
         ],
     )
+
+
+def _front(searched: Searched) -> Iterator[Element]:
+    """What is most accurate for what it costs: the picture, and the blocks on the fronts."""
+    if searched.front_plate is None:
+        return
+    yield Plates([searched.front_plate])
+    measured = any(point.latency is not None for point in searched.front)
+    on = fronts(searched.front)
+    rows = [
+        [
+            str(point.number),
+            number(point.accuracy, 2),
+            number(point.reward, 2),
+            plain_count(point.macs),
+            plain_count(point.parameters),
+            *([number(point.latency, 2)] if measured else []),
+            ", ".join(FRONTS[name] for name, front in on.items() if point in front),
+            point.code,
+        ]
+        for point in searched.front
+    ]
+    columns = [
+        Column("candidate"),
+        Column("held-out accuracy", unit="%"),
+        Column("reward"),
+        Column("MACs"),
+        Column("parameters"),
+        *([Column("latency", unit="ms")] if measured else []),
+        Column("on the front of", "text"),
+        Column("code", "code"),
+    ]
+    yield Table(columns, rows, "The blocks on the fronts")
 
 
 def blocks_section(networks: Sequence[Network], selection: Record | None) -> Section | None:

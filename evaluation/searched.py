@@ -16,7 +16,9 @@ from blockqnn.files import read_json
 from blockqnn.history import JOURNAL, History, read_search
 from blockqnn.outcome import KINDS
 from evaluation.curve import Iteration, iterations_of
-from evaluation.frozen import BEST, FrozenBlock, read_frozen
+from evaluation.front import Point, on_front, points_of, read_front
+from evaluation.front_picture import draw_fronts
+from evaluation.frozen import BEST, FRONT, FrozenBlock, read_frozen
 from evaluation.plate import Plate, plot, search_plate
 from evaluation.plots import frozen_search
 
@@ -32,6 +34,9 @@ class Searched:
     sentences: Sequence[str]
     plate: Plate
     best: Sequence[FrozenBlock]
+    front: Sequence[Point]
+    """Those on a Pareto front."""
+    front_plate: Plate | None
     trainings: int
     hours: float
     held_out_images: int | None = None
@@ -63,14 +68,29 @@ def searched(history: History, name: str) -> Searched:
         for result in history.best(SHOWN)
     ]
     trained = [result for result in history.results if result.same_as is None]
+    points = points_of(history)
     return Searched(
         name,
         list(_in_words(history)),
         search_plate(history, name),
         found,
+        on_front(points),
+        _front_plate(points),
         len(trained),
         sum(result.outcome.seconds for result in trained) / 3600,
         history.task.held_out_images,
+    )
+
+
+def _front_plate(points: Sequence[Point]) -> Plate | None:
+    if not points:
+        return None
+    return plot(
+        draw_fronts(points),
+        "search_front",
+        "Held-out accuracy of searched blocks against what they cost, with the Pareto front",
+        "On the front is what no other block beats for the same cost or less, as small networks "
+        "trained briefly.",
     )
 
 
@@ -127,6 +147,7 @@ def _frozen(path: Path) -> Searched:
     found = read_frozen(path / BEST)
     metrics = _metrics(path / "metrics.json")
     rows = _iterations(path / "iterations.csv")
+    points = read_front(path / FRONT)
     name = found.search
     count = int(metrics.get("trained") or 0)
     words = f"A search on {found.data} over {len(rows):,} iterations"
@@ -143,6 +164,8 @@ def _frozen(path: Path) -> Searched:
         [f"{words}."],
         picture,
         found.blocks[:SHOWN],
+        points,
+        _front_plate(points),
         count,
         float(metrics.get("hours") or 0.0),
     )

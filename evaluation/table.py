@@ -26,7 +26,17 @@ COLUMNS = (
     "seconds",
     "code",
 )
-DIGITS = {"reward": 2, "accuracy": 2, "MMACs": 3, "density": 3, "epsilon": 2, "seconds": 1}
+LATENCY = "latency ms"
+"""A column after the parameters where any of the rows has it."""
+DIGITS = {
+    "reward": 2,
+    "accuracy": 2,
+    "MMACs": 3,
+    LATENCY: 3,
+    "density": 3,
+    "epsilon": 2,
+    "seconds": 1,
+}
 """Decimal places of the columns that are not whole numbers."""
 
 
@@ -37,10 +47,11 @@ def best_table(results: Sequence[Result]) -> list[Row]:
     image, seconds of training; number and iteration count from 0, as in the journal. Values are
     rounded for people; the journal keeps them whole.
     """
-    return [_row(rank, result) for rank, result in enumerate(results, start=1)]
+    measured = any(result.outcome.latency is not None for result in results)
+    return [_row(rank, result, measured) for rank, result in enumerate(results, start=1)]
 
 
-def _row(rank: int, result: Result) -> Row:
+def _row(rank: int, result: Result, measured: bool) -> Row:
     candidate, outcome, cost = result.candidate, result.outcome, result.cost
     row: Row = {
         "rank": rank,
@@ -49,6 +60,7 @@ def _row(rank: int, result: Result) -> Row:
         "accuracy": outcome.accuracy,
         "MMACs": cost.macs / 1e6,
         "parameters": cost.parameters,
+        **({LATENCY: outcome.latency} if measured else {}),
         "density": candidate.block.density,
         "iteration": candidate.iteration,
         "epsilon": candidate.epsilon,
@@ -56,7 +68,7 @@ def _row(rank: int, result: Result) -> Row:
         "code": str(candidate.block),
     }
     for column, digits in DIGITS.items():
-        if row[column] is not None:
+        if row.get(column) is not None:
             row[column] = round(row[column], digits)
     return row
 
@@ -77,16 +89,21 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    marks = ["---" if column == "code" else "---:" for column in COLUMNS]
-    body = [[_cell(column, row[column]) for column in COLUMNS] for row in rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [list(COLUMNS), marks, *body])
+    columns = _columns(rows)
+    marks = ["---" if column == "code" else "---:" for column in columns]
+    body = [[_cell(column, row[column]) for column in columns] for row in rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, marks, *body])
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(rows[0]) if rows else list(COLUMNS)
 
 
 def _cell(column: str, value: Any) -> str:

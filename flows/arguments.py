@@ -76,7 +76,10 @@ def _add_search(commands: Any) -> None:
         help="append to the name a hash of settings and images: others are another search",
     )
     search.add_argument(
-        "--to", type=Path, metavar="DIR", help="write best.json, metrics.json, iterations.csv there"
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="write best.json, front.csv, metrics.json, iterations.csv there",
     )
     _add_wait(search)
 

@@ -37,6 +37,8 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
         whole["accuracy"] = outcome.accuracy
     if outcome.predicted is not None:
         whole["predicted_accuracy"] = outcome.predicted
+    if outcome.latency is not None:
+        whole["latency_ms"] = outcome.latency
     return metrics + [Metric(name, float(value), end, 0) for name, value in whole.items()]
 
 

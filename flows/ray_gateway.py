@@ -22,12 +22,13 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from blockqnn.config import RaySettings, Settings
+from blockqnn.config import Settings
 from blockqnn.data import load
 from blockqnn.errors import SearchError, UserError
 from blockqnn.lines import Message, serve
 from blockqnn.node import train_on_node
 from blockqnn.params import settings_from_dict
+from blockqnn.worker_settings import RaySettings
 from flows import guard
 from flows.workers import KEEP_MEMORY
 

@@ -17,12 +17,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from blockqnn.config import RaySettings, Settings
+from blockqnn.config import Settings
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.files import is_url, remove_url, write_url
 from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.worker import candidate_url
+from blockqnn.worker_settings import RaySettings
 from flows.line_process import LineProcess, Message
 from flows.workers import START_TIMEOUT, WorkerDied
 

@@ -41,7 +41,7 @@ def print_result(directory: Path, name: str, runs: Path) -> None:
     console = Console()
     _print_best(console, read_search(directory), BEST)
     console.print(
-        f"Pictures and tables: {directory}/ (learning_curve.png, best_1.png, best.md, best.csv)\n"
+        f"Pictures and tables: {directory}/ (learning_curve.png, front.png, best_1.png, best.md)\n"
         f"Every candidate: blockqnn serve{'' if str(runs) == 'runs' else f' --runs {runs}'}, "
         "then the MLflow UI at http://127.0.0.1:5000",
         highlight=False,
@@ -93,6 +93,8 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
             facts["reward"] = f"{result.reward:.2f}"
             if result.outcome.accuracy is not None:
                 facts["accuracy"] = f"{result.outcome.accuracy:.2f} %"
+            if result.outcome.latency is not None:
+                facts["latency"] = f"{result.outcome.latency:.3g} ms"
             if result.outcome.predicted is not None:
                 epochs = len(result.outcome.curve)
                 facts["predicted"] = f"{result.outcome.predicted:.2f} %, after {epochs} epochs"

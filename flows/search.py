@@ -19,12 +19,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from blockqnn.config import InlineSettings, Settings
+from blockqnn.config import Settings
 from blockqnn.errors import SearchError, UserError
 from blockqnn.history import Candidate, History
 from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
 from blockqnn.search import Search, candidate_directory
+from blockqnn.worker_settings import InlineSettings
 from evaluation.pictures import BEST, write_pictures
 from evaluation.table import best_table
 from flows.artifacts import Publisher

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import torch
 
-from blockqnn.config import InlineSettings, LocalSettings, RaySettings, Settings
+from blockqnn.config import Settings
 from blockqnn.data import load
 from blockqnn.devices import resolve, visible_devices
 from blockqnn.errors import SearchError, UserError
@@ -26,6 +26,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
 from blockqnn.space import Block
 from blockqnn.worker import read_rule, train_and_keep
+from blockqnn.worker_settings import InlineSettings, LocalSettings, RaySettings
 from flows.line_process import LineProcess, Message
 
 log = logging.getLogger(__name__)

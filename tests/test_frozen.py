@@ -65,7 +65,7 @@ class TestSearch:
         finish(again, tiny_settings())
         for found, to in ((history, "one"), (read_search(again), "other")):
             write_frozen(found, "tiny", tmp_path / to)
-        for name in ("best.json", "iterations.csv"):
+        for name in ("best.json", "iterations.csv", "front.csv"):
             one, other = (tmp_path / to / name for to in ("one", "other"))
             assert one.read_bytes() == other.read_bytes()
 

@@ -33,6 +33,8 @@ from blockqnn.zoo import BLOCKS
 from evaluation.block_tables import BlockTask, read_block_table
 from evaluation.cell_tables import read_nasbench201
 from evaluation.comparison import read_run
+from evaluation.front import Point, read_front, write_front
+from evaluation.front_picture import draw_fronts
 from evaluation.frozen import read_frozen, write_frozen
 from flows.arguments import assignment
 from flows.frozen import read_judged, read_trained
@@ -376,6 +378,18 @@ def test_frozen_searches(data, finished, tmp_path):
     choices = altered(tree).map(text_of) | damaged(text_of(tree)) | st.just(DEEP.encode())
     (tmp_path / "best.json").write_bytes(data.draw(choices))
     checked(read_frozen, tmp_path / "best.json")
+
+
+@given(data=st.data())
+@FUZZ
+def test_kept_fronts(data, tmp_path):
+    points = [Point(3, 50.0, 40.0, 10_000, 500, 1.5, str(BLOCKS["S"]))]
+    write_front(points, tmp_path / "front.csv")
+    content = (tmp_path / "front.csv").read_bytes()
+    (tmp_path / "front.csv").write_bytes(data.draw(damaged(content)))
+    found = checked(read_front, tmp_path / "front.csv")
+    if found:
+        draw_fronts(found)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from blockqnn.config import (
     PAPER_SCHEDULE,
     DataSettings,
     EvolutionSettings,
-    InlineSettings,
     QLearningSettings,
     RandomSettings,
     Settings,
@@ -24,6 +23,7 @@ from blockqnn.errors import SettingsError
 from blockqnn.params import load_settings, merge, profiles, settings_from_dict
 from blockqnn.recipe import Recipe
 from blockqnn.space import V1, V2, Space
+from blockqnn.worker_settings import InlineSettings
 
 ROOT = Path(__file__).parent.parent
 PARAMS = ROOT / "params.yaml"
@@ -93,14 +93,14 @@ class TestParamsFile:
     def test_every_value_says_what_it_is(self):
         silent = [
             field.target.id
-            for room in ("config", "recipe", "plan")
+            for room in ("config", "worker_settings", "recipe", "plan")
             for cls in ast.parse((ROOT / "blockqnn" / f"{room}.py").read_text()).body
             if isinstance(cls, ast.ClassDef)
             for field, after in itertools.pairwise(cls.body)
             if isinstance(field, ast.AnnAssign) and not isinstance(after, ast.Expr)
         ]
         sections = {"space", "agent", "reward", "data", "network", "recipe", "budget", "workers"}
-        sections |= {"checkpoint", "evaluation", "stopping"}
+        sections |= {"checkpoint", "evaluation", "stopping", "latency"}
         assert set(silent) - sections == {"kind"}
 
     @pytest.mark.parametrize("profile", [None, *profiles(PARAMS)])
@@ -217,6 +217,12 @@ WRONG = [
     ({"agent": {"kind": "evolution", "tournament": 101}}, "agent.tournament is 101: give 1 to"),
     ({"reward": {"mu": math.nan}}, "reward.mu is nan: give a number"),
     ({"reward": {"rho": "eight"}}, "reward.rho is 'eight': give a number"),
+    ({"reward": {"latency": math.inf}}, "reward.latency is inf: give a number"),
+    ({"budget": {"latency": 0}}, "budget.latency is 0.0: give milliseconds greater than 0"),
+    ({"budget": {"latency": math.nan}}, "budget.latency is nan: give milliseconds"),
+    ({"latency": {"batch": 0}}, "latency.batch is 0: give 1 or more"),
+    ({"latency": {"passes": 0}}, "latency.passes is 0: give 1 or more"),
+    ({"latency": 5}, "latency is 5: give a section of `name: value` lines"),
     ({"data": {"name": "mnist"}}, "data.name is 'mnist': choose one of digits"),
     ({"data": {"name": "cifar10"}}, "data.root is None: give the directory where cifar10 lies"),
     ({"data": {"name": "digits", "root": "x"}}, "data.root is 'x': digits is embedded"),

@@ -191,6 +191,7 @@ def test_markdown_has_the_same_and_its_pictures(written):
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")][0] == "Results"
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert {"report/search.png", "report/pareto.png", "report/block_1.png"} <= set(pictures)
+    assert "report/search_front.png" in pictures
     for picture in pictures:
         assert imread(written.parent / picture).shape[0] > 100
     widths = {line.count("|") for line in text.split("\n\n")[6].splitlines()}
@@ -322,6 +323,7 @@ def test_what_is_kept_of_a_search_is_enough(tmp_path, search):
     page = Page(write_report(tmp_path / "run", tmp_path / "out", search=tmp_path / "kept"))
     trained = sum(r.same_as is None for r in read_search(search).results if r.outcome.accuracy)
     assert f"over 5 iterations, {trained} distinct blocks trained." in page.text
+    assert "The blocks on the fronts" in page.text
     assert "Search" in page.sections
 
 

@@ -129,6 +129,8 @@ REFUSED = {
     "agent.replay": ({"replay": 9}, 8, 9),
     "reward.mu": ({"mu": 2.0}, 1.0, 2.0),
     "reward.rho": ({"rho": 0.0}, 8.0, 0.0),
+    "reward.parameters": ({"parameters": 1.0}, 0.0, 1.0),
+    "reward.latency": ({"latency": 1.0}, 0.0, 1.0),
     "data.holdout": ({"holdout": 0.2}, 0.3, 0.2),
     "data.images": ({"images": None}, 600, None),
     "network.filters": ({"filters": (8, 16)}, (8, 12), (8, 16)),
@@ -164,6 +166,10 @@ REFUSED = {
     "recipe.precision": ({"precision": "bfloat16"}, "auto", "bfloat16"),
     "budget.macs": ({"macs": 10**9}, None, 10**9),
     "budget.parameters": ({"parameters": 10**9}, None, 10**9),
+    "budget.latency": ({"latency": 9.0}, None, 9.0),
+    "latency.measure": ({"measure": True}, False, True),
+    "latency.batch": ({"batch": 8}, 1, 8),
+    "latency.passes": ({"passes": 5}, 20, 5),
 }
 
 
@@ -215,12 +221,16 @@ def test_the_table_of_refused_settings_is_complete():
 
 
 def older(directory, journal):
-    """The journal as it was written before spaces had a version and blocks connections."""
+    """The journal as it was written before spaces had a version, blocks connections, and anything
+    a latency.
+    """
 
     def without(record):
         if "settings" in record:
             record["settings"]["space"] = {"max_index": record["settings"]["space"]["max_index"]}
             del record["settings"]["network"]["connections"]
+            del record["settings"]["latency"], record["settings"]["budget"]["latency"]
+            record["settings"]["reward"] = {"mu": 1.0, "rho": 8.0}
         return record
 
     with closing(Journal(directory / "journal.jsonl")) as written:

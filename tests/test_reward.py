@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from blockqnn.reward import reward
+from blockqnn.reward import latency_price, parameters_price, reward
 from blockqnn.space import Block
 from blockqnn.zoo import BLOCKS
 
@@ -51,3 +51,14 @@ def test_what_has_no_logarithm_is_refused(value):
         reward(50.0, macs=value, density=1.0)
     with pytest.raises(ValueError, match=f"density is {value}"):
         reward(50.0, macs=1e6, density=value)
+
+
+def test_what_parameters_and_latency_cost():
+    assert parameters_price(4e6, 1.5) == 3.0  # 1.5 log2(4)
+    assert parameters_price(250_000, 1.0) == -2.0
+    assert latency_price(8.0, 0.5) == 1.5
+    assert latency_price(0.25, 2.0) == -4.0
+    assert parameters_price(4e6, 0.0) == latency_price(None, 0.0) == 0.0
+    for latency in (None, 0.0, math.nan):
+        with pytest.raises(ValueError, match=r"latency is .*: reward.latency needs it measured"):
+            latency_price(latency, 1.0)

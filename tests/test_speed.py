@@ -17,9 +17,9 @@ from blockqnn.errors import SearchError
 from blockqnn.feeds import normalised_batches
 from blockqnn.network import build_network
 from blockqnn.plan import EvaluationSettings
+from blockqnn.speed import measure_speed
 from blockqnn.zoo import BLOCKS
 from evaluation.judge import evaluate_network, judge
-from evaluation.speed import measure_speed
 
 CPU = torch.device("cpu")
 SETTINGS = EvaluationSettings(batches=(1, 4), repeats=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,14 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"best\.xlsx: the name must end in \.csv or \.md"):
         write_table([], tmp_path / "best.xlsx")
     assert not list(tmp_path.iterdir())
+
+
+def test_latency_has_a_column_where_it_was_measured(tmp_path: Path) -> None:
+    first = replace(RESULTS[0], outcome=replace(RESULTS[0].outcome, latency=4.56789))
+    rows = best_table([first, RESULTS[1]])
+    assert [row["latency ms"] for row in rows] == [4.568, None]
+    write_table(rows, tmp_path / "best.md")
+    head, _, one, other = (tmp_path / "best.md").read_text().splitlines()
+    place = head.split(" | ").index("latency ms")
+    assert (one.split(" | ")[place], other.split(" | ")[place]) == ("4.568", "-")
+    assert "latency" not in best_table(RESULTS)[0]
