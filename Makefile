@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-fast clean help
+.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
+	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
 
@@ -56,6 +57,21 @@ bench-agents: $(READY)
 	  $(BIN)/blockqnn compare --blocks benchmarks/data/$$data-blocks.csv.gz --agents $(COMPARED) --budget 200 \
 	    --seeds 100 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
 	done
+
+SEARCH = $(BIN)/blockqnn search --runs runs/compared --name
+EACH = --set tracking=false seed=$$seed
+
+bench-searches: $(READY)
+	for seed in 0 1 2; do \
+	  $(SEARCH) q_learning-$$seed $(EACH) || exit 1; \
+	  $(SEARCH) dyna_q-$$seed $(EACH) agent.kind=dyna_q 'schedule=[[1.0,2],[0.0,16]]' || exit 1; \
+	  $(SEARCH) random-$$seed $(EACH) agent.kind=random 'schedule=[[1.0,18]]' || exit 1; \
+	  $(SEARCH) evolution-$$seed $(EACH) agent.kind=evolution agent.population=36 \
+	    agent.tournament=7 'schedule=[[1.0,18]]' || exit 1; \
+	done
+	$(BIN)/blockqnn compare --runs runs/compared --count trainings --checkpoints 25 50 100 150 --searches \
+	  $(foreach agent,dyna_q q_learning evolution random,$(foreach seed,0 1 2,$(agent)-$(seed))) \
+	  --to docs/results/agents-searches
 
 bench-fast: $(READY)
 	$(BIN)/python -m benchmarks.fast_search

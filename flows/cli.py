@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SettingsError, UserError
 from flows.arguments import assignment, parse
 from flows.environment import PrefectError, quiet
+from flows.interruption import heard
 from flows.names import name_by_settings, run_directory, search_directory
 
 if TYPE_CHECKING:
@@ -118,10 +117,10 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
         logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
     for sender in ("EventsWorker", "APILogWorker"):  # a busy server keeps them: "still processing"
         logging.getLogger(sender).setLevel(logging.ERROR)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        api.wait()
-        flow(*arguments)
+        with heard():
+            api.wait()
+            flow(*arguments)
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -134,16 +133,10 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
             ) from None
         logging.warning("Prefect could not record the end of the flow: %s", error)
     finally:
-        signal.signal(signal.SIGTERM, before)
         if api.temporary:  # what Prefect had no time to tell it, nobody misses
             logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
             logging.getLogger("prefect._internal").handlers = [logging.NullHandler()]
         api.close()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM, a preempted machine's, means what Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _freeze(directory: Path, name: str, to: Path) -> None:

@@ -29,6 +29,7 @@ from blockqnn.worker_settings import InlineSettings
 from evaluation.pictures import BEST, write_pictures
 from evaluation.table import best_table
 from flows.artifacts import Publisher
+from flows.interruption import check
 from flows.names import runs_directory, search_directory
 from flows.progress import Progress
 from flows.run_lock import announce_holder
@@ -130,6 +131,7 @@ class _Round:
         """Ask, train, tell, until the schedule is done."""
         search, iteration = self._search, self._search.iteration
         while not search.finished:
+            check()
             while self._running < self._workers.slots and (candidate := search.ask()) is not None:
                 self._submit(candidate)
             if self._running:

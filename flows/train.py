@@ -23,6 +23,7 @@ from blockqnn.jobs import read_result
 from blockqnn.params import load_plan
 from blockqnn.search import explained
 from flows.artifacts import Publisher
+from flows.interruption import check
 from flows.names import run_directory, runs_directory
 from flows.run_lock import open_run
 from flows.selection import WINNER, Step, Trainees, Work, write_selection
@@ -167,6 +168,7 @@ class _Pool:
     def _take(self) -> None:
         """Wait until a training has ended, showing how far they all are."""
         while True:
+            check()
             try:
                 directory, future = self._ended.get(timeout=POLL)
                 break
