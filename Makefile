@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast clean help
+.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
+	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
 
 search: $(READY)
@@ -55,7 +56,7 @@ bench-nasbench201: $(READY)
 bench-agents: $(READY)
 	for data in digits cifar10; do \
 	  $(BIN)/blockqnn compare --blocks benchmarks/data/$$data-blocks.csv.gz --agents $(COMPARED) --budget 200 \
-	    --seeds 100 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
+	    --seeds 40 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
 	done
 
 SEARCH = $(BIN)/blockqnn search --runs runs/compared --name
@@ -75,6 +76,9 @@ bench-searches: $(READY)
 
 bench-fast: $(READY)
 	$(BIN)/python -m benchmarks.fast_search
+
+bench-proxies: $(READY)
+	$(BIN)/python -m benchmarks.proxies $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -65,9 +65,11 @@ def train_many(trainings: Sequence[Training], kept: Path) -> list[Outcome]:
     """Outcomes in order; those in the file `kept` are not trained again."""
     done: dict[str, Outcome] = {}
     if kept.exists():
-        lines = kept.read_text().splitlines(keepends=True)
-        kept.write_text("".join(line for line in lines if line.endswith("\n")))  # a kill tore one
-        for row in (json.loads(line) for line in lines if line.endswith("\n")):
+        content = kept.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:  # a kill tore the last line
+            kept.write_bytes(whole)
+        for row in map(json.loads, whole.splitlines()):
             done[row["identity"]] = Outcome.from_dict(row["outcome"])
     missing = [training for training in trainings if training.identity not in done]
     os.environ.update(KEEP_MEMORY)  # for the processes that are started now

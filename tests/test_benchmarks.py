@@ -23,11 +23,14 @@ COMPARISON = {
     "million_candidates": r"ratio \d+\.\d\d at random and \d+\.\d\d greedily of the CPU time",
     "flow_limits": r"the flow carries \d+ candidates a second, the mirror \d+\.\d distinct",
     "fast_search": r"seed 0: every block \d+ of 816, cifar10-small \d+ of \d+",
+    "proxies": r"\d+ blocks: tau of e4 .* \d\.\d\d; the cheapest as good .*, ratio \d\.\d\d of",
     "surrogate_comparison": r"tau of Gaussian process 0\.\d+ from \d+ curves \(best .*\), fitted",
 }
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, *SCALE, "fast_search", "surrogate_comparison"])
+@pytest.mark.parametrize(
+    "script", [*SCRIPTS, *SCALE, "fast_search", "proxies", "surrogate_comparison"]
+)
 def test_a_benchmark_prints_its_comparison(script: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{script}", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
