@@ -47,6 +47,7 @@ BLOCKS = 64
 CHANCE = 10.0
 """Percent."""
 RESAMPLES = 1000
+TICKS = (0.25, 0.5, 1, 2, 5)
 SLACK = 0.02
 """Of Kendall's tau: less than a proxy's own noise moves it."""
 Array = NDArray[np.float64]
@@ -327,20 +328,25 @@ def tables(rows: Sequence[Row], blocks: int) -> str:
     lines = [
         f"{machine.describe()}; {commit()}; {blocks} blocks",
         "",
-        "| training | score | Spearman | Kendall tau | 95 % interval | tau less the first's "
+        "| way | training | score | Spearman | Kendall tau | 95 % interval | tau less the first's "
         "| best of its five, below the best | seconds | 1e12 MACs |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         a = row.agreement
         lines.append(
-            f"| {row.way.words} | {row.score} | {a.spearman:.2f} | {a.tau:.2f} "
-            f"| {a.low:.2f} to {a.high:.2f} | {a.less:+.2f} to {a.most:+.2f} | {a.regret:.1f} "
+            f"| {_number(row.way)} | {row.way.words} | {row.score} "
+            f"| {a.spearman:.2f} | {a.tau:.2f} | {a.low:.2f} to {a.high:.2f} | {a.less:+.2f} to {a.most:+.2f} | {a.regret:.1f} "
             f"| {row.seconds:.2f} | {row.work:.2f} |"
         )
     way = cheapest(rows)
     lines += ["", f"The cheapest that agrees as well as the first: {way.words}."]
     return "\n".join(lines)
+
+
+def _number(way: Way) -> int:
+    """In tables and pictures; the longer one's is the last."""
+    return (*PROXIES, LONGER).index(way) + 1
 
 
 def draw(rows: Sequence[Row], blocks: Sequence[Block], outcomes: Outcomes, path: Path) -> None:
@@ -357,15 +363,17 @@ def draw(rows: Sequence[Row], blocks: Sequence[Block], outcomes: Outcomes, path:
         for row, place in zip(of, places, strict=True):
             if score == "accuracy":
                 at = (place, row.agreement.tau)
-                left.annotate(row.way.name, at, (5, 4), textcoords="offset points", size=7)
-    left.set(xscale="log", xlabel="seconds of training, the first proxy's are 1")
+                left.annotate(str(_number(row.way)), at, (4, 3), textcoords="offset points", size=9)
+    left.set(xscale="log", xlabel="seconds of training, the first way's are 1")
+    left.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    left.minorticks_off()
     left.set_ylabel("Kendall's tau with accuracy after longer training")
     left.legend(loc="lower right")
     truth = scored(LONGER, blocks, outcomes).accuracy
     first = scored(PROXIES[0], blocks, outcomes)
     right.plot(first.accuracy, truth, "o", markersize=4, label="accuracy")
     right.plot(first.reward, truth, "o", markersize=4, label="reward")
-    right.set(xlabel=f"score after {PROXIES[0].words} (%)")
+    right.set(xlabel="score of the first way (%)")
     right.set_ylabel("accuracy after longer training (%)")
     right.legend(loc="lower right")
     for axes in (left, right):
