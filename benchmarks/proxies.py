@@ -336,7 +336,8 @@ def tables(rows: Sequence[Row], blocks: int) -> str:
         a = row.agreement
         lines.append(
             f"| {_number(row.way)} | {row.way.words} | {row.score} "
-            f"| {a.spearman:.2f} | {a.tau:.2f} | {a.low:.2f} to {a.high:.2f} | {a.less:+.2f} to {a.most:+.2f} | {a.regret:.1f} "
+            f"| {a.spearman:.2f} | {a.tau:.2f} | {a.low:.2f} to {a.high:.2f} "
+            f"| {a.less:+.2f} to {a.most:+.2f} | {a.regret:.1f} "
             f"| {row.seconds:.2f} | {row.work:.2f} |"
         )
     way = cheapest(rows)
