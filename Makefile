@@ -18,7 +18,7 @@ help:
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
-	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (half an hour)"
+	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
 
 search: $(READY)
 	$(BIN)/blockqnn search
@@ -56,7 +56,7 @@ bench-nasbench201: $(READY)
 bench-agents: $(READY)
 	for data in digits cifar10; do \
 	  $(BIN)/blockqnn compare --blocks benchmarks/data/$$data-blocks.csv.gz --agents $(COMPARED) --budget 200 \
-	    --seeds 40 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
+	    --seeds 20 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
 	done
 
 SEARCH = $(BIN)/blockqnn search --runs runs/compared --name
