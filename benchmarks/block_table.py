@@ -1,10 +1,11 @@
 """Train every network of a small space of blocks: the tables of the tabular benchmarks.
 
-    python -m benchmarks.block_table digits|cifar10 [--data ROOT] [--quick] [--to FILE]
+    python -m benchmarks.block_table digits|digits-sample|cifar10 [--data ROOT] [--quick]
 
 Space(max_index=4) has 1,225 codes and 816 distinct blocks, whose networks are 354: a pooling of
 kernel 1 passes on what it reads, as an identity does. On CIFAR-10 one block of each network is
-trained, of the digits every block (that table is older). Each is trained once by `train_candidate`,
+trained, of the digits every block (that table is older); `digits-sample` has random blocks of the
+demo's larger space, of one network each. Each is trained once by `train_candidate`,
 with the network, recipe and images named below, in one process a core with a thread each. The file
 begins with lines of provenance. A row has what a search cannot work out from the code: outcome,
 held-out accuracy in percent, restarts, seconds, and the held-out accuracy after each epoch; rewards
@@ -32,6 +33,7 @@ from benchmarks.many_trainings import KEPT, Training, images, train_many
 from blockqnn.config import Settings
 from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
+from blockqnn.seeds import generator
 from blockqnn.space import Block, Space
 from evaluation.block_tables import Table, every_block, read_block_table, without_wires
 
@@ -41,12 +43,15 @@ COLUMNS = ("key", "code", "outcome", "accuracy", "restarts", "seconds", "curve")
 COMMON = {"space.max_index": SPACE.max_index, "budget.memory": None, "tracking": False}
 TABLES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "digits": (None, {}),  # as the demo of params.yaml trains its candidates
+    "digits-sample": (None, {"space.max_index": 8}),
     "cifar10": (
         "cifar10-small",
         {"data.holdout": 0.5, "recipe.epochs": 6, "recipe.decay_epochs": 3},
     ),
 }
 """Profile and what differs from it."""
+SAMPLED = {"digits-sample": 600}
+"""Networks of the tables that do not have all of their space."""
 
 
 def place(name: str) -> Path:
@@ -72,6 +77,18 @@ def distinct_blocks(space: Space) -> dict[str, Block]:
     """
     found: dict[str, Block] = {}
     for block in every_block(space):
+        found.setdefault(without_wires(block).key, block)
+    return found
+
+
+def blocks_of(name: str) -> dict[str, Block]:
+    """The blocks of a table, one a network, by the key of its block without wires."""
+    if name not in SAMPLED:
+        return distinct_blocks(SPACE)
+    space, rng = table_settings(name).space.build(), generator(0, "block table", 0)
+    found: dict[str, Block] = {}
+    while len(found) < SAMPLED[name]:
+        block = space.sample(rng)
         found.setdefault(without_wires(block).key, block)
     return found
 
@@ -120,7 +137,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path)
     options = parser.parse_args()
     name, root = options.name, options.data
-    blocks = distinct_blocks(SPACE)
+    blocks = blocks_of(name)
     if options.quick:
         blocks = dict(list(blocks.items())[:3])
     print(f"{name} table: {machine.describe()}; {len(blocks)} networks", flush=True)

@@ -1,11 +1,10 @@
 """Which surrogate predicts accuracies best from few curves: the evidence for the default.
 
-    python -m benchmarks.surrogate_comparison [digits|cifar10 ...] [--quick] [--to DIR]
+    python -m benchmarks.surrogate_comparison [digits-sample|cifar10 ...] [--quick] [--to DIR]
 
 On the tables of benchmarks/block_table.py each rival learns from 50, 100, 200, 300 and 400 curves
-drawn at random, as far as others are left, and predicts all others. Space(max_index=4) has 354
-networks: one block of each is used, since a block whose network was learned from is nothing to be
-predicted. Written are
+drawn at random, as far as others are left, and predicts all others; a network has one block there,
+since a block whose network was learned from is nothing to be predicted. Written are
 surrogate.csv with every split, surrogate.png, and the tables of surrogate.md between its marks;
 what is said around them is kept. Takes about twenty minutes on one core.
 """
@@ -26,16 +25,16 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import machine, neural_surrogates
 from benchmarks.__main__ import commit
-from benchmarks.block_table import SPACE, distinct_blocks, read_table, table_settings
+from benchmarks.block_table import blocks_of, read_table, table_settings
 from benchmarks.pages import RESULTS, put, write_rows
 from benchmarks.rival_surrogates import CHEAP, NEURAL, SURROGATE, Rival, Sample
 from blockqnn.cost import network_cost
 from blockqnn.features import block_features
 from blockqnn.seeds import generator
 from blockqnn.surrogate import Surrogate
+from evaluation.block_tables import IMAGES
 
-IMAGES = {"digits": (1, 8), "cifar10": (3, 32)}
-"""Channels and pixels a side."""
+TABLES = ("digits-sample", "cifar10")
 SIZES = (50, 100, 200, 300, 400)
 HELD_OUT = 40
 """Blocks to judge by, at least."""
@@ -63,12 +62,10 @@ class Row(NamedTuple):
 def read_sample(table: str) -> Sample:
     """One trained block a network; a table without curves has one epoch, the last."""
     outcomes = read_table(table)
-    network = table_settings(table).network
-    channels, pixels = IMAGES[table]
+    settings = table_settings(table)
+    network, (classes, channels, pixels) = settings.network, IMAGES[settings.data.name]
     blocks = [
-        block
-        for block in distinct_blocks(SPACE).values()
-        if outcomes.outcome(block).kind == "trained"
+        block for block in blocks_of(table).values() if outcomes.outcome(block).kind == "trained"
     ]
     features = [
         block_features(
@@ -77,7 +74,7 @@ def read_sample(table: str) -> Sample:
                 block,
                 filters=network.filters,
                 repeats=network.repeats,
-                num_classes=10,
+                num_classes=classes,
                 in_channels=channels,
                 image_size=pixels,
                 skeleton=network.skeleton,
@@ -235,12 +232,12 @@ def write(rows: list[Row], to: Path) -> None:
 def main() -> None:
     """Compare, write, and say who won."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("tables", nargs="*", default=[], help="digits, cifar10; both unless given")
-    parser.add_argument("--quick", action="store_true", help="little of digits, into nowhere")
+    parser.add_argument("tables", nargs="*", default=[], help="of block_table; both unless given")
+    parser.add_argument("--quick", action="store_true", help="little of CIFAR-10, into nowhere")
     parser.add_argument("--to", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = options.tables or (["digits"] if options.quick else list(IMAGES))
+    names = options.tables or (["cifar10"] if options.quick else list(TABLES))
     sizes, splits = ((25,), (1, 1)) if options.quick else (SIZES, (CHEAP_SPLITS, NEURAL_SPLITS))
     if options.quick:
         neural_surrogates.STEPS = 5  # that they run is all that is asked
