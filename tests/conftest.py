@@ -4,6 +4,7 @@ files first; a Prefect server that tests share.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,9 @@ from flows.environment import quiet
 
 quiet()  # before anything imports Prefect or MLflow
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in a shell's background; what tests start would inherit it, and hear no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = {
     name: rank
