@@ -12,7 +12,9 @@ what is said around them is kept. Takes about twenty minutes on one core.
 from __future__ import annotations
 
 import argparse
+import csv
 import time
+import typing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -220,10 +222,25 @@ def draw(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def other_rows(path: Path, measured: set[str]) -> list[Row]:
+    """What the file says of the tables that were not measured now."""
+    if not path.exists():
+        return []
+    types = typing.get_type_hints(Row)
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Row(**{name: types[name](value) for name, value in row.items()})
+            for row in csv.DictReader(file)
+            if row["table"] in TABLES and row["table"] not in measured
+        ]
+
+
 def write(rows: list[Row], to: Path) -> None:
     """The numbers, the picture, and the tables in the text."""
-    write_rows(to / "surrogate.csv", Row._fields, rows)
-    draw(rows, to / "surrogate.png")
+    every = [*rows, *other_rows(to / "surrogate.csv", {row.table for row in rows})]
+    every.sort(key=lambda row: TABLES.index(row.table))
+    write_rows(to / "surrogate.csv", Row._fields, every)
+    draw(every, to / "surrogate.png")
     for table in dict.fromkeys(row.table for row in rows):
         mine = tables([row for row in rows if row.table == table])
         put(to / "surrogate.md", table, f"{machine.describe()}; {commit()}\n\n{mine}")
