@@ -19,7 +19,7 @@ from blockqnn.config import (
     Settings,
 )
 from blockqnn.errors import SettingsError
-from blockqnn.params import load_settings, merge, profiles, settings_from_dict
+from blockqnn.params import load_settings, profiles, settings_from_dict
 from blockqnn.recipe import Recipe
 from blockqnn.space import V1, V2, Space
 from blockqnn.worker_settings import InlineSettings
@@ -32,14 +32,6 @@ def load(profile=None, **overrides):
     """Overrides with a double underscore for the dot."""
     named = {name.replace("__", "."): value for name, value in overrides.items()}
     return load_settings(PARAMS, profile, named)
-
-
-def refusal(tree):
-    """The sentence with which settings are refused, all else being embedded data."""
-    base = {"data": {"name": "digits"}}
-    with pytest.raises(SettingsError) as caught:
-        settings_from_dict(merge(base, tree))
-    return str(caught.value)
 
 
 @pytest.fixture

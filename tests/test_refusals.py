@@ -1,21 +1,11 @@
 """Wrong settings are refused in a sentence."""
 
 import math
-from pathlib import Path
 
 import pytest
 
 from blockqnn.errors import SettingsError
-from blockqnn.params import load_settings, merge, settings_from_dict
-
-ROOT = Path(__file__).parent.parent
-PARAMS = ROOT / "params.yaml"
-
-
-def load(profile=None, **overrides):
-    """Overrides with a double underscore for the dot."""
-    named = {name.replace("__", "."): value for name, value in overrides.items()}
-    return load_settings(PARAMS, profile, named)
+from blockqnn.params import merge, settings_from_dict
 
 
 def refusal(tree):
@@ -24,18 +14,6 @@ def refusal(tree):
     with pytest.raises(SettingsError) as caught:
         settings_from_dict(merge(base, tree))
     return str(caught.value)
-
-
-@pytest.fixture
-def written(tmp_path):
-    """Write a params file and load it."""
-
-    def write(text):
-        path = tmp_path / "params.yaml"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return load_settings(path)
-
-    return write
 
 
 WRONG = [
