@@ -6,12 +6,7 @@ import math
 
 
 def reward(
-    accuracy: float,
-    *,
-    macs: float,
-    density: float,
-    mu: float = 1.0,
-    rho: float = 8.0,
+    accuracy: float, *, macs: float, density: float, mu: float = 1.0, rho: float = 8.0
 ) -> float:
     """Reward in percent: accuracy - mu log2(MFLOPs) - rho log2(density).
 

@@ -24,8 +24,6 @@ COSTS = {
     "latency": "latency (ms)",
 }
 """What a network costs, and how a picture names it; latency only where it was measured."""
-
-
 MOST = 1e30
 """More than any network costs."""
 
