@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import machine
 from blockqnn.config import Settings
+from blockqnn.devices import usable_cores
 from blockqnn.params import load_settings
 from blockqnn.worker_settings import InlineSettings, LocalSettings, RaySettings
 from flows.workers import Workers, open_workers
@@ -40,7 +41,7 @@ def train_all(workers: Workers, codes: list[str], directory: Path) -> float:
 
 def variants(settings: Settings) -> dict[str, Settings]:
     """What is compared, by its name."""
-    cores = machine.cores()
+    cores = usable_cores()
     kinds = {
         f"{cores} processes, 1 thread each": LocalSettings(count=cores, devices=("cpu",)),
         f"1 process, {cores} threads": LocalSettings(count=1, devices=("cpu",), threads=cores),

@@ -7,12 +7,7 @@ import platform
 
 import torch
 
-from blockqnn.devices import device_name, resolve
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from blockqnn.devices import device_name, resolve, usable_cores
 
 
 def name() -> str:
@@ -24,6 +19,6 @@ def describe() -> str:
     """One line for the head of a result; a load above 0.5 says that the machine was not quiet."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return (
-        f"{name()}, {cores()} cores, torch {torch.__version__}, "
+        f"{name()}, {usable_cores()} cores, torch {torch.__version__}, "
         f"Python {platform.python_version()}, load {load}"
     )

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks import machine
 from blockqnn.block import Block
 from blockqnn.candidate import identity, train_candidate
 from blockqnn.config import DataSettings, Settings
 from blockqnn.data import Dataset, load
+from blockqnn.devices import usable_cores
 from blockqnn.outcome import Outcome
 from flows.workers import KEEP_MEMORY
 
@@ -76,7 +76,7 @@ def train_many(trainings: Sequence[Training], kept: Path) -> list[Outcome]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     with (
         kept.open("a") as file,
-        ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool,
+        ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool,
     ):
         for training, outcome in zip(missing, pool.map(train, missing), strict=True):
             done[training.identity] = outcome

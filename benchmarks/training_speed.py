@@ -34,7 +34,7 @@ from benchmarks import machine
 from blockqnn.block_module import Concat
 from blockqnn.cost import network_cost
 from blockqnn.data import Dataset, ImageSet
-from blockqnn.devices import resolve
+from blockqnn.devices import resolve, usable_cores
 from blockqnn.feeds import MemoryFeed
 from blockqnn.network import build_network
 from blockqnn.precision import mixed_precision
@@ -59,7 +59,7 @@ class Variant:
     trainer: bool = False
     keep_memory: bool = False
     processes: int = 1
-    threads: int = machine.cores()
+    threads: int = usable_cores()
 
 
 PLAIN = Variant(name="plain loop")
@@ -68,7 +68,7 @@ OURS = Variant(
     name="ours" if ON_GPU else "ours: + a process a core",
     trainer=True,
     keep_memory=not ON_GPU,
-    processes=1 if ON_GPU else machine.cores(),
+    processes=1 if ON_GPU else usable_cores(),
     threads=1,
 )
 LADDER = (

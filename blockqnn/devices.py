@@ -9,6 +9,7 @@ import resource
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 
 from blockqnn.errors import SettingsError
 
@@ -34,6 +35,11 @@ def visible_devices() -> tuple[str, ...]:
     """Every GPU, else the CPU."""
     count = torch.cuda.device_count()
     return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: affinity and a container's share counted."""
+    return int(cpu_count())
 
 
 def device_name(device: torch.device) -> str:

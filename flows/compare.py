@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from blockqnn.checks import require
+from blockqnn.devices import usable_cores
 from blockqnn.errors import SettingsError
 from evaluation.contest import Course, hold
 from evaluation.contest_report import Comparison, write_comparison
@@ -52,7 +52,7 @@ def _of_searches(options: argparse.Namespace, unit: Unit) -> Comparison:
 def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
     budget = BUDGET if options.budget is None else options.budget
     seeds = SEEDS if options.seeds is None else options.seeds
-    jobs = len(os.sched_getaffinity(0)) if options.jobs is None else options.jobs
+    jobs = usable_cores() if options.jobs is None else options.jobs
     for name, value in (("budget", budget), ("seeds", seeds), ("jobs", jobs)):
         require(value >= 1, name, value, "give 1 or more")
     texts = (options.agents or AGENTS).split(",")

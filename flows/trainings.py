@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockqnn.devices import resolve, visible_devices
+from blockqnn.devices import resolve, usable_cores, visible_devices
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.jobs import read_result
 from blockqnn.plan import TrainingWorkers
@@ -60,8 +60,7 @@ class Trainings:
                 f"{', '.join(devices)}"
             )
         self.slots = workers.parallel or max(1, len(devices) // count)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self._threads = workers.threads or max(1, (cores or 1) // (self.slots * count))
+        self._threads = workers.threads or max(1, usable_cores() // (self.slots * count))
         self._processes = count
         self._memory = KEEP_MEMORY if kinds == {"cpu"} else {}
         self._running: dict[Path, subprocess.Popen[bytes]] = {}

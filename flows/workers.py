@@ -8,7 +8,6 @@ with it.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import torch
 
 from blockqnn.config import Settings
 from blockqnn.data import load
-from blockqnn.devices import resolve, visible_devices
+from blockqnn.devices import resolve, usable_cores, visible_devices
 from blockqnn.errors import SearchError, UserError
 from blockqnn.outcome import Outcome
 from blockqnn.search import candidate_directory
@@ -128,10 +127,9 @@ class LocalWorkers:
 
     def __init__(self, settings: Settings, workers: LocalSettings, directory: Path) -> None:
         devices = workers.devices or visible_devices()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         on_cpu = devices == ("cpu",)
         self.slots = workers.count or (
-            max(1, (cores or 1) // workers.threads) if on_cpu else len(devices)
+            max(1, usable_cores() // workers.threads) if on_cpu else len(devices)
         )
         self._timeout = workers.timeout
         (directory / "workers").mkdir(exist_ok=True)

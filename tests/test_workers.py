@@ -272,3 +272,17 @@ def test_two_workers_train_at_one_time(tmp_path, opened):
     for attempt in attempts:
         with pytest.raises(SearchError):
             attempt.result(PATIENCE)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds to cores")
+def test_a_process_bound_to_one_core_has_one_worker(tmp_path):
+    script = (
+        "import os, sys; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); "
+        f"sys.path.insert(0, {str(ROOT / 'tests')!r}); from pathlib import Path; "
+        "from tiny_search import tiny_settings; from flows.workers import open_workers; "
+        "settings = tiny_settings(workers={'kind': 'local', 'devices': ['cpu']}); "
+        "workers = open_workers(settings, Path(sys.argv[1])); print(workers.slots); workers.close()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert result.stdout.split() == ["1"], result.stderr
