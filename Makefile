@@ -15,7 +15,7 @@ help:
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
-	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
+	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
@@ -62,8 +62,10 @@ bench-agents: $(READY)
 SEARCH = $(BIN)/blockqnn search --runs runs/compared --name
 EACH = --set tracking=false seed=$$seed
 
+SEEDS = 0 1 2 3 4 5 6 7 8 9
+
 bench-searches: $(READY)
-	for seed in 0 1 2; do \
+	for seed in $(SEEDS); do \
 	  $(SEARCH) q_learning-$$seed $(EACH) || exit 1; \
 	  $(SEARCH) dyna_q-$$seed $(EACH) agent.kind=dyna_q 'schedule=[[1.0,2],[0.0,16]]' || exit 1; \
 	  $(SEARCH) random-$$seed $(EACH) agent.kind=random 'schedule=[[1.0,18]]' || exit 1; \
@@ -71,7 +73,7 @@ bench-searches: $(READY)
 	    agent.tournament=7 'schedule=[[1.0,18]]' || exit 1; \
 	done
 	$(BIN)/blockqnn compare --runs runs/compared --count trainings --checkpoints 25 50 100 150 --searches \
-	  $(foreach agent,dyna_q q_learning evolution random,$(foreach seed,0 1 2,$(agent)-$(seed))) \
+	  $(foreach agent,dyna_q q_learning evolution random,$(foreach seed,$(SEEDS),$(agent)-$(seed))) \
 	  --to docs/results/agents-searches
 
 bench-fast: $(READY)

@@ -30,13 +30,13 @@ from blockqnn.training import NoBetterThanChance, NotFinite, Trainer
 def over_budget(cost: Cost, budget: Budget, recipe: Recipe) -> str:
     """Why a network may not be trained, decided from its cost alone; empty when it may."""
     limits = {
-        "multiply-accumulates": (cost.macs, budget.macs),
-        "parameters": (cost.parameters, budget.parameters),
-        "bytes of memory": (step_memory(cost, recipe), budget.memory),
+        "macs": ("multiply-accumulates", cost.macs, budget.macs),
+        "parameters": ("parameters", cost.parameters, budget.parameters),
+        "memory": ("bytes of memory", step_memory(cost, recipe), budget.memory),
     }
-    for what, (needed, allowed) in limits.items():
+    for name, (what, needed, allowed) in limits.items():
         if allowed is not None and needed > allowed:
-            return f"needs {needed:,} {what}, the budget is {allowed:,}"
+            return f"needs {needed:,} {what}, budget.{name} is {allowed:,}"
     return ""
 
 
@@ -69,17 +69,19 @@ def train_candidate(
     seed = seed_for(settings.seed, "training", block.key)
     named = identity(block, settings, data.fingerprint)
     checkpoint = Checkpoint(directory / "checkpoint", named, copy=copy)
-    latency = None
-    if settings.measures_latency:
+    state = checkpoint.load(torch.device("cpu")) or {"restart": 0, "curve": []}
+    first, spent = state["restart"], sum(entry["seconds"] for entry in state["curve"])
+    # Measured once: another answer would throw away, or judge anew, what is trained in part.
+    latency = state.get("latency")
+    if settings.measures_latency and latency is None:
         latency = _latency(block, settings, data, device)
-        if latency is None:
-            return Outcome(kind="infeasible", reason=OUT_OF_MEMORY)
-        if reason := _too_slow(latency, settings.budget):
-            spent = time.perf_counter() - begun
+        if reason := _reason_against(latency, settings):
+            spent += time.perf_counter() - begun
             return Outcome(kind="infeasible", reason=reason, seconds=spent, latency=latency)
+    if latency is not None:
+        checkpoint.facts = {"latency": latency}
         if rule is not None:
             rule = rule.costing(latency_price(latency, settings.reward.latency))
-    first, spent = _progress(checkpoint)
     kind: Kind = "diverged"
     reason = ""
     predicted = None
@@ -146,11 +148,13 @@ def _latency(block: Block, settings: Settings, data: Dataset, device: torch.devi
     return milliseconds
 
 
-def _too_slow(latency: float, budget: Budget) -> str:
-    allowed = budget.latency
+def _reason_against(latency: float | None, settings: Settings) -> str:
+    allowed, batch = settings.budget.latency, settings.latency.batch
+    if latency is None:  # what is only recorded may be missing
+        return f"{OUT_OF_MEMORY} in a pass of {batch:,} images" * settings.needs_latency
     if allowed is None or latency <= allowed:
         return ""
-    return f"takes {latency:.3g} ms for a forward pass, the budget is {allowed:g}"
+    return f"takes {latency:.6g} ms for a forward pass, budget.latency is {allowed:.6g} ms"
 
 
 def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torch.nn.Module:
@@ -171,14 +175,6 @@ def _recorded(entry: dict[str, float]) -> dict[str, float]:
     """What a journal keeps of an epoch: what is the same in two runs, and seconds."""
     measured = ("images_per_second", "device_memory")
     return {name: value for name, value in entry.items() if name not in measured}
-
-
-def _progress(checkpoint: Checkpoint) -> tuple[int, float]:
-    """The restart that a checkpoint is in, and the seconds spent in it."""
-    state = checkpoint.load(torch.device("cpu"))
-    if state is None:
-        return 0, 0.0
-    return state["restart"], sum(entry["seconds"] for entry in state["curve"])
 
 
 def identity(block: Block, settings: Settings, fingerprint: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,12 +27,14 @@ class Checkpoint:
     used. `keep_previous` keeps the one before beside it, as `<name>.previous`, for the case that
     the disk damages the last. `copy` is an fsspec URL, say s3://bucket/x/checkpoint, to which every
     state is copied, and from where it is taken when `path` has none: the machine may be another.
+    `facts` go into every state.
     """
 
     path: Path
     identity: str
     keep_previous: bool = False
     copy: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def previous(self) -> Path:
@@ -43,7 +45,7 @@ class Checkpoint:
         """Replace the checkpoint, atomically. Raises OSError when the disk is full."""
         # through memory: torch's own writer hides the OSError of a full disk in a RuntimeError
         buffer = io.BytesIO()
-        torch.save({**state, "identity": self.identity}, buffer)
+        torch.save({**state, **self.facts, "identity": self.identity}, buffer)
         content = buffer.getbuffer()
 
         def write(file: BinaryIO) -> None:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockqnn.checks import positive, require, share
+from blockqnn.checks import require, share
 from blockqnn.recipe import Recipe
 from blockqnn.skeleton import CONNECTIONS
 from blockqnn.space import LONGEST, VERSIONS, Space
@@ -121,6 +121,10 @@ class DynaQSettings:
 AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings
 
 
+MOST_WEIGHT = 1000
+"""Percent: a reward stays a number that people and sums can handle."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
     """reward = accuracy - mu log2(MFLOPs) - rho log2(density) (paper equation 7), and, ours, less
@@ -138,7 +142,13 @@ class RewardSettings:
     def __post_init__(self) -> None:
         for name in ("mu", "rho", "parameters", "latency"):
             value = getattr(self, name)
-            require(math.isfinite(value), f"reward.{name}", value, "give a number")
+            fits = abs(value) <= MOST_WEIGHT
+            require(
+                fits,
+                f"reward.{name}",
+                value,
+                f"give a number from -{MOST_WEIGHT:,} to {MOST_WEIGHT:,}",
+            )
 
 
 DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder", "prepared", "imagenet")
@@ -267,7 +277,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.latency is not None:
-            positive("budget.latency", self.latency, "milliseconds")
+            fits = math.isfinite(self.latency) and self.latency > 0
+            remedy = "give milliseconds greater than 0, or null"
+            require(fits, "budget.latency", self.latency, remedy)
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
             require(
@@ -288,8 +300,8 @@ class LatencySettings:
     """Of which the median counts."""
 
     def __post_init__(self) -> None:
-        require(self.batch >= 1, "latency.batch", self.batch, "give 1 or more")
-        require(self.passes >= 1, "latency.passes", self.passes, "give 1 or more")
+        require(1 <= self.batch <= 2**16, "latency.batch", self.batch, "give 1 to 65,536")
+        require(1 <= self.passes <= 10**4, "latency.passes", self.passes, "give 1 to 10,000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +372,11 @@ class Settings:
         for epsilon, iterations in self.schedule:
             require(0 <= epsilon <= 1 and iterations >= 1, "schedule", self.schedule, remedy)
 
+        if not self.measures_latency:
+            for name in ("batch", "passes"):
+                value = getattr(self.latency, name)
+                remedy = "no latency is measured; leave it out, or set latency.measure=true"
+                require(value == getattr(LatencySettings, name), f"latency.{name}", value, remedy)
         remedy = "a training of one epoch cannot be stopped early; leave it out"
         one = self.stopping.worse > 0 and self.recipe.epochs == 1
         require(not one, "stopping.worse", self.stopping.worse, remedy)
@@ -375,10 +392,14 @@ class Settings:
             require(not value, f"recipe.{name}", value, remedy)
 
     @property
+    def needs_latency(self) -> bool:
+        """Whether what becomes of a candidate depends on its latency."""
+        return self.budget.latency is not None or self.reward.latency != 0
+
+    @property
     def measures_latency(self) -> bool:
         """Whether the latency of every candidate is measured."""
-        wanted = self.budget.latency is not None or self.reward.latency != 0
-        return wanted or self.latency.measure
+        return self.needs_latency or self.latency.measure
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in params.yaml and in the journal."""

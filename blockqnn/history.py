@@ -172,6 +172,30 @@ class History:
         """The result of a candidate, None while it is pending."""
         return self._by_number[number] if 0 <= number < len(self._by_number) else None
 
+    @property
+    def trainings(self) -> list[Result]:
+        """The results of candidates that were trained themselves, to the end or not."""
+        own = (result for result in self.results if result.same_as is None)
+        return [result for result in own if result.outcome.kind != "infeasible"]
+
+    @property
+    def device_hours(self) -> float:
+        """What all candidates took, those too that came to nothing."""
+        seconds = (r.outcome.seconds for r in self.results if r.same_as is None)
+        return sum(seconds) / 3600
+
+    def why_none(self) -> str:
+        """Why a search that has no best block has none."""
+        own = [result for result in self.results if result.same_as is None]
+        if not own:
+            return "no block has been trained yet"
+        smallest = min(own, key=lambda result: result.cost.parameters).outcome
+        what = "" if smallest.kind == "infeasible" else f"{smallest.kind}: "
+        return (
+            f"none of {len(own):,} blocks was trained to its end; the smallest {what}"
+            f"{smallest.reason}"
+        )
+
     def result_of(self, key: str) -> Result | None:
         """The result of the candidate that was trained for a block's key."""
         return self._by_key.get(key)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 Kind = Literal["trained", "stopped", "diverged", "infeasible"]
 KINDS = ("trained", "stopped", "diverged", "infeasible")
 OUT_OF_MEMORY = "out of memory"
-"""The reason of a candidate whose training did not fit into memory."""
+"""How the reason of a candidate begins that did not fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Outcome:
     @property
     def out_of_memory(self) -> bool:
         """Whether it was memory that it lacked: with a device of its own it might have fitted."""
-        return self.kind == "infeasible" and self.reason == OUT_OF_MEMORY
+        return self.kind == "infeasible" and self.reason.startswith(OUT_OF_MEMORY)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

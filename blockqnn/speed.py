@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -62,7 +63,8 @@ def measure_speed(
                 raise
             times = None
         if times is None and device.type == "cuda":
-            torch.cuda.empty_cache()
+            with torch.cuda.device(device):
+                torch.cuda.empty_cache()
         rows.append({**row, **_summary(times, batch)})
     network.train(was_training)
     return rows
@@ -100,7 +102,7 @@ def _times(
         def run() -> object:
             return network(images)
 
-        once = _on_gpu if device.type == "cuda" else _on_cpu
+        once = partial(_on_gpu, device) if device.type == "cuda" else partial(_on_host, device)
         begun, passes = time.perf_counter(), 0
         while passes < WARM_UP or (
             passes < 10 * WARM_UP and time.perf_counter() - begun < WARM_UP_SECONDS
@@ -116,18 +118,23 @@ def _times(
         return times
 
 
-def _on_cpu(run: Callable[[], object]) -> float:
+def _on_host(device: torch.device, run: Callable[[], object]) -> float:
+    """By the host's clock; where the device works by itself, until it is done."""
+    wait = torch.mps.synchronize if device.type == "mps" else lambda: None
+    wait()
     begun = time.perf_counter()
     run()
+    wait()
     return 1000 * (time.perf_counter() - begun)
 
 
-def _on_gpu(run: Callable[[], object]) -> float:
+def _on_gpu(device: torch.device, run: Callable[[], object]) -> float:
     """From one event to the next on the device, with everything before them done."""
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    before.record()
-    run()
-    after.record()
-    after.synchronize()
-    return float(before.elapsed_time(after))
+    with torch.cuda.device(device):  # events and synchronize mean the current device
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        before.record()
+        run()
+        after.record()
+        after.synchronize()
+        return float(before.elapsed_time(after))

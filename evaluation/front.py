@@ -72,9 +72,12 @@ def points_of(history: History) -> list[Point]:
 
 
 def fronts(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The front by every cost that is known of all points."""
+    """The front by every cost that is known of all points; of equals the one that costs less of
+    the others.
+    """
+    cheapest = sorted(points, key=lambda p: (p.macs, p.parameters, p.latency or 0.0, p.number))
     return {
-        name: front_of(points, attrgetter(name), attrgetter("accuracy"))
+        name: front_of(cheapest, attrgetter(name), attrgetter("accuracy"))
         for name in COSTS
         if points and all(getattr(point, name) is not None for point in points)
     }
@@ -91,11 +94,8 @@ def write_front(points: Sequence[Point], path: Path) -> None:
     found = fronts(points)
     rows = []
     for point in on_front(points):
-        row = asdict(point)
-        for name in ("accuracy", "reward", "latency"):
-            row[name] = None if row[name] is None else round(row[name], 3)
-        row["fronts"] = " ".join(name for name, front in found.items() if point in front)
-        rows.append(row)
+        on = " ".join(name for name, front in found.items() if point in front)
+        rows.append({**asdict(point), "fronts": on})  # unrounded: read again it has the same fronts
     text = io.StringIO()
     names = [*(field.name for field in fields(Point)), "fronts"]
     writer = csv.DictWriter(text, names, lineterminator="\n")

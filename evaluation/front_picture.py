@@ -28,11 +28,12 @@ def draw_fronts(points: Sequence[Point]) -> Figure:
     found = fronts(points)
     figure = Figure(figsize=(WIDTH, 4.0), facecolor="white")
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    figure.subplots_adjust(left=0.085, right=0.975, top=0.95, bottom=0.15, wspace=0.08)
+    figure.subplots_adjust(left=0.085, right=0.975, top=0.92, bottom=0.15, wspace=0.1)
     for axes, (name, front) in zip(panels, found.items(), strict=True):
         _draw(axes, points, name, front)
     panels[0].set_ylabel("held-out accuracy (%)", color=INK, fontsize=10)
-    panels[0].legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
+    beside = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    panels[0].legend(**beside, fontsize=9, frameon=False, labelcolor=INK)  # no block lies there
     return figure
 
 

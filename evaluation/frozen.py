@@ -1,7 +1,7 @@
 """What a search comes to, in small files for the stages of a pipeline that build on it.
 
-A journal grows and holds times; these say the same whenever the same search is run, so that what
-depends on them runs again only when another block was found.
+A journal grows and holds times; these say the same whenever the same search is run, measured
+latencies aside, so that what depends on them runs again only when another block was found.
 """
 
 from __future__ import annotations
@@ -155,15 +155,18 @@ def _block(row: Mapping[str, Any]) -> FrozenBlock:
 
 
 def _metrics(history: History) -> dict[str, Any]:
-    """Best reward and the accuracy of its block, in percent; blocks trained and how long."""
-    trained = [r for r in history.results if r.outcome.kind == "trained" and r.same_as is None]
+    """Best reward and the accuracy of its block, in percent; trainings, of which to the end, and
+    hours of all.
+    """
+    trainings = history.trainings
     best = history.best(1)
     return {
         "search": {
             "reward": round(best[0].reward, 2) if best else None,
             "accuracy": round(best[0].outcome.accuracy or 0.0, 2) if best else None,
-            "trained": len(trained),
-            "hours": round(sum(r.outcome.seconds for r in trained) / 3600, 4),
+            "trained": sum(result.outcome.kind == "trained" for result in trainings),
+            "trainings": len(trainings),
+            "hours": round(history.device_hours, 4),
         }
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from blockqnn.config import SpaceSettings
+from blockqnn.config import Settings, SpaceSettings
 from blockqnn.errors import SearchError
 from blockqnn.files import read_json
 from blockqnn.history import JOURNAL, History, read_search
@@ -67,7 +67,6 @@ def searched(history: History, name: str) -> Searched:
         )
         for result in history.best(SHOWN)
     ]
-    trained = [result for result in history.results if result.same_as is None]
     points = points_of(history)
     return Searched(
         name,
@@ -75,14 +74,14 @@ def searched(history: History, name: str) -> Searched:
         search_plate(history, name),
         found,
         on_front(points),
-        _front_plate(points),
-        len(trained),
-        sum(result.outcome.seconds for result in trained) / 3600,
+        _front_plate(points, "Dots are all that were trained to their end."),
+        len(history.trainings),
+        history.device_hours,
         history.task.held_out_images,
     )
 
 
-def _front_plate(points: Sequence[Point]) -> Plate | None:
+def _front_plate(points: Sequence[Point], dots: str) -> Plate | None:
     if not points:
         return None
     return plot(
@@ -90,7 +89,7 @@ def _front_plate(points: Sequence[Point]) -> Plate | None:
         "search_front",
         "Held-out accuracy of searched blocks against what they cost, with the Pareto front",
         "On the front is what no other block beats for the same cost or less, as small networks "
-        "trained briefly.",
+        f"trained briefly. {dots}",
     )
 
 
@@ -101,19 +100,51 @@ def _in_words(history: History) -> Iterator[str]:
     counts = [f"{kinds.count(k):,} {k}" for k in KINDS if k in kinds]
     agent = history.settings.agent.kind.replace("_", "-")
     epochs = history.settings.recipe.epochs
+    in_epochs = f"{epochs} epoch{'s' * (epochs > 1)}"
     yield (
         f"{agent[:1].upper() + agent[1:]} over {_blocks_in_words(history.settings.space)} "
         f"on {history.task.data}: {len(results):,} candidates, "
         f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
-        f"{len(results) - len(first):,} seen before. Each was trained for {epochs} epochs on "
-        f"{history.task.train_images:,} images and scored on {history.task.held_out_images:,} "
+        f"{len(results) - len(first):,} seen before. Trainings are of {in_epochs} on "
+        f"{history.task.train_images:,} images, scored on {history.task.held_out_images:,} "
         f"others."
     )
+    yield " ".join(_aims(history.settings))
     if not history.finished:
         yield f"The search is not finished: {len(results):,} of {history.total:,} candidates."
     iterations = iterations_of(results, history.task.chance)
     if history.settings.agent.kind == "q_learning" and iterations:
         yield from _phases(iterations)
+
+
+def _aims(settings: Settings) -> Iterator[str]:
+    """What the search was for: reward, budget, and how a latency was measured."""
+    weights, budget, latency = settings.reward, settings.budget, settings.latency
+    prices = {
+        "multiply-accumulates": weights.mu,
+        "density": weights.rho,
+        "parameters": weights.parameters,
+        "latency": weights.latency,
+    }
+    weighed = [f"{price:g} for each doubling of {of}" for of, price in prices.items() if price]
+    yield f"The reward is the accuracy{' less ' * bool(weighed)}{', '.join(weighed)}."
+    limits = [
+        f"{limit:,g} {what}" if what == "ms" else f"{limit:,} {what}"
+        for what, limit in (
+            ("multiply-accumulates", budget.macs),
+            ("parameters", budget.parameters),
+            ("ms", budget.latency),
+        )
+        if limit is not None
+    ]
+    if limits:
+        yield f"Blocks beyond the budget were not trained: {', '.join(limits)}."
+    if settings.measures_latency:
+        images = f"{latency.batch:,} image{'s' * (latency.batch > 1)}"
+        yield (
+            f"Latency: the median of {latency.passes:,} passes of {images}, on the device that was "
+            "to train the block, beside what else it did."
+        )
 
 
 def _blocks_in_words(space: SpaceSettings) -> str:
@@ -149,10 +180,10 @@ def _frozen(path: Path) -> Searched:
     rows = _iterations(path / "iterations.csv")
     points = read_front(path / FRONT)
     name = found.search
-    count = int(metrics.get("trained") or 0)
+    trained = int(metrics.get("trained") or 0)
     words = f"A search on {found.data} over {len(rows):,} iterations"
-    if count:
-        words += f", {count:,} distinct blocks trained"
+    if trained:
+        words += f", {trained:,} distinct blocks trained"
     picture = plot(
         frozen_search(rows),
         "search",
@@ -165,8 +196,8 @@ def _frozen(path: Path) -> Searched:
         picture,
         found.blocks[:SHOWN],
         points,
-        _front_plate(points),
-        count,
+        _front_plate(points, "Blocks that are on none are not drawn."),
+        int(metrics.get("trainings") or trained),
         float(metrics.get("hours") or 0.0),
     )
 

@@ -68,7 +68,7 @@ def assignment(text: str) -> tuple[str, Any]:
 def _add_search(commands: Any) -> None:
     search = commands.add_parser("search", help="search for blocks, or go on with a search")
     _add_name(search)
-    profiles = "settings laid over the params file: demo (default), cifar10-small, paper, none"
+    profiles = "laid over the params file: demo (default), cifar10-small, fast, paper, none"
     _add_settings(search, "demo", profiles)
     search.add_argument(
         "--by-settings",
@@ -134,7 +134,11 @@ def _add_trainings(commands: Any) -> None:
         "--data", default="digits", metavar="LABEL", help="the plan that was trained (digits)"
     )
     _add_run(report)
-    report.add_argument("--search", metavar="NAME", help="a search, or a directory it wrote --to")
+    report.add_argument(
+        "--search",
+        metavar="NAME",
+        help="a search, or a directory it wrote --to; the selection's where it is in the runs",
+    )
     report.add_argument(
         "--winner", type=Path, metavar="FILE", help="a selection.json that is not the run's own"
     )

@@ -242,6 +242,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from blockqnn.history import JOURNAL
     from evaluation.comparison import read_run, run_of
     from evaluation.report import write_report
     from flows.frozen import read_judged
@@ -261,6 +262,9 @@ def _report(options: argparse.Namespace) -> int:
         frozen = Path(options.search)
         is_frozen = (frozen / "best.json").exists()
         search = frozen if is_frozen else search_directory(options.runs, options.search)
+    elif name := (run.selection or {}).get("search"):  # while it is here
+        own = search_directory(options.runs, str(name))
+        search = own if (own / JOURNAL).exists() else None
     to = options.to if options.to is not None else directory / "report"
     with _writing(to):
         print(write_report(run, to, search=search, command=command))

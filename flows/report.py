@@ -15,7 +15,7 @@ from blockqnn.space import LONGEST, Block
 from blockqnn.zoo import BLOCKS
 from evaluation.drawing import draw_block
 from evaluation.pictures import BEST
-from evaluation.table import best_table
+from evaluation.table import LATENCY, best_table
 
 
 def print_status(directory: Path, name: str, top: int) -> None:
@@ -40,8 +40,10 @@ def print_result(directory: Path, name: str, runs: Path) -> None:
     """The best blocks of a finished search, and where everything lies."""
     console = Console()
     _print_best(console, read_search(directory), BEST)
+    names = ("learning_curve.png", "front.png", "best_1.png", "best.md")
+    there = ", ".join(file for file in names if (directory / file).exists())
     console.print(
-        f"Pictures and tables: {directory}/ (learning_curve.png, front.png, best_1.png, best.md)\n"
+        f"Pictures and tables: {directory}/ ({there})\n"
         f"Every candidate: blockqnn serve{'' if str(runs) == 'runs' else f' --runs {runs}'}, "
         "then the MLflow UI at http://127.0.0.1:5000",
         highlight=False,
@@ -123,10 +125,11 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
 def _print_best(console: Console, history: History, top: int) -> None:
     rows = best_table(history.best(top))
     if not rows:
-        console.print("no block has been trained yet")
+        console.print(history.why_none(), highlight=False, soft_wrap=True)
         return
     table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns hold it
-    columns = [column for column in rows[0] if column != "code"]
+    left_out = ["code", *(["iteration", "epsilon"] if LATENCY in rows[0] else [])]
+    columns = [column for column in rows[0] if column not in left_out]
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:

@@ -22,6 +22,7 @@ from evaluation.frozen import read_frozen, write_json
 from flows.names import search_directory
 
 SELECTION = "selection.json"
+NO_BLOCK = "train without one with --set top=0"
 VERSION = 1
 """Of selection.json; later versions of this package read it or say that they cannot."""
 WINNER = "winner"
@@ -154,11 +155,6 @@ class Trainees:
     def _contenders(self) -> tuple[str, list[Contender]]:
         """The search's name and its best blocks, best first, with their trainings prepared."""
         name, blocks = self._searched()
-        if not blocks:
-            raise SearchError(
-                f"search {name} has no trained block yet: let it run on, or train without one with "
-                "--set top=0"
-            )
         return name, [
             Contender(number, block, self._prepare(f"block-{block.key[:6]}", block, "train"))
             for number, block in blocks
@@ -168,8 +164,14 @@ class Trainees:
         name, top = self.plan.search or "", self.plan.top
         if name.endswith(".json"):  # what `blockqnn search --to` wrote
             frozen = read_frozen(Path(name))
+            if not frozen.blocks:
+                raise SearchError(f"{name} has no block: {NO_BLOCK}")
             return frozen.search, [(best.number, best.block) for best in frozen.blocks[:top]]
-        best = read_search(search_directory(self._runs, name)).best(top)
+        history = read_search(search_directory(self._runs, name))
+        best = history.best(top)
+        if not best:
+            remedy = NO_BLOCK if history.finished else f"let it run on; or {NO_BLOCK}"
+            raise SearchError(f"search {name}: {history.why_none()}; {remedy}")
         return name, [(result.candidate.number, result.candidate.block) for result in best]
 
     def _prepare(

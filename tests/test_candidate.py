@@ -189,10 +189,10 @@ class TestBudget:
         [
             ({"macs": 2_000_000, "parameters": 1_000, "memory": 784_000}, ""),
             ({"macs": None, "parameters": None, "memory": None}, ""),
-            ({"macs": 1_999_999}, "needs 2,000,000 multiply-accumulates, the budget is 1,999,999"),
-            ({"parameters": 999}, "needs 1,000 parameters, the budget is 999"),
+            ({"macs": 1_999_999}, "needs 2,000,000 multiply-accumulates, budget.macs is 1,999,999"),
+            ({"parameters": 999}, "needs 1,000 parameters, budget.parameters is 999"),
             # 16 bytes a parameter, and the activations of 256 images
-            ({"memory": 783_999}, "needs 784,000 bytes of memory, the budget is 783,999"),
+            ({"memory": 783_999}, "needs 784,000 bytes of memory, budget.memory is 783,999"),
         ],
     )
     def test_what_exceeds_it_is_named(self, budget, reason):

@@ -187,6 +187,17 @@ def test_an_unknown_option_is_wrong_use():
     assert ended_with.value.code == 2
 
 
+def test_status_says_why_nothing_was_trained(tmp_path, capsys):
+    settings = tiny_settings(budget={"parameters": 1})
+    with Search.open(tmp_path / "tight", settings) as search:
+        assert search.ask() is None and search.finished
+        fewest = min(result.cost.parameters for result in search.results)
+    assert main(["status", "--name", "tight", "--runs", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert f"the smallest needs {fewest:,} parameters, budget.parameters is 1" in output
+    assert "yet" not in output
+
+
 @pytest.mark.parametrize("command", ["status", "show"])
 def test_a_search_that_is_not_there(tmp_path, capsys, command):
     arguments = ["show", "0"] if command == "show" else ["status"]

@@ -54,6 +54,21 @@ def test_latency_has_a_front_where_it_was_measured_of_all():
     assert fronts([]) == {}
 
 
+def test_of_equals_the_cheapest_by_the_other_costs_is_on_it():
+    points = [point(0, 50, 10, 9), point(1, 50, 10, 3), point(2, 40, 4, 3)]
+    assert fronts(points) == {"macs": [points[2], points[1]], "parameters": [points[1]]}
+
+
+def test_what_hardly_differs_is_on_the_same_fronts_when_read(tmp_path):
+    points = [
+        point(0, 49.0001, 10, latency=0.2996),
+        point(1, 49.0002, 20, latency=0.3001),
+        point(2, 49.0003, 30, latency=0.00004),
+    ]
+    write_front(points, tmp_path / "front.csv")
+    assert fronts(read_front(tmp_path / "front.csv")) == fronts(points)
+
+
 def test_files(tmp_path):
     points = [
         point(0, 50.0, 10, 5, 2.5),

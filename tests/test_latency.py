@@ -1,8 +1,14 @@
 """Measured latency as a budget, as a part of the reward, and in the journal."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
 
 import pytest
+import torch
 from tiny_search import asked, cached_load, finish, journal_of, supplied, tiny_settings
 from tiny_training import CPU, tiny_data
 from tiny_training import tiny_settings as training_settings
@@ -40,7 +46,7 @@ class TestTraining:
         assert (outcome.kind, outcome.curve, outcome.accuracy) == ("infeasible", (), None)
         assert outcome.latency > 1e-6
         assert outcome.reason.startswith("takes ")
-        assert outcome.reason.endswith(" ms for a forward pass, the budget is 1e-06")
+        assert outcome.reason.endswith(" ms for a forward pass, budget.latency is 1e-06 ms")
 
     def test_within_it_the_training_is_the_same_as_unmeasured(self, digits, tmp_path):
         plain = training_settings(epochs=1)
@@ -55,6 +61,59 @@ class TestTraining:
         assert measured.accuracy == unmeasured.accuracy
         assert measured.curve[0]["loss"] == unmeasured.curve[0]["loss"]
         assert Outcome.from_dict(measured.to_dict()) == measured
+
+    def test_a_resumed_training_keeps_the_latency_it_began_with(self, digits, tmp_path):
+        class Interrupted:
+            def costing(self, price):
+                return self
+
+            def judge(self, curve):
+                if len(curve) == 2:  # the checkpoint is that of the first epoch
+                    raise KeyboardInterrupt
+
+        settings = replace(training_settings(epochs=3), latency=LatencySettings(measure=True))
+        arguments = BLOCKS["residual"], settings, digits, tmp_path, CPU
+        with pytest.raises(KeyboardInterrupt):
+            train_candidate(*arguments, rule=Interrupted())
+        begun = torch.load(BytesIO((tmp_path / "checkpoint").read_bytes()[32:]), weights_only=True)
+        outcome = train_candidate(*arguments)
+        assert outcome.latency == begun["latency"]
+        assert [entry["epoch"] for entry in outcome.curve] == [1, 2, 3]
+
+    def test_a_pass_beyond_memory_matters_where_a_budget_asks_for_it(self, tmp_path):
+        script = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from tiny_training import CPU, tiny_data, tiny_settings
+from blockqnn.candidate import train_candidate
+from blockqnn.config import Budget, LatencySettings
+from blockqnn.zoo import BLOCKS
+
+plain = tiny_settings(epochs=1)
+data, to = tiny_data(), Path(sys.argv[1])
+train_candidate(BLOCKS["residual"], plain, data, to, CPU)  # what is loaded late is loaded
+used = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
+limit = int(used.split()[1]) * 1024 + 40 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+for latency in (None, 1000.0):
+    settings = replace(
+        plain, latency=LatencySettings(measure=True, batch=16384), budget=Budget(latency=latency)
+    )
+    outcome = train_candidate(BLOCKS["residual"], settings, data, to, CPU)
+    print(outcome.kind, outcome.latency, outcome.out_of_memory, outcome.reason)
+"""
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.stdout.splitlines() == [
+            "trained None False ",
+            "infeasible None True out of memory in a pass of 16,384 images",
+        ], run.stderr
 
     def test_more_images_take_longer(self, digits, tmp_path):
         latencies = []

@@ -143,7 +143,7 @@ def test_a_block_over_budget_is_settled_unseen_at_chance(tmp_path):
     for result in over:
         assert result.outcome.kind == "infeasible"
         assert result.reward == 10.0
-    assert f"the budget is {limit:,}" in over[0].outcome.reason
+    assert f"budget.parameters is {limit:,}" in over[0].outcome.reason
 
 
 def test_a_budget_that_nothing_fits_ends_the_search_without_a_training(tmp_path):
