@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -78,9 +78,10 @@ def train_many(trainings: Sequence[Training], kept: Path) -> list[Outcome]:
         kept.open("a") as file,
         ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool,
     ):
-        for training, outcome in zip(missing, pool.map(train, missing), strict=True):
-            done[training.identity] = outcome
-            row = {"identity": training.identity, "outcome": outcome.to_dict()}
+        running = {pool.submit(train, training): training.identity for training in missing}
+        for future in as_completed(running):  # at once: a process that is killed ends them all
+            outcome = done[running[future]] = future.result()
+            row = {"identity": running[future], "outcome": outcome.to_dict()}
             file.write(json.dumps(row) + "\n")
             file.flush()
     return [done[training.identity] for training in trainings]

@@ -126,12 +126,10 @@ def cost_of(block: Block, settings: Settings) -> Cost:
 
 
 def drawn(count: int) -> list[Block]:
-    """Random distinct blocks that the profile's budget allows, and the longer training's network
-    too.
-    """
+    """Random distinct blocks that the profile's budget allows in every way."""
     profile = load_settings(ROOT / "params.yaml", "fast")
     # Not the profile's network, which this measurement may change: the blocks stay the same.
-    drawn_for = [settings_of(way, None) for way in (PROXIES[0], LONGER)]
+    drawn_for = [settings_of(way, None) for way in (*PROXIES, LONGER)]
     space = profile.space.build()
     rng = generator(0, "proxies", 0)
     found: dict[str, Block] = {}
