@@ -22,6 +22,12 @@ from evaluation.frozen import BEST, FRONT, FrozenBlock, read_frozen
 from evaluation.plate import Plate, plot, search_plate
 from evaluation.plots import frozen_search
 
+AGENTS = {
+    "q_learning": "Q-learning",
+    "dyna_q": "Dyna-Q",
+    "random": "Random search",
+    "evolution": "Regularised evolution",
+}
 SHOWN = 5
 """Best blocks in the table."""
 
@@ -98,11 +104,10 @@ def _in_words(history: History) -> Iterator[str]:
     first = [result for result in results if result.same_as is None]
     kinds = [result.outcome.kind for result in first]
     counts = [f"{kinds.count(k):,} {k}" for k in KINDS if k in kinds]
-    agent = history.settings.agent.kind.replace("_", "-")
     epochs = history.settings.recipe.epochs
     in_epochs = f"{epochs} epoch{'s' * (epochs > 1)}"
     yield (
-        f"{agent[:1].upper() + agent[1:]} over {_blocks_in_words(history.settings.space)} "
+        f"{AGENTS[history.settings.agent.kind]} over {_blocks_in_words(history.settings.space)} "
         f"on {history.task.data}: {len(results):,} candidates, "
         f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
         f"{len(results) - len(first):,} seen before. Trainings are of {in_epochs} on "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from matplotlib.image import imread
 from tiny_run import CLASSES, evaluation, name_of, result, write
-from tiny_search import finish, tiny_settings
+from tiny_search import finish, supplied, tiny_settings
 
 from blockqnn.errors import SearchError
 from blockqnn.history import read_search
@@ -19,7 +20,8 @@ from evaluation import findings
 from evaluation.comparison import compare, run_of
 from evaluation.frozen import write_frozen
 from evaluation.report import write_report
-from evaluation.searched import searched
+from evaluation.searched import read_searched, searched
+from flows.cli import main
 
 S, RESIDUAL = str(BLOCKS["S"]), str(BLOCKS["residual"])
 VOID = {"meta", "wbr", "br", "link", "img"}
@@ -325,6 +327,37 @@ def test_what_is_kept_of_a_search_is_enough(tmp_path, search):
     assert f"over 5 iterations, {trained} distinct blocks trained." in page.text
     assert "The blocks on the fronts" in page.text
     assert "Search" in page.sections
+
+
+def test_the_command_shows_the_search_of_the_selection(tmp_path):
+    settings = tiny_settings(reward={"parameters": 1.5}, budget={"latency": 1e4})
+    finish(tmp_path / "night", settings, lambda c: replace(supplied(c), latency=2.0))
+    whole_run(tmp_path / "train-pets")
+    command = ["report", "--data", "pets", "--runs", str(tmp_path), "--to", str(tmp_path / "out")]
+    assert main(command) == 0
+    page = Page(tmp_path / "out" / "report.html")
+    assert "The blocks on the fronts" in page.text
+    assert "1.5 for each doubling of parameters" in page.text
+    assert "beyond the budget were not trained: 10,000 ms" in page.text
+    assert "the median of 20 passes of 1 image" in page.text
+    (tmp_path / "night" / "journal.jsonl").unlink()  # it may be gone by then
+    assert main(command) == 0
+    assert "Search" not in Page(tmp_path / "out" / "report.html").sections
+
+
+def test_costs_count_what_was_stopped(tmp_path):
+    def stopped(candidate):
+        ended = {"kind": "stopped", "accuracy": None, "predicted": 20.0}
+        outcome = replace(supplied(candidate), seconds=3600.0)
+        return replace(outcome, **ended) if outcome.kind == "trained" else outcome
+
+    finish(tmp_path / "night", tiny_settings(), stopped)
+    history = read_search(tmp_path / "night")
+    write_frozen(history, "night", tmp_path / "kept")
+    begun = [r for r in history.results if r.same_as is None and r.outcome.kind != "infeasible"]
+    for found in (searched(history, "night"), read_searched(tmp_path / "kept")):
+        assert found.trainings == len(begun) > 10
+        assert found.hours >= len(begun)
 
 
 def test_an_absent_search_or_run_is_one_sentence(tmp_path):
