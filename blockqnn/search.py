@@ -212,15 +212,22 @@ class Search(History):
     def _propose(self) -> None:
         """Propose a candidate; in sync mode the rest of the iteration."""
         records: list[Record] = []
-        first, iteration = len(self.candidates), self.iteration
-        batch = self.settings.batch
-        count = batch - first % batch if self.settings.mode == "sync" else 1
-        epsilon = self.schedule.at(iteration)
+        begin = first = len(self.candidates)
+        iteration, count = self.iteration, 1
         fresh: dict[str, int] = {}
         taken = ChainMap[str, Any](fresh, self._sharing, self._by_key)
-        for number in range(first, first + count):
+        if self.settings.mode == "sync":
+            count = self.settings.batch
+            begin -= first % count
+            taken = ChainMap[str, Any](fresh, self._by_key)  # nothing is in training
+        epsilon = self.schedule.at(iteration)
+        for number in range(begin, begin + count):
             rng = generator(self.settings.seed, "proposal", number)
             block = self._agent.propose(epsilon, rng, taken)
+            if number < first:  # a crash tore the batch: an agent's plan is that of its beginning
+                block = self.candidates[number].block
+                fresh[block.key] = number
+                continue
             fresh[block.key] = number
             records.append(
                 {

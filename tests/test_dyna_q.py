@@ -68,7 +68,13 @@ class TestDynaQ:
         assert proposals(float) == proposals(lambda length: -1e6 / length**3)
 
     def test_what_went_wrong_again_is_remembered_at_its_best(self):
-        agent, draws = DynaQ(Space(6), kernels, imagined=8), rng()
-        agent.learn_from([(TWO, 90.0), (POOL, 10.0)], draws)
-        agent.learn_from([(TWO, 10.0)], draws)
-        assert agent.reward_of(TWO.key) == 90.0
+        def proposals(*later):
+            agent = DynaQ(Space(6), kernels, imagined=64)
+            blocks = [Space(6).sample(rng(seed)) for seed in range(12)]
+            rewards = [float(len(block.layers)) for block in blocks]
+            agent.learn_from([(TWO, 90.0), *zip(blocks, rewards, strict=True)], rng())
+            for reward in later:
+                agent.learn_from([(TWO, reward)], rng())
+            return [agent.propose(0.0, rng(seed)) for seed in range(9)]
+
+        assert proposals(10.0) == proposals()

@@ -76,6 +76,26 @@ def test_stopped_after_every_tell_the_search_ends_the_same(uninterrupted, tmp_pa
     assert timeless(tmp_path) == timeless(uninterrupted)
 
 
+@pytest.mark.parametrize("kind", ["dyna_q", "evolution", "random"])
+@pytest.mark.parametrize("max_index", [2, 4])  # the smaller space is soon used up
+def test_every_agent_ends_the_same_wherever_it_was_killed(tmp_path, kind, max_index):
+    settings = tiny_settings(
+        agent={"kind": kind, **({"imagined": 64} if kind == "dyna_q" else {})},
+        space={"max_index": max_index},
+        schedule=[[1.0, 1], [0.0, 3]],
+        stopping={"worse": 0.5, "after": 4},
+    )
+    finish(tmp_path / "whole", settings)
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    expected = timeless(tmp_path / "whole")
+    for count in range(1, len(lines)):
+        directory = tmp_path / str(count)
+        directory.mkdir()
+        (directory / "journal.jsonl").write_bytes(b"".join(lines[:count]))
+        finish(directory, settings, rng=random.Random(count))
+        assert timeless(directory) == expected, count
+
+
 def test_a_batch_of_proposals_torn_in_half_is_completed_before_anything_is_settled(tmp_path):
     settings = tiny_settings(budget={"parameters": 1})  # all are settled as soon as they are known
     finish(tmp_path / "whole", settings)
@@ -168,8 +188,6 @@ REFUSED = {
     "budget.parameters": ({"parameters": 10**9}, None, 10**9),
     "budget.latency": ({"latency": 9.0}, None, 9.0),
     "latency.measure": ({"measure": True}, False, True),
-    "latency.batch": ({"batch": 8}, 1, 8),
-    "latency.passes": ({"passes": 5}, 20, 5),
 }
 
 
@@ -216,8 +234,17 @@ def test_the_table_of_refused_settings_is_complete():
     final = {"recipe.sync_batch_norm", "recipe.compile"}
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
     stopping = {"stopping.certainty", "stopping.after", "stopping.spared"}  # refused without worse
-    unchanged = rest - harmless - elsewhere - streamed - final - cosine - stopping
+    latency = {"latency.batch", "latency.passes"}  # refused where none is measured
+    unchanged = rest - harmless - elsewhere - streamed - final - cosine - stopping - latency
     assert unchanged == {"network.skeleton", "budget.memory"}
+
+
+def test_how_a_latency_is_measured_stays(tmp_path):
+    Search.open(tmp_path, tiny_settings(latency={"measure": True})).close()
+    for name, value, old in (("batch", 8, 1), ("passes", 5, 20)):
+        changed = tiny_settings(latency={"measure": True, name: value})
+        with pytest.raises(SearchError, match=rf"latency.{name} is {value}.*begun with {old}"):
+            Search.open(tmp_path, changed)
 
 
 def older(directory, journal):

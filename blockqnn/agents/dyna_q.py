@@ -52,7 +52,7 @@ class DynaQ(Generic[D]):
         """Every design with a reward, the best it ever had, by key."""
         self._model = Surrogate(mean=0.0, deviation=1.0)
         self._plan: tuple[list[D], NDArray[np.float64], NDArray[np.float64]] | None = None
-        """Imagined designs, with mean and deviation of their rewards; None when there is news."""
+        """Imagined designs, with mean and deviation of their rewards; None after every lesson."""
 
     def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
         """Follow Q, which is planned anew; never a known design, or one whose key is in `taken`,
@@ -78,12 +78,7 @@ class DynaQ(Generic[D]):
             before = self._known.get(design.key)
             if before is None or reward > before[1]:
                 self._known[design.key] = design, reward
-                self._plan = None
-
-    def reward_of(self, key: str) -> float | None:
-        """The best reward that a design ever had, None for one not known."""
-        known = self._known.get(key)
-        return None if known is None else known[1]
+        self._plan = None  # without news too: an agent made again from a journal has no old plan
 
     def _is_old(self, design: D, taken: Container[str]) -> bool:
         return design.key in self._known or design.key in taken
