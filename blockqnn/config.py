@@ -32,6 +32,10 @@ PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
 )
 
 
+MOST = 10**6
+"""Of what a search counts: more fits no memory."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpaceSettings:
     """Which blocks may be proposed."""
@@ -80,7 +84,7 @@ class QLearningSettings:
         require(0 < rate <= 1, "agent.learning_rate", rate, "give more than 0 and at most 1")
         require(0 <= self.discount <= 1, "agent.discount", self.discount, "give 0 to 1")
         require(math.isfinite(self.initial_q), "agent.initial_q", self.initial_q, "give a number")
-        require(self.replay >= 0, "agent.replay", self.replay, "give 0 or more")
+        require(0 <= self.replay <= MOST, "agent.replay", self.replay, f"give 0 to {MOST:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,8 @@ class EvolutionSettings:
     """Candidates drawn for one tournament; the best of them is the parent."""
 
     def __post_init__(self) -> None:
-        require(self.population >= 2, "agent.population", self.population, "give 2 or more")
+        population = self.population
+        require(2 <= population <= MOST, "agent.population", population, f"give 2 to {MOST:,}")
         fits = 1 <= self.tournament <= self.population
         require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
 
@@ -115,7 +120,7 @@ class DynaQSettings:
     """Trajectories imagined before a proposal, each with a predicted reward."""
 
     def __post_init__(self) -> None:
-        require(self.imagined >= 1, "agent.imagined", self.imagined, "give 1 or more")
+        require(1 <= self.imagined <= MOST, "agent.imagined", self.imagined, f"give 1 to {MOST:,}")
 
 
 AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings
@@ -365,8 +370,7 @@ class Settings:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
         require(self.mode in ("sync", "async"), "mode", self.mode, "choose sync or async")
-        require(self.batch >= 1, "batch", self.batch, "give 1 or more")
-        require(self.batch <= 10**6, "batch", self.batch, "give a million at most")
+        require(1 <= self.batch <= MOST, "batch", self.batch, f"give 1 to {MOST:,}")
         remedy = "give pairs of an epsilon from 0 to 1 and a number of iterations >= 1"
         require(len(self.schedule) > 0, "schedule", self.schedule, remedy)
         for epsilon, iterations in self.schedule:

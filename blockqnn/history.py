@@ -93,7 +93,7 @@ class Standing:
     """What all results had come to when an iteration ended; accuracy and reward in percent."""
 
     best_reward: float
-    """Of all candidates, those that were not trained too."""
+    """Of all candidates, those that were not trained too; but not what was predicted."""
     best_accuracy: float | None
     distinct_blocks: int
 
@@ -292,11 +292,12 @@ class History:
             rewards, accuracies = [before.best_reward], [before.best_accuracy]
             distinct = before.distinct_blocks
         for result in iteration:
-            rewards.append(result.reward)
+            if result.outcome.kind != "stopped":
+                rewards.append(result.reward)
             accuracies.append(result.outcome.accuracy)
             distinct += result.same_as is None
         known = [accuracy for accuracy in accuracies if accuracy is not None]
-        return Standing(max(rewards), max(known, default=None), distinct)
+        return Standing(max(rewards, default=self.task.chance), max(known, default=None), distinct)
 
 
 def _order(result: Result) -> tuple[float, int]:

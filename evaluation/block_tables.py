@@ -128,9 +128,10 @@ class BlockTask:
         self._known: dict[str, Score] = {}
         try:
             every = [self.score(block) for block in every_block(self.space)]
-        except KeyError:
+        except (KeyError, ValueError):  # a block is missing, or its network cannot be
             raise UserError(
-                f"{path} lacks blocks of its space: give one that benchmarks/block_table.py wrote"
+                f"{path} lacks blocks of its space, or they fit no network of its settings: give "
+                "one that benchmarks/block_table.py wrote"
             ) from None
         self._best = max(every)
 

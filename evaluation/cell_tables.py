@@ -50,6 +50,14 @@ class CellTable:
     scores: Mapping[str, Score]
     subject: Subject
 
+    def __post_init__(self) -> None:
+        whole = math.prod(self.space.options)
+        if len(self.scores) != whole:
+            raise UserError(f"a table has {len(self.scores):,} cells: all {whole:,} are needed")
+        for key, score in self.scores.items():
+            if not all(map(math.isfinite, score)):
+                raise UserError(f"a table has {score} for the cell {key}: give finite numbers")
+
     def encode(self, cell: Cell) -> NDArray[np.float64]:
         """A 1 for each option taken."""
         return self.space.encode(cell)

@@ -1,7 +1,6 @@
 """Tables of cells that others have trained, as spaces of sequential choices for our agents.
 
-A cell is a list of choices, each one of a number of options. Another table needs a loader alone:
-the number of options of each choice, and the rewards.
+A cell is a list of choices, each one of a number of options.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: Subject, un
     if subject.best is not None:
         axes.axhline(top, color=FAINT, linewidth=1.0, linestyle=":", label="best there is")
     room = max(0.04 * (top - shown.min()), 1e-9)
-    axes.set(ylim=(shown.min() - room, top + 2 * room), xscale="log", xlim=(begin, budget))
+    axes.set(ylim=(shown.min() - room, top + 2 * room), xscale="log", xlim=(begin, max(budget, 2)))
     ticks = [budget // part for part in (32, 16, 8, 4, 2, 1) if budget // part >= begin]
     axes.set_xticks(sorted(set(ticks)))
     axes.xaxis.set_major_formatter(ScalarFormatter())

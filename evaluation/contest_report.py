@@ -16,7 +16,7 @@ from blockqnn.files import write_atomically
 from evaluation.contest import Course, Subject
 from evaluation.contest_picture import draw_courses
 from evaluation.contestants import Unit
-from evaluation.document import Column, Document, Section, Table, Text
+from evaluation.document import Column, Document, Element, Section, Table, Text
 from evaluation.markdown import code, markdown
 from evaluation.plate import PNG_DPI
 from evaluation.significance import FEWEST, holm, paired
@@ -88,10 +88,10 @@ def _csv(comparison: Comparison) -> str:
 def text_of(comparison: Comparison) -> str:
     """The Markdown."""
     subject, seeds = comparison.subject, len(comparison.of(comparison.labels[0]))
-    sections = [
-        Section(f"Found, {subject.measured}", [_found(comparison)]),
-        Section(f"Against {comparison.against}", [_tested(comparison), Text(_test(seeds))]),
-    ]
+    sections = [Section(f"Found, {subject.measured}", [_found(comparison)])]
+    if len(comparison.labels) > 1:
+        tested: list[Element] = [_tested(comparison), Text(_test(seeds))]
+        sections.append(Section(f"Against {comparison.against}", tested))
     if subject.published:
         columns = [Column("agent", "text"), Column(f"published {subject.measured}")]
         rows = [[name, f"{value:.2f}"] for name, value in subject.published]
@@ -99,7 +99,7 @@ def text_of(comparison: Comparison) -> str:
     best = "" if subject.best is None else f" The best there is: {subject.best:.2f}."
     budget = len(comparison.courses[0].rewards)
     about = (
-        f"{subject.about}{best} {seeds} seeds, {budget} {comparison.unit}. "
+        f"{subject.about}{best} {seeds} seed{'s' * (seeds > 1)}, {budget} {comparison.unit}. "
         f"{COUNTED[comparison.unit]} {comparison.how}"
     )
     text = markdown(Document(subject.title, about, [], sections), ".")
@@ -145,7 +145,8 @@ def _tested(comparison: Comparison) -> Table:
             paired(comparison.values(o, measure)[:, place], reference[:, place]) for o in others
         ]
         for label, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True):
-            interval = f"{test.low:+.3f} to {test.high:+.3f}"
+            known = test.low == test.low  # of one seed nothing is
+            interval = f"{test.low:+.3f} to {test.high:+.3f}" if known else "–"
             shown = [f"{test.mean:+.3f}", interval, _p(test.p), _p(p)]
             rows.append([str(counted), label, *shown])
     return Table(columns, rows)

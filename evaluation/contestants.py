@@ -81,8 +81,8 @@ def _contestant(text: str, budget: int) -> Contestant:
         remedy = "write name:setting=value, say q_learning:learning_rate=0.1"
         require(bool(equals and key), "agents", text, remedy)
         values[key] = _number(text, value)
-    batch = _count(text, values, "batch", BATCHES.get(name, 1), 1)
-    first = _count(text, values, "first", FIRST.get(name, 0), 0)
+    batch = _count(text, values, "batch", min(BATCHES.get(name, 1), budget), 1, budget)
+    first = _count(text, values, "first", min(FIRST.get(name, 0), budget), 0, budget)
     if name == TPE:
         require(not values, "agents", text, "tpe has no settings but batch and first")
         require(first == 0, "agents", text, "tpe begins with ten of its own; leave first out")
@@ -90,15 +90,19 @@ def _contestant(text: str, budget: int) -> Contestant:
     if name == "evolution":
         population = values.setdefault("population", min(100, max(10, budget // 8)))
         if type(population) is int:
-            values.setdefault("tournament", max(1, population // 5))
+            values.setdefault("tournament", max(2, population // 5))
     settings = settings_from_dict({"agent": {"kind": name, **values}}).agent
     return Contestant(text, settings, batch, first)
 
 
-def _count(text: str, values: dict[str, Any], name: str, default: int, least: int) -> int:
+def _count(
+    text: str, values: dict[str, Any], name: str, default: int, least: int, most: int
+) -> int:
     value = values.pop(name, default)
-    fits = type(value) is int and value >= least
-    require(fits, "agents", text, f"give {name} a whole number of at least {least}")
+    fits = type(value) is int and least <= value <= most
+    require(
+        fits, "agents", text, f"give {name} a whole number from {least} to {most:,}, the budget"
+    )
     return int(value)
 
 

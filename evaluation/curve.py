@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from blockqnn.files import write_atomically
 from blockqnn.history import History, Result
+from blockqnn.outcome import Kind
 
 BEST_COLOUR, MEAN_COLOUR, DOT_COLOUR, FAILED_COLOUR = "#c2571a", "#1f5fa8", "#7ba4d1", "#b83232"
 BANDS = ("#ffffff", "#edf1f5")
@@ -27,37 +28,50 @@ NARROW = 0.03
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration's candidates came to; accuracy in percent, chance where not trained."""
+    """What one iteration's candidates came to; accuracy in percent, what was predicted where the
+    training was stopped, chance where there was none.
+    """
 
     number: int
     """From 1, as people count."""
     epsilon: float
     accuracies: tuple[float, ...]
     rewards: tuple[float, ...]
-    trained: tuple[bool, ...]
-    """False for the diverged and the infeasible ones."""
+    kinds: tuple[Kind, ...]
 
     @property
     def not_trained(self) -> int:
         """How many candidates diverged or were infeasible."""
-        return self.trained.count(False)
+        return len(self.kinds) - self.kinds.count("trained") - self.stopped
+
+    @property
+    def stopped(self) -> int:
+        """How many trainings were stopped: their numbers are predictions."""
+        return self.kinds.count("stopped")
+
+    def best(self, values: Sequence[float]) -> float:
+        """The highest of these values of the candidates, of those that nobody predicted."""
+        pairs = zip(values, self.kinds, strict=True)
+        return max((value for value, kind in pairs if kind != "stopped"), default=min(values))
 
 
 def iterations_of(results: Sequence[Result], chance: float) -> list[Iteration]:
     """The results by the iteration in which their candidates were proposed, also when `async` ones
-    came back later. A candidate without an accuracy counts as `chance` (percent)."""
+    came back later. A candidate without an accuracy, or a predicted one, counts as `chance`
+    (percent).
+    """
     ordered = sorted(results, key=lambda result: result.candidate.number)
     iterations = []
     for number, group in groupby(ordered, key=lambda result: result.candidate.iteration):
         members = list(group)
-        scores = [member.outcome.accuracy for member in members]
+        scores = [member.outcome.expected for member in members]
         iterations.append(
             Iteration(
                 number + 1,
                 members[0].candidate.epsilon,
                 tuple(chance if score is None else score for score in scores),
                 tuple(member.reward for member in members),
-                tuple(member.outcome.kind == "trained" for member in members),
+                tuple(member.outcome.kind for member in members),
             )
         )
     return iterations
@@ -66,9 +80,10 @@ def iterations_of(results: Sequence[Result], chance: float) -> list[Iteration]:
 def draw_search(history: History, path: Path) -> None:
     """Draws accuracy (above) and reward (below) against the iteration to `path`, PNG or SVG.
 
-    Each panel has the iteration's mean, the best so far and a dot a candidate; shaded bands are the
-    phases of epsilon. The search is named after the directory that the picture lies in. Raises
-    `ValueError` for another suffix and OSError when the file cannot be written.
+    Each panel has the iteration's mean, the best so far and a dot a candidate, an empty one where
+    its training was stopped and the numbers are predictions; shaded bands are the phases of
+    epsilon. The search is named after the directory that the picture lies in. Raises `ValueError`
+    for another suffix and OSError when the file cannot be written.
     """
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"cannot draw to {path}: the name must end in .png or .svg")
@@ -123,32 +138,33 @@ def _draw_panel(
         return
     numbers = [i.number for i in iterations]
     means = [fmean(group) for group in values]
-    best = list(accumulate((max(group) for group in values), max))
-    dots = [dot for i, group in zip(iterations, values, strict=True) for dot in _dots(i, group)]
-    size = 12.0 if len(dots) < 1000 else 2.5
-    axes.scatter(
-        [x for x, _ in dots],
-        [y for _, y in dots],
-        s=size,
-        color=DOT_COLOUR,
-        alpha=0.5,
-        linewidths=0,
-    )
+    pairs = list(zip(iterations, values, strict=True))
+    best = list(accumulate((i.best(group) for i, group in pairs), max))
+    dots = [dot for i, group in pairs for dot in _dots(i, group, "trained")]
+    predicted = [dot for i, group in pairs for dot in _dots(i, group, "stopped")]
+    size = 12.0 if len(dots) + len(predicted) < 1000 else 2.5
+    filled: dict[str, Any] = {"color": DOT_COLOUR, "alpha": 0.5, "linewidths": 0}
+    axes.scatter([x for x, _ in dots], [y for _, y in dots], s=size, **filled)
+    if predicted:
+        label = f"{len(predicted):,} stopped, as predicted"
+        empty: dict[str, Any] = {"facecolors": "none", "edgecolors": DOT_COLOUR, "linewidths": 0.7}
+        x, y = zip(*predicted, strict=True)
+        axes.scatter(x, y, s=size, label=label, **empty)
     marker = "o" if len(numbers) <= MARKED else ""
     line: dict[str, Any] = {"marker": marker, "markersize": 4.0, "linewidth": 1.8}
     axes.plot(numbers, best, color=BEST_COLOUR, label="best so far", **line)
     axes.plot(numbers, means, color=MEAN_COLOUR, label="mean of the iteration", **line)
-    axes.set_ylim(*_limits(means, best, [y for _, y in dots]))
+    axes.set_ylim(*_limits(means, best, [y for _, y in [*dots, *predicted]]))
 
 
-def _dots(iteration: Iteration, values: Sequence[float]) -> list[tuple[float, float]]:
-    """The trained candidates side by side, in the order in which they were proposed."""
+def _dots(iteration: Iteration, values: Sequence[float], wanted: Kind) -> list[tuple[float, float]]:
+    """The candidates of a kind, all kinds side by side in the order of their proposals."""
     step = 0.8 / len(values)
     first = iteration.number - 0.4 + step / 2
     return [
         (first + i * step, value)
-        for i, (value, trained) in enumerate(zip(values, iteration.trained, strict=True))
-        if trained
+        for i, (value, kind) in enumerate(zip(values, iteration.kinds, strict=True))
+        if kind == wanted
     ]
 
 

@@ -172,10 +172,12 @@ def _metrics(history: History) -> dict[str, Any]:
 
 
 def _curve(history: History) -> list[dict[str, Any]]:
-    """One row an iteration: means and best so far of accuracy and reward, in percent."""
+    """One row an iteration: means and best so far of accuracy and reward, in percent. Of a stopped
+    candidate the mean has what was predicted; the best is of those that were trained.
+    """
     iterations = iterations_of(history.results, history.task.chance)
-    accuracy = accumulate((max(i.accuracies) for i in iterations), max)
-    reward = accumulate((max(i.rewards) for i in iterations), max)
+    accuracy = accumulate((i.best(i.accuracies) for i in iterations), max)
+    reward = accumulate((i.best(i.rewards) for i in iterations), max)
     return [
         {
             "iteration": i.number,

@@ -26,11 +26,16 @@ def courses_of(searches: Mapping[str, History], unit: Unit) -> list[Course]:
     for name, history in searches.items():
         chance = history.task.chance
         for result in history.results:
+            if unit == "trainings" and result.outcome.kind == "infeasible":
+                continue  # refused by its cost, as the budget of every agent refuses it
             accuracy = result.outcome.accuracy
             score = Score(result.reward, chance if accuracy is None else accuracy)
             if result.outcome.kind == "stopped":  # a predicted reward is nobody's best
                 score = Score(chance, chance)
             records[name].add(result.candidate.key, score)
+    for name, record in records.items():
+        if not len(record):
+            raise UserError(f"the search {name} has trained nothing: compare searches that did")
     budget = min(len(record) for record in records.values())
     courses = [
         records[name].course(labels[name], history.settings.seed, budget)
@@ -66,8 +71,9 @@ def check_comparable(searches: Mapping[str, History]) -> None:
                 f"the search {name} has {history.total} candidates, {names[0]} {first.total}: "
                 "compare searches of one budget"
             )
-        for part, value in history.settings.to_dict().items():
-            if part not in (*HARMLESS, *USE) and value != first.settings.to_dict()[part]:
+        own, others = _task(history), _task(first)
+        for part, value in own.items():
+            if value != others[part]:
                 raise UserError(
                     f"the searches {name} and {names[0]} differ in {part}: compare searches with "
                     "the same task"
@@ -79,6 +85,15 @@ def check_comparable(searches: Mapping[str, History]) -> None:
                 f"the searches {name} and {other} have one seed and different images: compare "
                 "searches with the same task"
             )
+
+
+def _task(history: History) -> dict[str, Any]:
+    """The settings in which searches that are compared may not differ; where the images lie is
+    none, their fingerprint is looked at.
+    """
+    tree = history.settings.to_dict()
+    tree["data"] = {k: v for k, v in tree["data"].items() if k not in ("root", "download")}
+    return {part: value for part, value in tree.items() if part not in (*HARMLESS, *USE)}
 
 
 def subject_of(searches: Mapping[str, History]) -> Subject:

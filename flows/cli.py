@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"blockqnn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nblockqnn: stopped; nothing is lost, the same command continues", file=sys.stderr)
+        kept = "nothing is lost, the same command continues"
+        if options.command == "compare":
+            kept = "nothing was written, the same command begins anew"
+        print(f"\nblockqnn: stopped; {kept}", file=sys.stderr)
         return 1
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from blockqnn.checks import require
+from blockqnn.config import MOST
 from blockqnn.devices import usable_cores
-from blockqnn.errors import SettingsError
+from blockqnn.errors import SettingsError, UserError
 from evaluation.contest import Course, hold
 from evaluation.contest_report import Comparison, write_comparison
 from evaluation.contestants import TPE, Contestant, Unit, contestants
-from flows.names import search_directory
+from flows.names import runs_directory, search_directory
 
 AGENTS = "dyna_q,q_learning,evolution,random"
 BUDGET, SEEDS = 400, 20
@@ -44,9 +47,11 @@ def _of_searches(options: argparse.Namespace, unit: Unit) -> Comparison:
     names = options.searches
     for name in names:
         require(names.count(name) == 1, "searches", name, "name each once")
+    default = options.runs == runs_directory()
+    runs = [] if default else ["--runs", os.path.relpath(options.runs)]
     found = {name: read_search(search_directory(options.runs, name)) for name in names}
     courses = courses_of(found, unit)
-    return _comparison(options, unit, courses, subject_of(found), ["--searches", *names])
+    return _comparison(options, unit, courses, subject_of(found), [*runs, "--searches", *names])
 
 
 def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
@@ -54,7 +59,7 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
     seeds = SEEDS if options.seeds is None else options.seeds
     jobs = usable_cores() if options.jobs is None else options.jobs
     for name, value in (("budget", budget), ("seeds", seeds), ("jobs", jobs)):
-        require(value >= 1, name, value, "give 1 or more")
+        require(1 <= value <= MOST, name, value, f"give 1 to {MOST:,}")
     texts = (options.agents or AGENTS).split(",")
     agents = contestants(texts, budget)
     if any(agent.settings is None for agent in agents):
@@ -74,7 +79,15 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
             end = "\n" if arrived == total else ""
             print(f"\r{arrived} of {total} runs", end=end, file=sys.stderr, flush=True)
 
-    courses = hold(task, agents, budget=budget, unit=unit, seeds=seeds, jobs=jobs, done=progress)
+    try:
+        courses = hold(
+            task, agents, budget=budget, unit=unit, seeds=seeds, jobs=jobs, done=progress
+        )
+    except BrokenProcessPool:
+        raise UserError(
+            f"one of {jobs} processes was killed, for its memory perhaps: give the command again, "
+            "with fewer --jobs"
+        ) from None
     source += ["--agents", ",".join(texts), "--budget", str(budget), "--seeds", str(seeds)]
     return _comparison(options, unit, courses, task.subject, source, _how(agents))
 
@@ -103,6 +116,8 @@ def _comparison(
 ) -> Comparison:
     labels = list(dict.fromkeys(course.label for course in courses))
     words = ["blockqnn", "compare", *source, "--count", unit]
+    if options.checkpoints is not None:
+        words += ["--checkpoints", *map(str, options.checkpoints)]
     if options.against is not None:
         words += ["--against", options.against]
     return Comparison(

@@ -25,8 +25,9 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
         for name in ("loss", "train_accuracy", "accuracy", "learning_rate"):
             if (value := point.get(name)) is not None:
                 metrics.append(Metric(name, value, time, int(point["epoch"])))
+    predicted = "predicted_" if outcome.kind == "stopped" else ""
     whole = {
-        "reward": result.reward,
+        f"{predicted}reward": result.reward,
         "macs": cost.macs,
         "parameters": cost.parameters,
         "density": result.candidate.block.density,
@@ -43,7 +44,7 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
 
 
 def iteration_metrics(history: History, iteration: int) -> list[Metric]:
-    """Points of a whole iteration, counted from 0: the paper's figure 8."""
+    """Points of a whole iteration, counted from 0: the paper's figure 8, of what was measured."""
     from mlflow.entities import Metric
 
     batch = history.settings.batch
@@ -52,13 +53,15 @@ def iteration_metrics(history: History, iteration: int) -> list[Metric]:
     accuracies = [r.outcome.accuracy for r in results if r.outcome.accuracy is not None]
     values = {
         "epsilon": results[-1].candidate.epsilon,
-        "mean_reward": sum(r.reward for r in results) / batch,
         "best_reward": standing.best_reward,
         "distinct_blocks": standing.distinct_blocks,
     }
     if accuracies and standing.best_accuracy is not None:
         values["mean_accuracy"] = sum(accuracies) / len(accuracies)
         values["best_accuracy"] = standing.best_accuracy
+    rewards = [r.reward for r in results if r.outcome.kind != "stopped"]
+    if rewards:
+        values["mean_reward"] = sum(rewards) / len(rewards)
     time = milliseconds(results[-1].time)
     return [Metric(name, float(value), time, iteration) for name, value in values.items()]
 

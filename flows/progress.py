@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -45,13 +46,14 @@ class Progress:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         rate = (done - self._at_start) / seconds
         best = history.best(1)
-        last = [r.reward for r in history.results[-history.settings.batch :]]
+        last = history.results[-history.settings.batch :]
+        measured = [r.reward for r in last if r.outcome.kind != "stopped"]
         return {
             "iteration": f"{min(history.iteration + 1, history.iterations)}/{history.iterations}",
             "epsilon": history.epsilon,
             "candidates": f"{done}/{history.total}",
             "best reward": round(best[0].reward, 2) if best else None,
-            "mean reward": round(sum(last) / len(last), 2) if last else None,
+            "mean reward": round(fmean(measured), 2) if measured else None,
             "candidates an hour": round(3600 * rate),
             "time left": clock((history.total - done) / rate) if rate else "?",
         }

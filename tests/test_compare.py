@@ -1,11 +1,19 @@
 """`blockqnn compare` from end to end."""
 
 import csv
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_contest import write_cells
 from tiny_search import finish, tiny_settings
 
+from blockqnn.config import DataSettings
+from blockqnn.errors import UserError
+from blockqnn.history import read_search
+from evaluation.search_courses import check_comparable
 from flows.cli import main
 
 DIGITS = "benchmarks/data/digits-blocks.csv.gz"
@@ -60,10 +68,67 @@ def test_finished_searches(tmp_path, capsys):
     assert "name one search for every agent and seed" in capsys.readouterr().err
 
 
+def test_the_command_on_the_page_makes_the_page(tmp_path, monkeypatch):
+    finish(tmp_path / "runs" / "one", tiny_settings(agent={"kind": "random"}))
+    shutil.copy(DIGITS, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOCKQNN_RUNS", "elsewhere")
+    tables = (
+        [
+            "--blocks",
+            Path(DIGITS).name,
+            "--agents",
+            "random:batch=2",
+            "--budget",
+            "6",
+            "--seeds",
+            "1",
+        ],
+        ["--runs", str(tmp_path / "runs"), "--searches", "one", "--count", "trainings"],
+    )
+    for words in tables:
+        assert main(["compare", *words, "--checkpoints", "2", "5", "--to", "page"]) == 0
+        page = Path("page/comparison.md").read_text()
+        printed = next(line for line in page.splitlines() if line.startswith("`blockqnn compare"))
+        assert main([*shlex.split(printed.strip("`"))[1:], "--to", "again"]) == 0
+        again = Path("again/comparison.csv").read_bytes()
+        assert again == Path("page/comparison.csv").read_bytes()
+        assert {row["counted"] for row in rows_of(Path("page"))} == {"2", "5"}
+        assert "nan" not in page and "1 seed," in page
+
+
+def test_what_was_never_trained_is_no_training(tmp_path, capsys):
+    for seed in (0, 1):
+        settings = tiny_settings(seed=seed, agent={"kind": "random"}, budget={"parameters": 5000})
+        finish(tmp_path / "runs" / f"tight-{seed}", settings)
+    finish(tmp_path / "runs" / "none", tiny_settings(budget={"parameters": 1}))
+    histories = [read_search(tmp_path / "runs" / f"tight-{seed}") for seed in (0, 1)]
+    assert any(r.outcome.kind == "infeasible" for h in histories for r in h.results)
+    words = ["compare", "--runs", str(tmp_path / "runs"), "--count", "trainings"]
+    words += ["--to", str(tmp_path), "--searches"]
+    assert main([*words, "tight-0", "tight-1"]) == 0
+    fewest = min(len(history.trainings) for history in histories)
+    assert max(int(row["counted"]) for row in rows_of(tmp_path)) == fewest
+    assert main([*words, "none"]) == 1
+    assert "the search none has trained nothing" in capsys.readouterr().err
+
+
+def test_images_may_lie_elsewhere(tmp_path):
+    finish(tmp_path / "search", tiny_settings())
+    one, other = read_search(tmp_path / "search"), read_search(tmp_path / "search")
+    for history, root in ((one, "here"), (other, "there")):
+        data = DataSettings(name="cifar10", root=root)
+        history.settings = replace(history.settings, data=data)
+    check_comparable({"one": one, "other": other})
+    other.settings = replace(other.settings, data=DataSettings(name="cifar100", root="here"))
+    with pytest.raises(UserError, match="one and other|other and one"):
+        check_comparable({"one": one, "other": other})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--cells", "x.csv", "--budget", "0"], "budget is 0: give 1 or more"),
+        (["--cells", "x.csv", "--budget", "0"], "budget is 0: give 1 to 1,000,000"),
         (["--cells", "x.csv", "--agents", "genius"], "agents is 'genius': choose of"),
         (["--cells", "x.csv", "--against", "tpe"], "against is 'tpe': choose of dyna_q"),
         (["--cells", "x.csv", "--checkpoints", "900"], "checkpoints is 900: give 1 to 400"),

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import math
 
 import pytest
 
@@ -99,7 +100,10 @@ def test_settings_of_an_agent_follow_its_name():
     ("text", "message"),
     [
         ("genius", "agents is 'genius': choose of dyna_q"),
-        ("random:batch=0", "give batch a whole number of at least 1"),
+        ("random:batch=0", "give batch a whole number from 1 to 100, the budget"),
+        ("random:batch=101", "give batch a whole number from 1 to 100, the budget"),
+        ("evolution:population=99999999999999999999", "agent.population is 9+: give 2 to 1,000"),
+        ("q_learning:replay=99999999999", "agent.replay is 9+: give 0 to 1,000,000"),
         ("q_learning:learning_rate=fast", "'fast' is no number"),
         ("q_learning:learning_rate=5", "learning_rate is 5.0: give more than 0"),
         ("q_learning:speed=5", "agent.speed is not a setting"),
@@ -110,6 +114,17 @@ def test_settings_of_an_agent_follow_its_name():
 def test_agents_that_there_are_not(text, message):
     with pytest.raises(SettingsError, match=message):
         contestants([text], 100)
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf])
+def test_a_table_has_a_finite_number_for_every_cell(reward):
+    space = CellSpace((2, 2))
+    scores = {space.cell(o).key: Score(1.0, 1.0) for o in itertools.product((0, 1), repeat=2)}
+    with pytest.raises(UserError, match=r"has Score.* for the cell 1\.0: give finite numbers"):
+        CellTable(space, scores | {"1.0": Score(reward, 1.0)}, None)
+    del scores["0.1"]
+    with pytest.raises(UserError, match="has 3 cells: all 4 are needed"):
+        CellTable(space, scores, None)
 
 
 def test_an_agent_is_named_once():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,8 +57,21 @@ def test_means_by_hand_with_chance_for_what_was_not_trained() -> None:
         [result(0, 0, 80.0), result(1, 0, None), result(2, 1, 90.0, 0.5)], 10.0
     )
     assert (first.number, first.epsilon, first.accuracies) == (1, 1.0, (80.0, 10.0))
-    assert (first.rewards, first.trained, first.not_trained) == ((75.0, 5.0), (True, False), 1)
+    assert (first.rewards, first.not_trained) == ((75.0, 5.0), 1)
     assert (second.number, second.epsilon, second.accuracies) == (2, 0.5, (90.0,))
+
+
+def test_what_was_predicted_is_in_the_mean_and_never_the_best(tmp_path: Path) -> None:
+    results = [result(n, 0, accuracy) for n, accuracy in enumerate((90.0, 60.0, None))]
+    stopped = Outcome(kind="stopped", predicted=96.0, curve=({"epoch": 1, "accuracy": 20.0},))
+    results.append(replace(result(3, 0, 96.0), outcome=stopped))
+    (iteration,) = iterations_of(results, 10.0)
+    assert iteration.accuracies == (90.0, 60.0, 10.0, 96.0)
+    assert (iteration.not_trained, iteration.stopped) == (1, 1)
+    assert (iteration.best(iteration.accuracies), iteration.best(iteration.rewards)) == (90.0, 85.0)
+    draw_search(history(results), tmp_path / "curve.svg")
+    assert "1 stopped, as predicted" in texts(tmp_path / "curve.svg")
+    assert "1 not trained, counted as 10 % accurate" in texts(tmp_path / "curve.svg")
 
 
 def test_late_arrivals_count_where_they_were_proposed() -> None:

@@ -18,6 +18,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.search import Search, candidate_directory
 from blockqnn.stopping import CertainlyBad, StoppingRule
 from blockqnn.surrogate import Surrogate
+from flows.curves import child_metrics, iteration_metrics
 from flows.workers import WorkerDied, open_workers
 
 HALF_OF_FIRST = StoppingRule(50.0, 2.0, (((0.5,), 20.0, 5.0), ((0.0, 1.0), 1.0, 2.0)))
@@ -140,6 +141,25 @@ def test_a_search_stops_bad_candidates_and_the_same_ones_after_interruptions(tmp
     while not Trained(tmp_path / "pieces", settings).run(most=4).finished:
         pass
     assert timeless(tmp_path / "pieces") == timeless(tmp_path / "whole")
+
+
+def test_mlflow_tells_what_was_predicted_from_what_was_measured(tmp_path):
+    def outcome(candidate):
+        if candidate.number % 2 == 0:
+            return Outcome(kind="trained", accuracy=40.0)
+        seen = ({"epoch": 1, "accuracy": 20.0},)
+        return Outcome(kind="stopped", predicted=90.0, curve=seen)
+
+    history = finish(tmp_path, tiny_settings(space={"max_index": 6}), outcome)
+    for result in history.results:
+        names = {metric.key for metric in child_metrics(result, 0)}
+        predicted = result.outcome.kind == "stopped"
+        assert ("reward" in names, "predicted_reward" in names) == (not predicted, predicted)
+    for iteration in range(history.iterations):
+        whole = {metric.key: metric.value for metric in iteration_metrics(history, iteration)}
+        highest = max(r.reward for r in history.results if r.outcome.kind == "trained")
+        assert whole["mean_reward"] <= whole["best_reward"] <= highest
+        assert whole["mean_accuracy"] == whole["best_accuracy"] == 40.0
 
 
 def test_supplied_outcomes_without_curves_stop_nobody(tmp_path):
