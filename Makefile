@@ -44,7 +44,8 @@ bench-scale: $(READY)
 bench-surrogate: $(READY)
 	$(BIN)/python -m benchmarks.surrogate_comparison
 
-COMPARED = dyna_q,q_learning,q_learning:learning_rate=0.1,evolution,random,tpe
+EVOLUTIONS = evolution,evolution:population=20:tournament=10,evolution:population=100:tournament=25
+COMPARED = dyna_q,q_learning,q_learning:learning_rate=0.1,$(EVOLUTIONS),random,tpe
 
 bench-nasbench201: $(READY)
 	$(if $(TABLE),,$(error name the table of cells: make bench-nasbench201 TABLE=nasbench201.csv.gz))

@@ -35,7 +35,7 @@ from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
 from blockqnn.search import Search
 from blockqnn.stopping import CertainlyBad, StoppingRule
-from evaluation.block_tables import BlockTask, Table, every_block
+from evaluation.block_tables import BlockTask, Table, every_block, without_wires
 from evaluation.significance import half_width
 
 ROOT = Path(__file__).parents[1]
@@ -48,15 +48,18 @@ LONG = ((1.0, 2), (0.0, 100))
 
 
 class Row(NamedTuple):
-    """One seed: a full search's trainings and best reward, and what `fast` began until it had it,
-    trainings, those that were stopped, and epochs.
+    """One seed: a full search's trainings, the networks that differ among them, and its best
+    reward; and what `fast` began until it had it: trainings, networks that differ, trainings that
+    were stopped, and epochs.
     """
 
     full: str
     seed: int
     trainings: int
+    networks: int
     reward: float
     fast: int
+    fast_networks: int
     stopped: int
     epochs: int
 
@@ -112,11 +115,12 @@ def trained(table: Table, block: Block, rule: StoppingRule | None) -> Outcome:
 
 
 class Step(NamedTuple):
-    """After a training: how many were begun, how many of them stopped, their epochs, the best
-    reward of those that were not.
+    """After a training: how many were begun, of how many networks that differ, how many were
+    stopped, their epochs, the best reward of those that were not.
     """
 
     begun: int
+    networks: int
     stopped: int
     epochs: int
     best: float
@@ -124,7 +128,8 @@ class Step(NamedTuple):
 
 def course(table: Table, wanted: Settings) -> Iterator[Step]:
     """A search, training by training."""
-    step = Step(0, 0, 0, -np.inf)
+    step = Step(0, 0, 0, 0, -np.inf)
+    networks: set[str] = set()
     with (
         tempfile.TemporaryDirectory() as directory,
         Search.open(directory, wanted) as search,
@@ -133,8 +138,10 @@ def course(table: Table, wanted: Settings) -> Iterator[Step]:
             outcome = trained(table, candidate.block, search.stopping_rule(candidate))
             search.tell(candidate, outcome)
             best = search.best(1)
+            networks.add(without_wires(candidate.block).key)
             step = Step(
                 step.begun + 1,
+                len(networks),
                 step.stopped + (outcome.kind == "stopped"),
                 step.epochs + len(outcome.curve),
                 best[0].reward if best else step.best,
@@ -145,12 +152,12 @@ def course(table: Table, wanted: Settings) -> Iterator[Step]:
 def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) -> list[Row]:
     """Every full search against `fast`, seed by seed."""
     blocks = {block.key: block for block in every_block(SPACE)}
-    whole = len(blocks)
+    differing = len({without_wires(block).key for block in blocks.values()})
     highest = BlockTask(table, place("cifar10")).subject.best
     assert highest is not None
     rows = []
     for seed in range(seeds):
-        ends = {TABLE: Step(whole, 0, 0, highest)}
+        ends = {TABLE: Step(len(blocks), differing, 0, 0, highest)}
         ends |= {name: list(course(table, settings(name, images, seed)))[-1] for name in full}
         steps: list[Step] = []
         for step in course(table, settings("fast", images, seed)):
@@ -162,7 +169,7 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
             reached = next((step for step in steps if step.best >= end.best), None)
             if reached is None:
                 raise SystemExit(f"seed {seed}: fast never had {end.best}, which {name} has")
-            rows.append(Row(name, seed, end.begun, end.best, *reached[:3]))
+            rows.append(Row(name, seed, end.begun, end.networks, end.best, *reached[:4]))
         of = rows[-len(ends) :]
         print(f"seed {seed}: " + ", ".join(f"{r.full} {r.fast} of {r.trainings}" for r in of))
     return rows
@@ -171,9 +178,9 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
 def tables(rows: list[Row]) -> str:
     """Markdown: a line a full search."""
     lines = [
-        "| full search | its trainings | best reward | `fast` began | of which stopped | epochs "
-        "| share of trainings |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| full search | its trainings | networks | best reward | `fast` began | networks "
+        "| stopped | epochs | share of trainings | share of networks |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     names = {TABLE: f"{TABLE} of the table"} | {
         name: f"Q-learning, schedule of profile `{name}`" for name in FULL
@@ -181,14 +188,18 @@ def tables(rows: list[Row]) -> str:
     for full, name in names.items():
         of = [row for row in rows if row.full == full]
         shares = [100 * row.fast / row.trainings for row in of]
+        differing = [100 * row.fast_networks / row.networks for row in of]
         fast = np.array([row.fast for row in of])
         lines.append(
             f"| {name} | {np.mean([row.trainings for row in of]):.0f} "
+            f"| {np.mean([row.networks for row in of]):.0f} "
             f"| {np.mean([row.reward for row in of]):.2f} "
             f"| {fast.mean():.0f} ± {half_width(fast):.0f} ({fast.min()} to {fast.max()}) "
+            f"| {np.mean([row.fast_networks for row in of]):.0f} "
             f"| {np.mean([row.stopped for row in of]):.0f} "
             f"| {np.mean([row.epochs for row in of]):.0f} "
-            f"| {np.mean(shares):.1f} ± {half_width(shares):.1f} % |"
+            f"| {np.mean(shares):.1f} ± {half_width(shares):.1f} % "
+            f"| {np.mean(differing):.1f} ± {half_width(differing):.1f} % |"
         )
     return "\n".join(lines)
 

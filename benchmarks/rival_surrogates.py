@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
+from sklearn.ensemble import GradientBoostingRegressor
 
 from benchmarks.neural_surrogates import GraphNetwork, Peephole
 from blockqnn.features import FEATURES
@@ -120,41 +120,6 @@ def _with_epochs(features: np.ndarray, epochs: int) -> np.ndarray:
     return np.column_stack([np.repeat(features, epochs, axis=0), column])
 
 
-class ExtraTrees:
-    """Extremely randomised trees of scikit-learn, the curve as their output.
-
-    The deviation joins the trees' disagreement with the errors on blocks that a tree did not see.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def fit(self, sample: Sample) -> None:
-        self.model = ExtraTreesRegressor(
-            200,
-            min_samples_leaf=2,
-            max_features=0.5,
-            bootstrap=True,
-            oob_score=True,
-            random_state=self.seed,
-        )
-        self.epochs = sample.curves.shape[1]
-        curves = sample.curves if self.epochs > 1 else sample.curves[:, 0]
-        self.model.fit(sample.features, curves)
-        errors = self.model.oob_prediction_.reshape(sample.curves.shape) - sample.curves
-        spread = self._trees(sample).std(axis=0)
-        left = (errors**2).mean(axis=0) - (spread**2).mean(axis=0)
-        self.left = np.maximum(left, 0.0)
-
-    def predict(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        trees = self._trees(sample)
-        return trees.mean(axis=0), np.sqrt(trees.var(axis=0) + self.left)
-
-    def _trees(self, sample: Sample) -> np.ndarray:
-        found = [tree.predict(sample.features) for tree in self.model.estimators_]
-        return np.stack(found).reshape(len(found), -1, self.epochs)
-
-
 class _Neural:
     """Reads the code alone."""
 
@@ -182,7 +147,6 @@ SURROGATE = "Gaussian process"
 CHEAP: dict[str, Callable[[int], Rival]] = {
     SURROGATE: lambda seed: GaussianProcess(),
     "boosted trees": BoostedTrees,
-    "extra trees": ExtraTrees,
     "parameters alone": lambda seed: Parameters(),
 }
 """By name, from a seed."""

@@ -155,7 +155,6 @@ class Surrogate:
         filled = _continued(y)
         self._spread = _spread(x, filled)
         self._x = (x - self._centre) / self._spread
-        whole = np.isfinite(y[:, -1])
         lengths = np.isfinite(y).sum(axis=1)
         whole = lengths == self.epochs
         self._whole = int(whole.sum())
