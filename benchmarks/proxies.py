@@ -34,7 +34,7 @@ from benchmarks.pages import RESULTS, put, write_rows
 from blockqnn.block import Block
 from blockqnn.candidate import over_budget
 from blockqnn.config import Settings
-from blockqnn.cost import Cost, network_cost
+from blockqnn.cost import Cost
 from blockqnn.outcome import Outcome
 from blockqnn.params import load_settings
 from blockqnn.reward import reward
@@ -113,16 +113,7 @@ def settings_of(way: Way, data: str | None) -> Settings:
 def cost_of(block: Block, settings: Settings) -> Cost:
     """Of the network on CIFAR-10."""
     network = settings.network
-    return network_cost(
-        block,
-        filters=network.filters,
-        repeats=network.repeats,
-        num_classes=10,
-        in_channels=3,
-        image_size=32,
-        skeleton=network.skeleton,
-        connections=network.connections,
-    )
+    return network.cost(block, num_classes=10, in_channels=3, image_size=32)
 
 
 def drawn(count: int) -> list[Block]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blockqnn.cost import network_cost
 from blockqnn.outcome import Outcome
 from blockqnn.search import Candidate, Search
 from blockqnn.seeds import generator
@@ -30,15 +29,11 @@ IMAGES_PER_SECOND = 50_000.0
 def training_seconds(search: Search, candidate: Candidate) -> float:
     """Drawn from (seed, number): the same in every run, whatever the order."""
     task, network = search.task, search.settings.network
-    cost = network_cost(
+    cost = network.cost(
         candidate.block,
-        filters=network.filters,
-        repeats=network.repeats,
         num_classes=task.num_classes,
         in_channels=task.in_channels,
         image_size=task.image_size,
-        skeleton=network.skeleton,
-        connections=network.connections,
     )
     rng = generator(search.settings.seed, "simulated time", candidate.number)
     images = task.train_images * search.settings.recipe.epochs

@@ -30,7 +30,6 @@ from benchmarks.__main__ import commit
 from benchmarks.block_table import blocks_of, read_table, table_settings
 from benchmarks.pages import RESULTS, put, write_rows
 from benchmarks.rival_surrogates import CHEAP, NEURAL, SURROGATE, Rival, Sample
-from blockqnn.cost import network_cost
 from blockqnn.features import block_features
 from blockqnn.seeds import generator
 from blockqnn.surrogate import Surrogate
@@ -72,15 +71,7 @@ def read_sample(table: str) -> Sample:
     features = [
         block_features(
             block,
-            network_cost(
-                block,
-                filters=network.filters,
-                repeats=network.repeats,
-                num_classes=classes,
-                in_channels=channels,
-                image_size=pixels,
-                skeleton=network.skeleton,
-            ),
+            network.cost(block, num_classes=classes, in_channels=channels, image_size=pixels),
         )
         for block in blocks
     ]

@@ -12,7 +12,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from blockqnn.block import Block
 from blockqnn.checks import require, share
+from blockqnn.cost import Cost, network_cost
 from blockqnn.recipe import Recipe
 from blockqnn.skeleton import CONNECTIONS
 from blockqnn.space import LONGEST, VERSIONS, Space
@@ -255,6 +257,19 @@ class NetworkSettings:
         several = max((repeats,) if isinstance(repeats, int) else repeats) > 1
         remedy = "it joins blocks of a stage; give network.repeats of 2 or more, or shortcut"
         require(connections != "concat" or several, "network.connections", connections, remedy)
+
+    def cost(self, block: Block, *, num_classes: int, in_channels: int, image_size: int) -> Cost:
+        """What the network stacked from a block costs; raises as `network_cost` does."""
+        return network_cost(
+            block,
+            filters=self.filters,
+            repeats=self.repeats,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            image_size=image_size,
+            skeleton=self.skeleton,
+            connections=self.connections,
+        )
 
     def described(self) -> dict[str, Any]:
         """Plain values that say which network it is. Connections are left out where there are none:

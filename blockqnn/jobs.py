@@ -17,7 +17,6 @@ from torch import nn
 from blockqnn import __version__
 from blockqnn.comparators import build_comparator, count_macs
 from blockqnn.config import DataSettings
-from blockqnn.cost import network_cost
 from blockqnn.data import Dataset, load
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.feeds import Feed, MemoryFeed, Part
@@ -222,15 +221,11 @@ class Subject:
         job, images = self._job, self._images
         if job.block is None:
             return count_macs(network, images.in_channels, images.image_size)
-        return network_cost(
+        return job.plan.network.cost(
             Block.parse(job.block, LONGEST),
-            filters=job.plan.network.filters,
-            repeats=job.plan.network.repeats,
             num_classes=len(images.classes),
             in_channels=images.in_channels,
             image_size=images.image_size,
-            skeleton=job.plan.network.skeleton,
-            connections=job.plan.network.connections,
         ).macs
 
     def feed(self, recipe: Recipe, seed: int, device: torch.device, part: Part) -> Feed:

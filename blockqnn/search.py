@@ -26,7 +26,7 @@ from blockqnn.agents import build_agent
 from blockqnn.block import Block
 from blockqnn.candidate import identity, over_budget
 from blockqnn.config import Settings
-from blockqnn.cost import Cost, network_cost
+from blockqnn.cost import Cost
 from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.features import block_features
@@ -347,15 +347,11 @@ class Search(History):
 
     def _cost_of(self, block: Block) -> Cost:
         network = self.settings.network
-        return network_cost(
+        return network.cost(
             block,
-            filters=network.filters,
-            repeats=network.repeats,
             num_classes=self.task.num_classes,
             in_channels=self.task.in_channels,
             image_size=self.task.image_size,
-            skeleton=network.skeleton,
-            connections=network.connections,
         )
 
     def _features(self, block: Block) -> NDArray[np.float64]:

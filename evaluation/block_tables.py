@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from blockqnn.block import Block, Layer, Op
 from blockqnn.config import RewardSettings, Settings
-from blockqnn.cost import Cost, network_cost
+from blockqnn.cost import Cost
 from blockqnn.errors import UserError
 from blockqnn.features import block_features
 from blockqnn.outcome import Outcome
@@ -179,13 +179,4 @@ class BlockTask:
     def _cost(self, block: Block) -> Cost:
         classes, channels, pixels = self.images
         network = self.settings.network
-        return network_cost(
-            block,
-            filters=network.filters,
-            repeats=network.repeats,
-            num_classes=classes,
-            in_channels=channels,
-            image_size=pixels,
-            skeleton=network.skeleton,
-            connections=network.connections,
-        )
+        return network.cost(block, num_classes=classes, in_channels=channels, image_size=pixels)

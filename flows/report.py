@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from blockqnn.config import NetworkSettings
-from blockqnn.cost import network_cost
 from blockqnn.errors import SettingsError
 from blockqnn.history import History, read_search
 from blockqnn.space import LONGEST, Block
@@ -102,16 +101,7 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
                 facts["predicted"] = f"{result.outcome.predicted:.2f} %, after {epochs} epochs"
     else:
         network, classes, channels, size = NetworkSettings(), 10, 3, 32
-    cost = network_cost(
-        block,
-        filters=network.filters,
-        repeats=network.repeats,
-        num_classes=classes,
-        in_channels=channels,
-        image_size=size,
-        skeleton=network.skeleton,
-        connections=network.connections,
-    )
+    cost = network.cost(block, num_classes=classes, in_channels=channels, image_size=size)
     facts["network"] = (
         f"{network.skeleton}, filters {network.filters}, repeats {network.repeats}, "
         f"{'' if network.connections == 'none' else f'connections {network.connections}, '}"
