@@ -40,6 +40,13 @@ _RIDGE = 0.003
 """Of the variance before it, in the first guess of what a stopped curve would have come to."""
 
 
+def one_thread() -> threadpool_limits:
+    """Others train meanwhile: threads would wait for them, and their number move the last digits,
+    which an interrupted search goes on with.
+    """
+    return threadpool_limits(1, "blas")
+
+
 class Surrogate:
     """Starts from nothing and is fitted anew whenever there are results.
 
@@ -77,9 +84,7 @@ class Surrogate:
             raise ValueError("a curve has a gap: what is not known must come last")
         self.epochs = 0
         if len(y):
-            with threadpool_limits(
-                1, "blas"
-            ):  # others train meanwhile: threads would wait for them
+            with one_thread():
                 self._fit(x[-LARGEST:], y[-LARGEST:])
         return self
 
@@ -208,10 +213,11 @@ class Surrogate:
     def _posterior(self, features: Array, noise: bool) -> tuple[Array, Array]:
         """Means (m, epochs), and the deviations (m,) that an epoch's own is multiplied by."""
         x = (features - self._centre) / self._spread
-        cross = self._kernel.between(x, self._x)
-        explained = np.einsum("ij,ij->i", cross @ self._inverse, cross)
+        with one_thread():
+            cross = self._kernel.between(x, self._x)
+            explained = np.einsum("ij,ij->i", cross @ self._inverse, cross)
+            means = self._level + cross @ self._weights
         variance = self._kernel.alone(x) - explained + noise * self._kernel.noise
-        means = self._level + cross @ self._weights
         return means, np.sqrt(np.maximum(variance, 1e-12))
 
 

@@ -141,9 +141,9 @@ class BlockTask:
         made = self.table.provenance
         return Subject(
             title=f"Agents on a table of trained blocks, {self.data}",
-            about=f"Every block of Space(max_index={self.space.max_index}), really trained: "
-            f"{len(self.table.outcomes)} rows, made by {made.get('command', '?')}, commit "
-            f"{made.get('commit', '?')}. The reward is the paper's, from held-out accuracy, "
+            about=f"Every block of Space(max_index={self.space.max_index}), by "
+            f"{len(self.table.outcomes)} real trainings, those of {made.get('command', '?')}, "
+            f"commit {made.get('commit', '?')}. The reward is the paper's, from held-out accuracy, "
             "multiply-accumulates and density; the pick is the evaluated block with the best "
             "reward, its accuracy the held-out one.",
             measure="reward",

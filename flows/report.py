@@ -98,7 +98,8 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
                 facts["latency"] = f"{result.outcome.latency:.3g} ms"
             if result.outcome.predicted is not None:
                 epochs = len(result.outcome.curve)
-                facts["predicted"] = f"{result.outcome.predicted:.2f} %, after {epochs} epochs"
+                after = f"after {epochs} epoch{'s' * (epochs > 1)}"
+                facts["predicted"] = f"{result.outcome.predicted:.2f} %, {after}"
     else:
         network, classes, channels, size = NetworkSettings(), 10, 3, 32
     cost = network.cost(block, num_classes=classes, in_channels=channels, image_size=size)

@@ -1,7 +1,7 @@
 """Q-learning that also learns from trajectories it only imagines: the agent of the faster version.
 
-Dyna-Q (Sutton 1990) in place of the 2018 paper's agent. Real rewards teach a model, the surrogate,
-which gives a reward, and how sure it is of it, to any trajectory. Before a proposal hundreds of
+Dyna-Q (Sutton 1990) in place of the 2018 paper's agent. Rewards teach a model, the surrogate, which
+gives a reward, and how sure it is of it, to any trajectory. Before a proposal hundreds of
 trajectories are imagined, and each is given a reward drawn from what the model holds possible
 (Thompson sampling: what is uncertain is tried because it may be good). Q backs these up. The state
 is everything chosen so far, and what follows from an action is certain, so that the best reward of
