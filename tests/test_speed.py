@@ -92,6 +92,17 @@ def test_a_gpu_measures_with_its_own_events():
     assert rows[2]["reason"] == "out of memory"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_another_gpu_than_the_first_is_waited_for_too():
+    network = build_network(BLOCKS["S"], filters=(32, 64), repeats=2, num_classes=10)
+    first, second = (
+        speed(network, device=torch.device("cuda", n), image_size=32, batches=(512,))[0]
+        for n in (0, 1)
+    )
+    assert second["milliseconds"] > first["milliseconds"] / 3  # not the launch alone
+
+
 def trained(label, block=None, timm=None):
     """As much of a result.json as judging needs."""
     return {
