@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from blockqnn.checks import require
-from blockqnn.config import MOST
 from blockqnn.devices import usable_cores
 from blockqnn.errors import SettingsError, UserError
 from evaluation.contest import Course, hold
@@ -21,6 +20,8 @@ from flows.names import runs_directory, search_directory
 
 AGENTS = "dyna_q,q_learning,evolution,random"
 BUDGET, SEEDS = 400, 20
+MOST = 10**5
+"""Of each: curves of more fit no memory."""
 OF_TABLES = ("agents", "budget", "seeds", "jobs", "data")
 
 

@@ -128,7 +128,7 @@ def test_images_may_lie_elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--cells", "x.csv", "--budget", "0"], "budget is 0: give 1 to 1,000,000"),
+        (["--cells", "x.csv", "--budget", "0"], "budget is 0: give 1 to 100,000"),
         (["--cells", "x.csv", "--agents", "genius"], "agents is 'genius': choose of"),
         (["--cells", "x.csv", "--against", "tpe"], "against is 'tpe': choose of dyna_q"),
         (["--cells", "x.csv", "--checkpoints", "900"], "checkpoints is 900: give 1 to 400"),
