@@ -13,7 +13,7 @@ help:
 	@echo "make format   let ruff rewrite the files"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
-	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (twenty minutes)"
+	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (half an hour)"
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"

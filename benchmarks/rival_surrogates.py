@@ -144,13 +144,11 @@ class BlockGraphNetwork(_Neural):
 
 
 SURROGATE = "Gaussian process"
-CHEAP: dict[str, Callable[[int], Rival]] = {
+RIVALS: dict[str, Callable[[int], Rival]] = {
     SURROGATE: lambda seed: GaussianProcess(),
     "boosted trees": BoostedTrees,
     "parameters alone": lambda seed: Parameters(),
-}
-"""By name, from a seed."""
-NEURAL: dict[str, Callable[[int], Rival]] = {
     "Peephole LSTM": PeepholeLSTM,
     "graph network": BlockGraphNetwork,
 }
+"""By name, from a seed."""

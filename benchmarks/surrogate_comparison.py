@@ -6,7 +6,7 @@ On the tables of benchmarks/block_table.py each rival learns from 50, 100, 200, 
 drawn at random, as far as others are left, and predicts all others; a network has one block there,
 since a block whose network was learned from is nothing to be predicted. Written are
 surrogate.csv with every split, surrogate.png, and the tables of surrogate.md between its marks;
-what is said around them is kept. Takes about twenty minutes on one core.
+what is said around them is kept. Takes about half an hour on one core.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks import machine, neural_surrogates
 from benchmarks.__main__ import commit
 from benchmarks.block_table import blocks_of, read_table, table_settings
 from benchmarks.pages import RESULTS, put, write_rows
-from benchmarks.rival_surrogates import CHEAP, NEURAL, SURROGATE, Rival, Sample
+from benchmarks.rival_surrogates import RIVALS, SURROGATE, Rival, Sample
 from blockqnn.features import block_features
 from blockqnn.seeds import generator
 from blockqnn.surrogate import Surrogate
@@ -39,7 +39,7 @@ TABLES = ("digits-sample", "cifar10")
 SIZES = (50, 100, 200, 300, 400)
 HELD_OUT = 40
 """Blocks to judge by, at least."""
-CHEAP_SPLITS, NEURAL_SPLITS = 10, 3
+SPLITS = 10
 WIDE = 1.6449
 """Standard deviations on either side of a normal's mean that hold 90 %."""
 CURVE_ALONE = "curve alone"
@@ -91,14 +91,12 @@ def judged(
     return tau, np.sqrt(np.mean(last**2)), np.sqrt(np.mean(errors**2)), inside.mean()
 
 
-def compare(table: str, sample: Sample, sizes: Iterable[int], splits: tuple[int, int]) -> list[Row]:
+def compare(table: str, sample: Sample, sizes: Iterable[int], splits: int) -> list[Row]:
     """Every rival on every split; the same splits for all."""
     rows = []
-    rivals = [(name, make, splits[0]) for name, make in CHEAP.items()]
-    rivals += [(name, make, splits[1]) for name, make in NEURAL.items()]
     for curves in (size for size in sizes if size + HELD_OUT <= len(sample.blocks)):
-        for name, make, count in rivals:
-            for split in range(count):
+        for name, make in RIVALS.items():
+            for split in range(splits):
                 order = generator(0, "surrogate comparison", split).permutation(len(sample.blocks))
                 learned, held_out = sample[order[:curves]], sample[order[curves:]]
                 rival: Rival = make(split)
@@ -158,11 +156,8 @@ def tables(rows: list[Row]) -> str:
     for curves in sorted({row.curves for row in rows}):
         of = {
             rival: [r for r in rows if (r.rival, r.curves, r.seen) == (rival, curves, 0)]
-            for rival in (*CHEAP, *NEURAL)
+            for rival in RIVALS
         }
-        # Splits differ among themselves by more than rivals do: beside the networks on theirs.
-        few = {row.split for rival in NEURAL for row in of[rival]}
-        of[f"{SURROGATE}, on the networks' splits"] = [r for r in of[SURROGATE] if r.split in few]
         lines += [
             f"| {curves} | {name} | {len(mine)} | {_spread(mine, 'tau')} | {_spread(mine, 'rmse')} "
             f"| {_mean(mine, 'rmse_all'):.2f} | {100 * _mean(mine, 'coverage'):.0f} % "
@@ -197,7 +192,7 @@ def draw(rows: list[Row], path: Path) -> None:
     names = list(dict.fromkeys(row.table for row in rows))
     figure = Figure(figsize=(5.2 * len(names), 4.7), layout="constrained")
     for axes, table in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for rival in (*CHEAP, *NEURAL):
+        for rival in RIVALS:
             sizes = sorted({row.curves for row in rows if row.table == table})
             taus = [
                 _values([r for r in rows if (*r[:3], r.seen) == (table, rival, n, 0)], "tau")
@@ -252,7 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = options.tables or (["cifar10"] if options.quick else list(TABLES))
-    sizes, splits = ((25,), (1, 1)) if options.quick else (SIZES, (CHEAP_SPLITS, NEURAL_SPLITS))
+    sizes, splits = ((25,), 1) if options.quick else (SIZES, SPLITS)
     if options.quick:
         neural_surrogates.STEPS = 5  # that they run is all that is asked
     rows = []
@@ -265,7 +260,7 @@ def main() -> None:
     if not options.quick:
         write(rows, options.to)
     most = max(row.curves for row in rows)
-    of = {rival: [r for r in rows if r[1:4] == (rival, most, 0)] for rival in (*CHEAP, *NEURAL)}
+    of = {rival: [r for r in rows if r[1:4] == (rival, most, 0)] for rival in RIVALS}
     best = max(of, key=lambda rival: _mean(of[rival], "tau"))
     print(
         f"tau of {SURROGATE} {_mean(of[SURROGATE], 'tau'):.3f} from {most} curves "
