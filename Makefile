@@ -42,7 +42,7 @@ bench-scale: $(READY)
 	$(BIN)/python -m benchmarks --scale
 
 bench-surrogate: $(READY)
-	$(BIN)/python -m benchmarks.surrogate_comparison
+	$(BIN)/python -m benchmarks.studies.surrogate_comparison
 
 EVOLUTIONS = evolution,evolution:population=20:tournament=10,evolution:population=100:tournament=25
 COMPARED = dyna_q,q_learning,q_learning:learning_rate=0.1,$(EVOLUTIONS),random,tpe
@@ -78,10 +78,10 @@ bench-searches: $(READY)
 	  --to docs/results/agents-searches
 
 bench-fast: $(READY)
-	$(BIN)/python -m benchmarks.fast_search
+	$(BIN)/python -m benchmarks.studies.fast_search
 
 bench-proxies: $(READY)
-	$(BIN)/python -m benchmarks.proxies $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -37,8 +37,9 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     sections = []
-    for script in SCALE if options.scale else SCRIPTS:
-        command = ["-m", f"benchmarks.{script}", *(["--quick"] if options.quick else [])]
+    folder, scripts = ("scale", SCALE) if options.scale else ("speed", SCRIPTS)
+    for script in scripts:
+        command = ["-m", f"benchmarks.{folder}.{script}", *(["--quick"] if options.quick else [])]
         print(f"$ python {' '.join(command)}", flush=True)
         output = ""
         with subprocess.Popen(

@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from blockqnn.devices import device_name, resolve, usable_cores
+from blockqnn.training.devices import device_name, resolve, usable_cores
 
 
 def name() -> str:

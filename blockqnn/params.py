@@ -1,4 +1,4 @@
-"""Settings from params.yaml, a profile and `--set` into the dataclasses of `blockqnn.config`."""
+"""Settings from params.yaml, a profile and `--set` into the dataclasses of `blockqnn.settings.search`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, cast
 
-from blockqnn.config import Settings
+from blockqnn.settings.search import Settings
 from blockqnn.errors import SettingsError
-from blockqnn.plan import Plan
+from blockqnn.settings.plan import Plan
 
 Tree = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """The networks in timm's registry: import this module, and `timm.create_model("blockqnn", ...)`
 builds them, `block` being a code or a zoo name.
 
-Not imported by `blockqnn.network`, as timm takes a second that a search need not wait for.
+Not imported by `blockqnn.network.network`, as timm takes a second that a search need not wait for.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from blockqnn.errors import SettingsError
-from blockqnn.network import BlockNetwork, build_network
-from blockqnn.space import LONGEST, Block
-from blockqnn.weights import load_weights
+from blockqnn.network.network import BlockNetwork, build_network
+from blockqnn.space.spaces import LONGEST, Block
+from blockqnn.network.weights import load_weights
 from blockqnn.zoo import BLOCKS
 
 FILTERS = (32, 64, 128)
@@ -49,7 +49,7 @@ def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     Takes `block`, `filters`, `repeats`, `skeleton`, `connections` as `build_network` (default: S
     for CIFAR), and timm's `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`,
     `features_only` (a map a stage) and `out_indices`. With `pretrained`,
-    `pretrained_cfg_overlay={"file": ...}` names a file of `blockqnn.weights`, whose metadata then
+    `pretrained_cfg_overlay={"file": ...}` names a file of `blockqnn.network.weights`, whose metadata then
     stand for what is not given. Raises `ValueError` that names what is wrong.
     """
     if pretrained:
@@ -62,7 +62,7 @@ def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def load_pretrained(path: Path, **kwargs: Any) -> nn.Module:
-    """The network in a file of `blockqnn.weights` as timm's `create_model` returns it, in training
+    """The network in a file of `blockqnn.network.weights` as timm's `create_model` returns it, in training
     mode, its `pretrained_cfg` saying how images are normalised; `kwargs` go to `create_model`.
 
     Raises `SettingsError` for a file that is absent, damaged or not ours.

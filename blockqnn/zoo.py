@@ -6,7 +6,7 @@ the residual block are the codes printed in its figure 2. The plain one is ours:
 what a searched block has to beat.
 """
 
-from blockqnn.space import Block
+from blockqnn.space.spaces import Block
 
 BLOCKS: dict[str, Block] = {
     name: Block.parse(code)

@@ -17,27 +17,27 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from torch import Tensor
 
-from blockqnn.config import DataSettings
-from blockqnn.data import load
-from blockqnn.devices import resolve
+from blockqnn.settings.search import DataSettings
+from blockqnn.data.dataset import load
+from blockqnn.training.devices import resolve
 from blockqnn.errors import SearchError
-from blockqnn.feeds import normalised_batches
-from blockqnn.files import read_json
+from blockqnn.data.feed import normalised_batches
+from blockqnn.storage.files import read_json
 from blockqnn.params import load_plan
-from blockqnn.plan import Plan
-from blockqnn.search import explained
-from blockqnn.weights import load_weights
-from evaluation.frozen import write_json
-from evaluation.judge import judge
+from blockqnn.settings.plan import Plan
+from blockqnn.search.search import explained
+from blockqnn.network.weights import load_weights
+from evaluation.stages.search import write_json
+from evaluation.test_set import judge
 from flows.artifacts import Publisher
-from flows.frozen import Trained, read_trained
-from flows.names import run_directory, runs_directory
-from flows.progress import say
+from evaluation.stages.trained import Trained, read_trained
+from flows.runs import run_directory, runs_directory
+from flows.terminal.search_progress import say
 from flows.run_lock import open_run
-from flows.selection import Trainees
-from flows.tracking import BackgroundTracker
-from flows.training_mirror import TrainingMirror
-from flows.training_table import network_table
+from flows.final_trainings import Trainees
+from flows.tracking.background import BackgroundTracker
+from flows.tracking.trainings import TrainingMirror
+from flows.terminal.training_tables import network_table
 
 EVALUATIONS = "evaluations"
 
@@ -183,7 +183,7 @@ class Unseen:
 def open_test_images(settings: DataSettings, seed: int) -> Unseen:
     """The test images that belong to trainings on everything. Raises `SettingsError`."""
     if settings.streamed:
-        from blockqnn.streams import open_stream
+        from blockqnn.data.streamed.stream import open_stream
 
         stream = open_stream(settings, seed)
         return Unseen(stream.fingerprint, stream.test_batches)

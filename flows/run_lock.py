@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.history import JOURNAL
-from blockqnn.lock import DirectoryLock
-from blockqnn.search import explained
+from blockqnn.search.history import JOURNAL
+from blockqnn.storage.lock import DirectoryLock
+from blockqnn.search.search import explained
 
 
 @contextmanager

@@ -19,22 +19,22 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
-from blockqnn.config import Settings
+from blockqnn.settings.search import Settings
 from blockqnn.errors import SearchError, UserError
-from blockqnn.history import Candidate, History
-from blockqnn.outcome import Outcome
+from blockqnn.search.history import Candidate, History
+from blockqnn.search.outcome import Outcome
 from blockqnn.params import load_settings
-from blockqnn.search import Search, candidate_directory
-from blockqnn.worker_settings import InlineSettings
-from evaluation.pictures import BEST, write_pictures
-from evaluation.table import best_table
+from blockqnn.search.search import Search, candidate_directory
+from blockqnn.settings.workers import InlineSettings
+from evaluation.after_search import BEST, write_pictures
+from evaluation.best_table import best_table
 from flows.artifacts import Publisher
 from flows.interruption import check
-from flows.names import runs_directory, search_directory
-from flows.progress import Progress
+from flows.runs import runs_directory, search_directory
+from flows.terminal.search_progress import Progress
 from flows.run_lock import announce_holder
-from flows.tracking import BackgroundTracker, Tracker
-from flows.workers import WorkerDied, Workers, open_workers
+from flows.tracking.background import BackgroundTracker, Tracker
+from blockqnn.workers.local import WorkerDied, Workers, open_workers
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""

@@ -19,19 +19,19 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from blockqnn.errors import SearchError, UserError
-from blockqnn.jobs import read_result
+from blockqnn.training.final.job import read_result
 from blockqnn.params import load_plan
-from blockqnn.search import explained
+from blockqnn.search.search import explained
 from flows.artifacts import Publisher
 from flows.interruption import check
-from flows.names import run_directory, runs_directory
+from flows.runs import run_directory, runs_directory
 from flows.run_lock import open_run
-from flows.selection import WINNER, Step, Trainees, Work, write_selection
-from flows.tracking import BackgroundTracker
-from flows.training_mirror import TrainingMirror
-from flows.training_progress import TrainingProgress
-from flows.training_table import outcome_in_words, training_table
-from flows.trainings import Result, TrainingDied, Trainings
+from flows.final_trainings import WINNER, Step, Trainees, Work, write_selection
+from flows.tracking.background import BackgroundTracker
+from flows.tracking.trainings import TrainingMirror
+from flows.terminal.training_progress import TrainingProgress
+from flows.terminal.training_tables import outcome_in_words, training_table
+from blockqnn.workers.training_processes import Result, TrainingDied, Trainings
 
 RETRY_DELAYS = [1.0, 5.0, 30.0]
 """Seconds before each further attempt at a training whose process was lost."""

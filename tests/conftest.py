@@ -11,7 +11,7 @@ import pytest
 import torch
 from prefect_server import prefect_server
 
-from flows.environment import quiet
+from flows.servers.prefect_api import quiet
 
 quiet()  # before anything imports Prefect or MLflow
 torch.set_num_threads(1)

@@ -28,11 +28,19 @@ COMPARISON = {
 }
 
 
+FOLDERS = {
+    "speed": SCRIPTS,
+    "scale": SCALE,
+    "studies": ("fast_search", "proxies", "surrogate_comparison"),
+}
+
+
 @pytest.mark.parametrize(
-    "script", [*SCRIPTS, *SCALE, "fast_search", "proxies", "surrogate_comparison"]
+    ("folder", "script"),
+    [(folder, script) for folder, scripts in FOLDERS.items() for script in scripts],
 )
-def test_a_benchmark_prints_its_comparison(script: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{script}", "--quick"]
+def test_a_benchmark_prints_its_comparison(folder: str, script: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{folder}.{script}", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]

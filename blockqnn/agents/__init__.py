@@ -15,7 +15,7 @@ from blockqnn.agents.protocol import Agent, Choices, D
 from blockqnn.agents.q_learning import QLearning
 from blockqnn.agents.random_walk import RandomWalk
 from blockqnn.agents.schedule import EpsilonSchedule
-from blockqnn.config import AgentSettings, DynaQSettings, EvolutionSettings, QLearningSettings
+from blockqnn.settings.search import AgentSettings, DynaQSettings, EvolutionSettings, QLearningSettings
 
 __all__ = ["Agent", "DynaQ", "EpsilonSchedule", "Evolution", "QLearning", "RandomWalk"]
 __all__ += ["build_agent"]

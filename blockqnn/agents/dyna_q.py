@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from blockqnn.agents.protocol import Choices, D
-from blockqnn.surrogate import Surrogate
+from blockqnn.surrogate.gaussian_process import Surrogate
 
 ELITE = 16
 """Half of the trajectories vary one of so many best designs, ..."""

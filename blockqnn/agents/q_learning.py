@@ -13,7 +13,7 @@ from typing import Any, Generic
 import numpy as np
 
 from blockqnn.agents.protocol import Choices, D
-from blockqnn.block import Layer, Op
+from blockqnn.space.block import Layer, Op
 
 
 class QLearning(Generic[D]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from blockqnn.config import PAPER_SCHEDULE
+from blockqnn.settings.search import PAPER_SCHEDULE
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,247 @@
+"""Images in WebDataset shards, read from the first to the last by timm's reader.
+
+There is no random access: nothing can be held out, images are shuffled a buffer at a time, and
+going on within an epoch reads what was read before. An image that cannot be read is left out with a
+warning, as timm does.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from blockqnn.data.streamed.image_tree import UNREADABLE
+from blockqnn.errors import SettingsError
+from blockqnn.data.feed import Part
+from blockqnn.storage.files import read_json
+from blockqnn.data.streamed.loading import Loaded, seeded
+from blockqnn.settings.recipe import Recipe
+from blockqnn.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of one split below `root`, and how many images they hold."""
+
+    root: Path
+    names: tuple[str, ...]
+    images: int
+
+    def __len__(self) -> int:
+        return self.images
+
+    def reader(self, **options: Any) -> Any:
+        """timm's reader of all of them: pairs of a PIL image and a label."""
+        from timm.data.readers import create_reader
+
+        logging.getLogger("timm.data.readers.reader_wds").addFilter(_worth_saying)
+        split = f"{'::'.join(self.names)}|{self.images}"
+        # an absolute path is never taken for a URL, say of a pipe, which would be run
+        root = str(self.root.absolute())
+        return create_reader("wds/", root=root, split=split, **options)
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Name and bytes of each shard."""
+        for name in self.names:
+            yield name, (self.root / name).stat().st_size
+
+    def labels(self) -> Iterator[int]:
+        """The label of every image, from the shards' `.cls` entries alone."""
+        for name in self.names:
+            yield from _labels(self.root / name)
+
+    def check(self) -> None:
+        """The first image can be read, or `SettingsError`."""
+        if next(iter(self.reader()), None) is None:
+            raise SettingsError(
+                f"{self.root / self.names[0]} has no image that can be read: shards need a jpg, "
+                "png or webp and a cls entry for each"
+            )
+
+    def check_training(self, recipe: Recipe, part: Part, everything: bool) -> None:
+        """Refuse what cannot be done without random access, or with so few shards or images."""
+        if not everything:
+            raise SettingsError(
+                "data.reader is 'wds': shards are read from first to last, so no image can be held "
+                "out: train on the split everything (set top to 0, so that nothing is selected), "
+                "or give the images as folders or tar files"
+            )
+        if recipe.augment_repeats > 1:
+            raise SettingsError(
+                f"recipe.augment_repeats is {recipe.augment_repeats}: shards are read from first "
+                "to last; give 0, or the images as folders or tar files"
+            )
+        if len(self.names) < part.world:
+            raise SettingsError(
+                f"{self.root} has {len(self.names)} training shards for {part.world} processes: "
+                "give workers.processes no more than shards"
+            )
+        if len(self) < recipe.batch:
+            raise SettingsError(
+                f"recipe.batch is {recipe.batch}: there are {len(self)} training images; give no "
+                "more than that"
+            )
+
+
+def read_shards(root: Path, *splits: str) -> Shards:
+    """The shards of a split by one of these names, from timm's `_info.json`, or else those called
+    `split-*.tar` or `split/*.tar`, whose images are counted.
+    """
+    try:
+        import webdataset  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        raise SettingsError("data.reader is 'wds': install the package webdataset") from None
+    for file in (root / "_info.json", root / "info.json"):
+        if file.is_file():
+            return _listed(root, file, splits)
+    for split in splits:
+        paths = sorted(root.glob(f"{split}-*.tar")) or sorted((root / split).glob("*.tar"))
+        if paths:
+            images = sum(1 for path in paths for _ in _labels(path))
+            names = tuple(_plain_name(path.relative_to(root).as_posix()) for path in paths)
+            return Shards(root, names, images)
+    raise SettingsError(
+        f"data.root is {str(root)!r}: it has neither {splits[0]}-*.tar nor {splits[0]}/*.tar nor "
+        "an _info.json that names shards; data.reader wds needs them for train and for val"
+    )
+
+
+def class_names(root: Path, test: Shards) -> tuple[str, ...]:
+    """The lines of `classes.txt`, by label, or else the numbers of the test images' labels."""
+    listed = root / "classes.txt"
+    if listed.is_file():
+        names = tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+    else:
+        names = tuple(str(label) for label in range(max(test.labels(), default=-1) + 1))
+    if len(names) < 2:
+        raise SettingsError(f"{root} has shards of {len(names)} classes: two or more are needed")
+    return names
+
+
+class ShardBatches(IterableDataset[Loaded]):
+    """A process's share of an epoch's batches, augmented, from batch `first` on.
+
+    Every loader reads shards of its own; where they hold fewer images than its share, it begins
+    them again, and where they hold more, the rest is not read in this epoch.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        augmented: Any,
+        *,
+        batch: int,
+        part: Part,
+        seed: int,
+        epoch: int,
+        first: int,
+    ) -> None:
+        """`batch` images at a time are this process's share."""
+        self._shards = shards
+        self._augmented = augmented
+        self._batch = batch
+        self._part = part
+        self._seed = seed
+        self._epoch = epoch
+        self._first = first
+
+    def __iter__(self) -> Iterator[Loaded]:
+        from timm.data.loader import fast_collate
+
+        loader = get_worker_info()
+        loaders, mine = (loader.num_workers, loader.id) if loader else (1, 0)
+        order = seed_for(self._seed, "order", self._epoch) % 2**31
+        reader = self._shards.reader(is_training=True, batch_size=self._batch, seed=order)
+        # not from torch.distributed, which a loader process has no part in
+        reader.dist_rank, reader.dist_num_replicas = self._part.rank, self._part.world
+        images = iter(reader)
+        step = mine  # loaders take turns
+        while batch := list(islice(images, self._batch)):
+            if step < self._first:
+                yield None
+            else:
+                place = f"{self._epoch}/{self._part.rank}/{step}"
+                yield fast_collate(
+                    [self._sample(f"{place}/{n}", *pair) for n, pair in enumerate(batch)]
+                )
+            step += loaders
+
+    def _sample(self, place: str, image: Any, label: int) -> tuple[torch.Tensor, int]:
+        with seeded(seed_for(self._seed, "augment", place)):
+            return self._augmented(image), label
+
+
+class ShardTestBatches(IterableDataset[Loaded]):
+    """All images in order, cut by `centre`, in batches; shared out among loaders by shards."""
+
+    def __init__(self, shards: Shards, centre: Any, batch: int) -> None:
+        self._shards = shards
+        self._centre = centre
+        self._batch = batch
+
+    def __iter__(self) -> Iterator[Loaded]:
+        from timm.data.loader import fast_collate
+
+        reader = self._shards.reader()
+        reader.dist_rank, reader.dist_num_replicas = 0, 1
+        images = iter(reader)
+        while batch := list(islice(images, self._batch)):
+            yield fast_collate([(self._centre(image), label) for image, label in batch])
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not that there is no _info.json, once an epoch and loader."""
+    return not record.getMessage().startswith("Dataset info file not found")
+
+
+def _listed(root: Path, file: Path, splits: tuple[str, ...]) -> Shards:
+    try:
+        known = read_json(file)["splits"]
+        entry = next(known[split] for split in splits if split in known)
+        shards = Shards(
+            root, tuple(map(_plain_name, entry["filenames"])), int(entry["num_samples"])
+        )
+    except StopIteration:
+        names = " nor ".join(splits)
+        raise SettingsError(f"{file} names no split {names}: data.reader wds needs it") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise SettingsError(
+            f"{file} is not what timm writes about shards ({error!r}): mend or remove it"
+        ) from None
+    if missing := [name for name in shards.names if not (root / name).is_file()]:
+        raise SettingsError(f"{root / missing[0]} is not there, but {file.name} names it")
+    return shards
+
+
+def _plain_name(name: str) -> str:
+    """A shard's name below its directory. What WebDataset takes for several names, for a number of
+    images or for a place elsewhere is refused.
+    """
+    if not re.fullmatch(r"(?!/)[^{}|:\n]+\.tar", name) or ".." in name.split("/"):
+        raise SettingsError(
+            f"a shard is called {name!r}: give names that end in .tar, below the directory, "
+            "without : | { or }"
+        )
+    return name
+
+
+def _labels(shard: Path) -> Iterator[int]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if member.isfile() and Path(member.name).name.partition(".")[2] == "cls":
+                    content = tar.extractfile(member)
+                    yield int(content.read()) if content else 0
+    except UNREADABLE as error:
+        raise SettingsError(
+            f"{shard} is not a readable shard ({error}): mend or replace it"
+        ) from None

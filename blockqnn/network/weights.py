@@ -1,0 +1,175 @@
+"""Trained weights as safetensors; their metadata say how to build the network again.
+
+Metadata are texts, numbers and lists in JSON: num_classes, in_channels, image_size (pixels),
+classes, mean and std (a channel, pixels from 0 to 1), and for a block's network block, filters,
+repeats, skeleton and, where there are any, connections, for another timm, the name of timm's model.
+Nothing in such a file is ever executed. A checksum is kept with them, since the format does not
+notice a changed bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from blockqnn.errors import SettingsError
+from blockqnn.storage.files import write_atomically
+
+_CHECKSUM = "sha256"
+
+LARGEST = 4096
+"""Sides of images in pixels that a file may ask for; a timm model is tried with two of them."""
+
+BLOCKS = 1000
+"""Blocks that a file may ask for without weights to show for them: poolings have none."""
+
+
+def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a network's weights, atomically, with its metadata; the same always in the same bytes.
+
+    Raises OSError when the disk is full; nothing is left behind then.
+    """
+    from safetensors.torch import save
+
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    header, tensors = _header(save(state), {**metadata, _CHECKSUM: _checksum(state)})
+
+    def write(file: BinaryIO) -> None:
+        file.write(header)
+        file.write(tensors)
+
+    write_atomically(path, write)
+
+
+def load_weights(path: Path) -> tuple[nn.Module, dict[str, str]]:
+    """The network that a file's metadata describes, with its weights, on the CPU, in evaluation
+    mode; and the metadata.
+
+    Raises `SettingsError` for a file that is absent, damaged or not ours.
+    """
+    with _opened(path) as file:
+        metadata = dict(file.metadata() or {})
+        # copies: the file is mapped into memory, and may be overwritten while the network lives
+        state = {name: file.get_tensor(name).clone() for name in file.keys()}
+    if metadata.pop(_CHECKSUM, None) not in (None, _checksum(state)):
+        raise SettingsError(f"{path} is damaged (its checksum is another): copy or train it again")
+    with _explained(path):
+        if "timm" in metadata:
+            network = _comparator(metadata, state)
+            network.load_state_dict(state)
+        else:
+            network = _outline(metadata, state)
+            network.load_state_dict(state, assign=True)
+    network.eval()
+    return network, metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The open file; what goes wrong with it is told in a sentence."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise SettingsError(
+            f"{path} cannot be read as safetensors ({error}): give the weights of a final training"
+        ) from None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Metadata are anybody's: whatever building by them raises is told in a sentence."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise SettingsError(
+            f"{path} does not hold a network of blockqnn ({reason[:200]}): give weights that a "
+            "final training wrote"
+        ) from None
+
+
+def _header(content: bytes, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """A file's header with metadata, and its tensors.
+
+    The library writes metadata in a random order; here the same network makes the same file.
+    """
+    start = 8 + struct.unpack("<Q", content[:8])[0]
+    names = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8:start])}
+    text = json.dumps(names, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, memoryview(content)[start:]
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _comparator(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
+    """timm's network of the metadata, with fresh weights."""
+    from blockqnn.network.timm_networks import build_comparator
+
+    values = sum(value.numel() for value in state.values())
+    return build_comparator(
+        metadata["timm"],
+        num_classes=_number(metadata, "num_classes", values),
+        in_channels=_number(metadata, "in_channels", values),
+        image_size=_number(metadata, "image_size", LARGEST),
+    )
+
+
+def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
+    """The block's network of the metadata, which these weights fit; its own have no memory, so that
+    a file cannot ask for more than it brings.
+    """
+    from blockqnn.network.network import build_network
+    from blockqnn.space.spaces import LONGEST, Block
+
+    filters, repeats = json.loads(metadata["filters"]), json.loads(metadata["repeats"])
+    blocks = repeats * len(filters) if isinstance(repeats, int) else sum(repeats)
+    if blocks > max(len(state), BLOCKS):
+        raise ValueError(f"repeats is {metadata['repeats']}, which its {len(state)} weights lack")
+    _number(metadata, "image_size", LARGEST)
+    with torch.device("meta"):
+        network = build_network(
+            Block.parse(metadata["block"], LONGEST),
+            filters=filters,
+            repeats=repeats,
+            skeleton=metadata["skeleton"],
+            connections=metadata.get("connections", "none"),
+            num_classes=_number(metadata, "num_classes"),
+            in_channels=_number(metadata, "in_channels"),
+        )
+    expected, found = _kinds(network.state_dict()), _kinds(state)
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name} is {found.get(name)}, not {expected.get(name)}")
+    return network
+
+
+def _kinds(state: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{value.dtype} {list(value.shape)}" for name, value in state.items()}
+
+
+def _number(metadata: Mapping[str, str], name: str, most: int | None = None) -> int:
+    value = int(metadata[name])
+    if value < 1 or (most is not None and value > most):
+        raise ValueError(f"{name} is {value}")
+    return value

@@ -1,0 +1,184 @@
+"""Train one block for the search: restarts, budgets, typed outcomes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from blockqnn.training.checkpoint import Checkpoint
+from blockqnn.settings.search import Budget, Settings
+from blockqnn.cost import Cost
+from blockqnn.data.dataset import Dataset
+from blockqnn.training.devices import out_of_memory
+from blockqnn.data.feed import MemoryFeed
+from blockqnn.network.network import build_network
+from blockqnn.search.outcome import OUT_OF_MEMORY, Kind, Outcome
+from blockqnn.settings.recipe import Recipe
+from blockqnn.reward import latency_price
+from blockqnn.seeds import seed_for
+from blockqnn.space.spaces import Block
+from blockqnn.training.speed import measure_speed
+from blockqnn.search.stopping import CertainlyBad, StoppingRule
+from blockqnn.training.trainer import NoBetterThanChance, NotFinite, Trainer
+
+
+def over_budget(cost: Cost, budget: Budget, recipe: Recipe) -> str:
+    """Why a network may not be trained, decided from its cost alone; empty when it may."""
+    limits = {
+        "macs": ("multiply-accumulates", cost.macs, budget.macs),
+        "parameters": ("parameters", cost.parameters, budget.parameters),
+        "memory": ("bytes of memory", step_memory(cost, recipe), budget.memory),
+    }
+    for name, (what, needed, allowed) in limits.items():
+        if allowed is not None and needed > allowed:
+            return f"needs {needed:,} {what}, budget.{name} is {allowed:,}"
+    return ""
+
+
+def step_memory(cost: Cost, recipe: Recipe) -> int:
+    """Bytes of one training step, estimated: weight, gradient and two moments; all activations."""
+    return 16 * cost.parameters + recipe.batch * cost.activation_bytes
+
+
+def train_candidate(
+    block: Block,
+    settings: Settings,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    *,
+    copy: str | None = None,
+    rule: StoppingRule | None = None,
+) -> Outcome:
+    """Train the network stacked from `block` and say what became of it.
+
+    The checkpoint of a training in progress lies in `directory`, and a copy of it at the URL `copy`
+    if given, from where another machine goes on. A first epoch no better than
+    chance is begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2).
+    A training that the `rule` finds certain to end badly is stopped, one whose measured latency is
+    over the budget is not begun.
+    Whatever the block does is an outcome; OSError (a full disk, say) is not the block's doing and
+    is raised.
+    """
+    begun = time.perf_counter()
+    seed = seed_for(settings.seed, "training", block.key)
+    named = identity(block, settings, data.fingerprint)
+    checkpoint = Checkpoint(directory / "checkpoint", named, copy=copy)
+    state = checkpoint.load(torch.device("cpu")) or {"restart": 0, "curve": []}
+    first, spent = state["restart"], sum(entry["seconds"] for entry in state["curve"])
+    # Measured once: another answer would throw away, or judge anew, what is trained in part.
+    latency = state.get("latency")
+    if settings.measures_latency and latency is None:
+        latency = _latency(block, settings, data, device)
+        if reason := _reason_against(latency, settings):
+            spent += time.perf_counter() - begun
+            return Outcome(kind="infeasible", reason=reason, seconds=spent, latency=latency)
+    if latency is not None:
+        checkpoint.facts = {"latency": latency}
+        if rule is not None:
+            rule = rule.costing(latency_price(latency, settings.reward.latency))
+    kind: Kind = "diverged"
+    reason = ""
+    predicted = None
+    for restart in range(first, settings.recipe.restarts + 1):
+        try:
+            own = seed_for(seed, "restart", restart)
+            trainer = Trainer(
+                network=_network(block, settings, data, seed_for(seed, "weights", restart)),
+                recipe=settings.recipe,
+                feed=MemoryFeed(data, settings.recipe, own, device),
+                seed=own,
+                device=device,
+                checkpoint=checkpoint,
+                restart=restart,
+                chance=best_constant_guess(data),
+                judge=rule.judge if rule is not None else lambda curve: None,
+            )
+            curve, kind, reason = trainer.run(), "trained", ""
+            break
+        except CertainlyBad as error:
+            curve, kind, reason = trainer.curve, "stopped", str(error)
+            predicted = error.predicted
+            break
+        except NoBetterThanChance as error:
+            curve, reason = error.curve, str(error)
+        except NotFinite as error:
+            curve, reason = error.curve, str(error)
+            if curve:  # the first epoch was fine: a smaller rate is not what the paper restarts for
+                break
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            kind, reason, curve = "infeasible", OUT_OF_MEMORY, []
+            break
+    return Outcome(
+        kind=kind,
+        accuracy=curve[-1]["accuracy"] if kind == "trained" else None,
+        curve=tuple(_recorded(entry) for entry in curve),
+        restarts=restart,
+        seconds=spent + time.perf_counter() - begun,
+        reason=reason,
+        predicted=predicted,
+        latency=latency,
+    )
+
+
+def best_constant_guess(data: Dataset) -> float:
+    """Held-out accuracy in percent of always naming the most frequent class."""
+    return 100.0 * int(data.held_out.labels.bincount().max()) / len(data.held_out)
+
+
+def _latency(block: Block, settings: Settings, data: Dataset, device: torch.device) -> float | None:
+    """Milliseconds of a forward pass; None where it does not fit into memory."""
+    (row,) = measure_speed(
+        _network(block, settings, data, 0),  # its weights do not matter
+        batches=(settings.latency.batch,),
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+        device=device,
+        precision=settings.recipe.precision,
+        repeats=settings.latency.passes,
+    )
+    milliseconds: float | None = row["milliseconds"]
+    return milliseconds
+
+
+def _reason_against(latency: float | None, settings: Settings) -> str:
+    allowed, batch = settings.budget.latency, settings.latency.batch
+    if latency is None:  # what is only recorded may be missing
+        return f"{OUT_OF_MEMORY} in a pass of {batch:,} images" * settings.needs_latency
+    if allowed is None or latency <= allowed:
+        return ""
+    return f"takes {latency:.6g} ms for a forward pass, budget.latency is {allowed:.6g} ms"
+
+
+def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+        torch.manual_seed(seed)
+        return build_network(
+            block,
+            filters=settings.network.filters,
+            repeats=settings.network.repeats,
+            num_classes=len(data.classes),
+            in_channels=data.in_channels,
+            skeleton=settings.network.skeleton,
+            connections=settings.network.connections,
+        )
+
+
+def _recorded(entry: dict[str, float]) -> dict[str, float]:
+    """What a journal keeps of an epoch: what is the same in two runs, and seconds."""
+    measured = ("images_per_second", "device_memory")
+    return {name: value for name, value in entry.items() if name not in measured}
+
+
+def identity(block: Block, settings: Settings, fingerprint: str) -> str:
+    """Names all that a block's outcome depends on; `fingerprint` is the data set's."""
+    network, recipe = settings.network.described(), asdict(settings.recipe)
+    parts = (str(block), settings.seed, network, recipe, fingerprint)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,55 @@
+"""A changed setting never slips into a search that was begun with another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blockqnn.agents.schedule import EpsilonSchedule
+from blockqnn.settings.search import Settings
+from blockqnn.errors import SearchError
+
+HARMLESS = ("workers", "tracking", "data.root", "data.download")
+"""Settings that change where and how fast results are made, not what they mean."""
+
+
+def refuse_changes(
+    directory: Path, begun: Settings, now: Settings, begun_task: Any, task: Any
+) -> None:
+    """Raise `SearchError` when a search begun with `begun` may not go on with `now`.
+
+    The schedule may grow at its end; `HARMLESS` settings may change.
+    """
+    old, new = _flat(begun.to_dict()), _flat(now.to_dict())
+    names = sorted(old.keys() | new.keys())
+    decisive = (".kind", ".name", ".version")  # the others depend on them
+    names.sort(key=lambda name: not name.endswith(decisive))
+    for name in names:
+        if old.get(name) != new.get(name) and not name.startswith(HARMLESS) and name != "schedule":
+            raise SearchError(
+                f"{name} is {new.get(name)!r}, but the search in {directory} was begun with "
+                f"{old.get(name)!r}: set it back, or begin another search under a new name"
+            )
+    changed = EpsilonSchedule(now.schedule).differs_from_prefix(begun.schedule)
+    if changed is not None:
+        raise SearchError(
+            f"schedule is {now.schedule!r}, but the search in {directory} was begun with "
+            f"{begun.schedule!r} and they differ at iteration {changed}: a schedule may only grow "
+            "at its end; set it back, or begin another search under a new name"
+        )
+    if begun_task != task:
+        raise SearchError(
+            f"the images of data.name {task.data} are not those that the search in {directory} was "
+            f"begun with (fingerprint {task.fingerprint}, then {begun_task.fingerprint}): restore "
+            "them, or begin another search under a new name"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

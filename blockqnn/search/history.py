@@ -1,0 +1,361 @@
+"""What a journal says: the search's settings, its candidates and their results."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from blockqnn import __version__
+from blockqnn.agents.schedule import EpsilonSchedule
+from blockqnn.settings.search import Settings
+from blockqnn.cost import Cost
+from blockqnn.data.dataset import Dataset
+from blockqnn.errors import SearchError, UserError
+from blockqnn.search.journal import Record, whole_records
+from blockqnn.search.outcome import Outcome
+from blockqnn.params import settings_from_dict
+from blockqnn.space.spaces import Block
+
+JOURNAL = "journal.jsonl"
+VERSION = 1
+"""Of the journal's format; later versions of this package read it or say that they cannot."""
+RANKED = 256
+"""So many of the best blocks are kept in order; more have to be sorted when asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a candidate is scored on."""
+
+    data: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    train_images: int
+    held_out_images: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, data: Dataset) -> Task:
+        """The task that a data set sets."""
+        return cls(
+            data=data.name,
+            num_classes=len(data.classes),
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            train_images=len(data.train),
+            held_out_images=len(data.held_out),
+            fingerprint=data.fingerprint,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a random guess in percent: the reward of a candidate that was not trained."""
+        return 100.0 / self.num_classes
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A proposed block: its number in the search, from 0, and when it was proposed."""
+
+    number: int
+    iteration: int
+    epsilon: float
+    block: Block
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A candidate with its outcome and reward, in percent.
+
+    `same_as` is the number of the candidate whose training it shares, because their blocks compute
+    the same graph; `time` is when it was recorded, in seconds since 1970.
+    """
+
+    candidate: Candidate
+    outcome: Outcome
+    reward: float
+    cost: Cost
+    same_as: int | None
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What all results had come to when an iteration ended; accuracy and reward in percent."""
+
+    best_reward: float
+    """Of all candidates, those that were not trained too; but not what was predicted."""
+    best_accuracy: float | None
+    distinct_blocks: int
+
+
+class History:
+    """The state of a search as its journal tells it. Reading alone needs no lock.
+
+    `candidates` has every proposal by number; `results` every candidate told, in journal order;
+    `standings` one entry a whole iteration. All three are only ever added to.
+    """
+
+    settings: Settings
+    task: Task
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        self.results: list[Result] = []
+        self.standings: list[Standing] = []
+        self.schedule = EpsilonSchedule(())
+        self.begun = False
+        self._pending: dict[int, Candidate] = {}
+        self._by_number: list[Result | None] = []
+        self._by_key: dict[str, Result] = {}
+        self._best: list[Result] = []
+
+    def apply(self, record: Record) -> None:
+        """Take in one record of the journal; `SearchError` when it cannot follow those before."""
+        try:
+            self._apply(record["type"], record)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SearchError(
+                f"the journal has a record that no search writes ({type(error).__name__}: {error}) "
+                f"after {len(self.candidates)} proposals and {len(self.results)} outcomes; nothing "
+                "was changed, restore the file from a copy"
+            ) from error
+
+    def _apply(self, kind: str, record: Record) -> None:
+        if (kind == "begin") == self.begun:
+            raise _misplaced(kind, record)
+        if kind == "begin":
+            if record["version"] != VERSION:
+                raise SearchError(
+                    f"the journal has format {record['version']}, this version reads {VERSION}: go "
+                    f"on with blockqnn {record['blockqnn']}, which began it"
+                )
+            self.task = Task(**record["task"])
+            self._set(settings_from_dict(record["settings"]))
+            self.begun = True
+        elif kind == "settings":
+            self._set(settings_from_dict(record["settings"]))
+        elif kind == "proposal":
+            if record["number"] != len(self.candidates) or record["iteration"] != self.iteration:
+                raise _misplaced(kind, record)
+            candidate = Candidate(
+                record["number"],
+                record["iteration"],
+                record["epsilon"],
+                Block.parse(record["code"], self.settings.space.max_index),
+                record["key"],
+            )
+            self.candidates.append(candidate)
+            self._by_number.append(None)
+            self._pending[candidate.number] = candidate
+        elif kind == "outcome":
+            batch = self.settings.batch
+            in_turn = record["number"] == len(self.results) and len(self.candidates) % batch == 0
+            if record["number"] not in self._pending or (
+                self.settings.mode == "sync" and not in_turn
+            ):
+                raise _misplaced(kind, record)
+            self._add(record)
+
+    def result(self, number: int) -> Result | None:
+        """The result of a candidate, None while it is pending."""
+        return self._by_number[number] if 0 <= number < len(self._by_number) else None
+
+    @property
+    def trainings(self) -> list[Result]:
+        """The results of candidates that were trained themselves, to the end or not."""
+        own = (result for result in self.results if result.same_as is None)
+        return [result for result in own if result.outcome.kind != "infeasible"]
+
+    @property
+    def device_hours(self) -> float:
+        """What all candidates took, those too that came to nothing."""
+        seconds = (r.outcome.seconds for r in self.results if r.same_as is None)
+        return sum(seconds) / 3600
+
+    def why_none(self) -> str:
+        """Why a search that has no best block has none."""
+        own = [result for result in self.results if result.same_as is None]
+        if not own:
+            return "no block has been trained yet"
+        smallest = min(own, key=lambda result: result.cost.parameters).outcome
+        what = "" if smallest.kind == "infeasible" else f"{smallest.kind}: "
+        return (
+            f"none of {len(own):,} blocks was trained to its end; the smallest {what}"
+            f"{smallest.reason}"
+        )
+
+    def result_of(self, key: str) -> Result | None:
+        """The result of the candidate that was trained for a block's key."""
+        return self._by_key.get(key)
+
+    @property
+    def pending(self) -> list[Candidate]:
+        """Candidates proposed and not told, in order of their numbers."""
+        return list(self._pending.values())
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole search."""
+        return self.schedule.iterations
+
+    @property
+    def iteration(self) -> int:
+        """The running iteration, from 0; equal to `iterations` when the search is finished."""
+        return len(self.results) // self.settings.batch
+
+    @property
+    def epsilon(self) -> float:
+        """Epsilon of the running iteration."""
+        return self.schedule.at(min(self.iteration, self.iterations - 1))
+
+    @property
+    def total(self) -> int:
+        """Candidates of the whole search."""
+        return self.iterations * self.settings.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether every candidate of the schedule has its outcome."""
+        return len(self.results) >= self.total
+
+    def best(self, k: int) -> list[Result]:
+        """The `k` best distinct trained blocks by reward, best first; of equals the earlier one."""
+        if k <= len(self._best) or len(self._best) < RANKED:
+            return self._best[:k]
+        best: dict[str, Result] = {}
+        for result in self.results:
+            if result.outcome.kind == "trained":
+                key = result.candidate.key
+                if key not in best or result.reward > best[key].reward:
+                    best[key] = result
+        return sorted(best.values(), key=_order)[:k]
+
+    def _set(self, settings: Settings) -> None:
+        self.settings = settings
+        self.schedule = EpsilonSchedule(settings.schedule)
+
+    def _add(self, record: Record) -> None:
+        candidate = self.candidates[record["number"]]
+        same_as = record.get("same_as")
+        shared = self.result(same_as) if same_as is not None else None
+        result = Result(
+            candidate=candidate,
+            outcome=shared.outcome if shared else Outcome.from_dict(record["outcome"]),
+            reward=record["reward"],
+            cost=shared.cost if shared else Cost(**record["cost"]),
+            same_as=same_as,
+            time=record["time"],
+        )
+        begun = len(self.results) // self.settings.batch * self.settings.batch
+        if len(self.results) + 1 == begun + self.settings.batch:
+            # before the result: a thread that reads along finds it with the iteration's last
+            self.standings.append(self._standing([*self.results[begun:], result]))
+        self.results.append(result)
+        del self._pending[candidate.number]
+        self._by_number[candidate.number] = result
+        self._by_key.setdefault(candidate.key, result)
+        self._rank(result)
+
+    def _rank(self, result: Result) -> None:
+        """Keep the best in order. A block's reward only ever rises, so none is missed that way."""
+        best, key = self._best, result.candidate.key
+        if result.outcome.kind != "trained":
+            return
+        if len(best) == RANKED and _order(result) > _order(best[-1]):
+            return
+        place = next((i for i, other in enumerate(best) if other.candidate.key == key), None)
+        if place is not None:
+            if result.reward <= best[place].reward:
+                return
+            del best[place]
+        insort(best, result, key=_order)
+        del best[RANKED:]
+
+    def _standing(self, iteration: Iterable[Result]) -> Standing:
+        rewards: list[float] = []
+        accuracies: list[float | None] = []
+        distinct = 0
+        if self.standings:
+            before = self.standings[-1]
+            rewards, accuracies = [before.best_reward], [before.best_accuracy]
+            distinct = before.distinct_blocks
+        for result in iteration:
+            if result.outcome.kind != "stopped":
+                rewards.append(result.reward)
+            accuracies.append(result.outcome.accuracy)
+            distinct += result.same_as is None
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        return Standing(max(rewards, default=self.task.chance), max(known, default=None), distinct)
+
+
+def _order(result: Result) -> tuple[float, int]:
+    """Sorts the best first, of equals the earlier one."""
+    return -result.reward, result.candidate.number
+
+
+def read_search(directory: Path) -> History:
+    """A search as its journal stands now, also while another process writes it.
+
+    Raises `SearchError` when there is no search, or its journal is damaged.
+    """
+    path = directory / JOURNAL
+    history = History()
+    try:
+        for record, _ in whole_records(path):
+            history.apply(record)
+    except OSError as error:
+        raise SearchError(f"there is no search in {directory} ({error.strerror})") from None
+    if not history.begun:
+        raise SearchError(f"the search in {directory} has not begun: its journal is empty")
+    return history
+
+
+def _misplaced(kind: str, record: Record) -> SearchError:
+    what = " ".join([kind, *([str(record["number"])] if "number" in record else [])])
+    return SearchError(
+        f"the journal's record of {what} does not follow from those before it: lines were removed, "
+        "moved or repeated; nothing was changed, restore the file from a copy"
+    )
+
+
+def begin_record(settings: Settings, task: Task, time: float) -> Record:
+    """The journal's first record."""
+    return {
+        "type": "begin",
+        "version": VERSION,
+        "blockqnn": __version__,
+        "settings": settings.to_dict(),
+        "task": task.to_dict(),
+        "time": time,
+    }
+
+
+def outcome_record(
+    candidate: Candidate,
+    outcome: Outcome,
+    reward: float,
+    cost: Cost,
+    same_as: int | None,
+    time: float,
+) -> Record:
+    """The journal's record of an outcome; one that shares a training names it instead of repeating
+    it.
+    """
+    record: Record = {"type": "outcome", "number": candidate.number, "reward": reward}
+    if same_as is None:
+        record |= {"outcome": outcome.to_dict(), "cost": asdict(cost)}
+    else:
+        record |= {"same_as": same_as}
+    return {**record, "time": time}

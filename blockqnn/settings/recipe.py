@@ -1,0 +1,174 @@
+"""How a network is trained: one recipe for the search's short trainings and for the long final
+ones.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+
+from blockqnn.settings.checks import positive, require, share
+
+SCHEDULES = ("step", "multistep", "cosine")
+LOSSES = ("cross_entropy", "bce")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+USUAL_OPTIMIZERS = ("adam", "adamw", "lamb", "momentum", "sgd")
+"""Known without importing timm, which takes a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained. The defaults are the search's proxy task (paper section 4.2).
+
+    Optimisers, schedules, mixup, weight averages and image transforms are timm's.
+    """
+
+    epochs: int = 12
+    """Passes over the training images."""
+    batch: int = 256
+    """Images an optimiser step, over all processes and accumulated parts."""
+    optimizer: str = "adam"
+    """Name of a timm optimiser: adam, adamw, lamb, momentum (plain SGD with momentum), sgd (the
+    same with Nesterov's look ahead) and many more."""
+    learning_rate: float = 0.001
+    """Learning rate of the first epochs, after the warm-up."""
+    schedule: str = "step"
+    """step (times decay every decay_epochs), multistep (times decay at the milestones) or cosine
+    (to min_learning_rate)."""
+    decay: float = 0.2
+    """Factor of step and multistep on the learning rate."""
+    decay_epochs: int = 5
+    """Epochs between two reductions of step."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at whose beginning multistep reduces the learning rate."""
+    warmup_epochs: int = 0
+    """Epochs of linear warm-up, part of epochs."""
+    warmup_learning_rate: float = 1e-5
+    """Learning rate at the first step of a warm-up."""
+    min_learning_rate: float = 0.0
+    """Where cosine ends."""
+    momentum: float = 0.9
+    """Momentum, or beta 1 of adam and its kin."""
+    weight_decay: float = 0.0
+    """L2 penalty, or decoupled decay, as the optimiser has it."""
+    decay_all: bool = True
+    """Decay the parameters of batch norm and biases too, as in 2018."""
+    restarts: int = 3
+    """Fresh starts allowed when the first epoch is no better than chance."""
+    restart_factor: float = 0.4
+    """Factor on the learning rate at each fresh start."""
+    loss: str = "cross_entropy"
+    """cross_entropy, or bce: each class by itself, targets above 0.2 counting as 1 (timm's A2)."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 does not mix."""
+    cutmix: float = 0.0
+    """Alpha of cutmix; with mixup above 0 too, each batch draws one of the two."""
+    crop: int = 0
+    """Zero padding of random crops in pixels; 0 does not crop. Images in memory only."""
+    flip: bool = False
+    """Mirror images at random."""
+    cutout: int = 0
+    """Side of the square that cutout blanks, in pixels; 0 blanks nothing. Images in memory only."""
+    auto_augment: str | None = None
+    """timm's name of a policy, say rand-m7-mstd0.5-inc1. Streamed images only."""
+    random_erasing: float = 0.0
+    """Share of the images in which a rectangle is erased. Streamed images only."""
+    augment_repeats: int = 0
+    """Differently augmented copies of an image in a batch (repeated augmentation); 0 or 1: one.
+    Streamed images only."""
+    ema: float = 0.0
+    """Decay of an average of the weights, which is then what is evaluated and kept; 0: none."""
+    drop_path: float = 0.0
+    """Largest chance, in the last block, to drop an operand of an add or a piece of a concat."""
+    dropout: float = 0.0
+    """Chance to drop an input of the last linear layer."""
+    clip_gradient: float | None = None
+    """Largest norm of the gradient; null does not clip."""
+    accumulate: int = 1
+    """Parts in which a batch is computed, one after the other: less memory, statistics of batch
+    norm by part."""
+    sync_batch_norm: bool = False
+    """Statistics of batch norm over all processes of a data-parallel training."""
+    compile: bool = False
+    """Compile the network (torch.compile): minutes once, faster steps after."""
+    precision: str = "auto"
+    """float32, bfloat16 or float16 (automatic mixed precision), or auto: bfloat16 where the device
+    is fast in it."""
+
+    def __post_init__(self) -> None:
+        remedy = "give 2 or more: batch norm has no variance of one image"
+        require(self.batch >= 2, "recipe.batch", self.batch, remedy)
+        for name in ("epochs", "decay_epochs", "accumulate"):
+            require(
+                getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "give 1 or more"
+            )
+        for name in (
+            "restarts",
+            "crop",
+            "cutout",
+            "augment_repeats",
+            "warmup_epochs",
+            "weight_decay",
+            "mixup",
+            "cutmix",
+            "min_learning_rate",
+        ):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"recipe.{name}", value, "give 0 or more")
+        for name in (
+            "momentum",
+            "label_smoothing",
+            "ema",
+            "drop_path",
+            "dropout",
+            "random_erasing",
+        ):
+            share(f"recipe.{name}", getattr(self, name))
+        for name in ("learning_rate", "warmup_learning_rate"):
+            positive(f"recipe.{name}", getattr(self, name), "a rate")
+        positive("recipe.restart_factor", self.restart_factor, "a factor")
+        positive("recipe.decay", self.decay, "a factor")
+        if self.clip_gradient is not None:
+            positive("recipe.clip_gradient", self.clip_gradient, "a norm")
+        self._check_choices()
+        self._check_schedule()
+        fits = self.accumulate == 1 or 2 * self.accumulate <= self.batch
+        require(fits, "recipe.accumulate", self.accumulate, "give parts of 2 images or more")
+
+    def _check_choices(self) -> None:
+        for name, choices in (
+            ("schedule", SCHEDULES),
+            ("loss", LOSSES),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            require(value in choices, f"recipe.{name}", value, f"choose {', '.join(choices)}")
+        if self.optimizer not in USUAL_OPTIMIZERS:
+            from timm.optim import list_optimizers
+
+            known = [str(name) for name in list_optimizers()]
+            near = difflib.get_close_matches(self.optimizer, known, n=3) or list(USUAL_OPTIMIZERS)
+            remedy = f"choose {', '.join(near)} or another of timm's"
+            require(self.optimizer in known, "recipe.optimizer", self.optimizer, remedy)
+
+    def _check_schedule(self) -> None:
+        """A schedule's own settings have an effect, and others' are not set."""
+        stones = self.milestones
+        ascending = all(a < b for a, b in zip((0, *stones), stones, strict=False))
+        require(ascending, "recipe.milestones", stones, "give rising epochs from 1 on")
+        if self.schedule == "multistep":
+            require(bool(stones), "recipe.milestones", stones, "multistep needs at least one")
+        else:
+            remedy = f"{self.schedule} has none; leave it out, or choose schedule multistep"
+            require(not stones, "recipe.milestones", stones, remedy)
+        if self.schedule != "cosine":
+            remedy = f"{self.schedule} has no end; leave it out, or choose schedule cosine"
+            least = self.min_learning_rate
+            require(least == 0, "recipe.min_learning_rate", least, remedy)
+        remedy = "give fewer than epochs"
+        require(
+            self.warmup_epochs < self.epochs, "recipe.warmup_epochs", self.warmup_epochs, remedy
+        )

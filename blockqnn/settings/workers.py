@@ -1,0 +1,104 @@
+"""The settings of who trains candidates, and where: of `workers` in params.yaml."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from blockqnn.settings.checks import check_device, require, seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class InlineSettings:
+    """Candidates are trained one after the other in the flow's own process."""
+
+    kind: Literal["inline"] = "inline"
+    device: str = "auto"
+    """cpu, cuda, cuda:1, or auto: the first GPU, else the CPU."""
+    threads: int = 1
+    """CPU threads of torch."""
+
+    def __post_init__(self) -> None:
+        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
+        check_device("workers.device", self.device)
+
+    @property
+    def slots(self) -> int:
+        """Candidates in training at one time."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSettings:
+    """Candidates are trained by long-lived processes of this machine, each with a device or threads
+    of its own."""
+
+    kind: Literal["local"] = "local"
+    count: int | None = None
+    """Processes; null: one a GPU, or one a CPU core."""
+    devices: tuple[str, ...] = ()
+    """Devices dealt out in turn, say [cuda:0, cuda:1]; empty: every GPU, else the CPU."""
+    threads: int = 1
+    """CPU threads of torch in each process."""
+    timeout: float = 24 * 3600.0
+    """Seconds after which a training is stopped and tried again from its last checkpoint."""
+    retries: int = 6
+    """Further attempts after a worker died, failed to start, or ran out of time."""
+
+    def __post_init__(self) -> None:
+        count = self.count
+        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
+        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
+        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
+        seconds("workers.timeout", self.timeout)
+        for device in self.devices:
+            check_device("workers.devices", device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySettings:
+    """Candidates are trained as Ray tasks, on a cluster or on this machine."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = None
+    """HOST:PORT of a cluster's head, or auto for the one that this machine belongs to; null starts
+    a Ray on this machine."""
+    count: int | None = None
+    """Candidates in training at one time; null: as many as the cluster has room for, followed as
+    nodes join and leave. Give a number where an autoscaler adds nodes for what waits."""
+    gpus_per_candidate: float | None = None
+    """GPUs of one candidate, fractions allowed, say 0.25; null: one where the cluster has any."""
+    cpus_per_candidate: int = 1
+    """CPU cores of one candidate, its threads of torch."""
+    share_data: bool = True
+    """Send the images to each node once, through Ray's object store; false: every node reads them
+    from data.root."""
+    checkpoints: str | None = None
+    """Where the work on a candidate is kept: a directory that every node sees, or a URL, say
+    s3://bucket/blockqnn; null: the search's own directory."""
+    timeout: float = 24 * 3600.0
+    """Seconds after which a training is stopped and tried again from its last checkpoint."""
+    retries: int = 6
+    """Further attempts after a worker died or ran out of time; a lost node costs none."""
+    patience: float = 600.0
+    """Seconds to wait for a cluster that was there and is gone."""
+
+    def __post_init__(self) -> None:
+        count, gpus = self.count, self.gpus_per_candidate
+        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
+        share = "give a fraction of one GPU, a whole number of GPUs, 0 for CPUs, or null"
+        fits = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus) and gpus > 0
+        require(fits, "workers.gpus_per_candidate", gpus, share)
+        cpus = self.cpus_per_candidate
+        require(cpus >= 1, "workers.cpus_per_candidate", cpus, "give 1 or more")
+        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
+        seconds("workers.timeout", self.timeout)
+        seconds("workers.patience", self.patience)
+        place, address = self.checkpoints, self.address
+        require(place != "", "workers.checkpoints", place, "give a directory, a URL, or null")
+        known = address in (None, "auto") or bool(re.fullmatch(r"[^/\s]+:\d+", address or ""))
+        require(known, "workers.address", address, "give HOST:PORT, auto, or null")
+
+
+WorkerSettings = InlineSettings | LocalSettings | RaySettings

@@ -1,0 +1,89 @@
+"""A candidate trained by a Ray task, on whatever node of a cluster that runs.
+
+The node has Ray and what `blockqnn` needs, and neither Prefect nor MLflow.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from blockqnn.search.candidate import train_candidate
+from blockqnn.settings.search import Settings
+from blockqnn.data.dataset import Dataset, load
+from blockqnn.training.devices import limit_memory, resolve
+from blockqnn.storage.files import is_url
+from blockqnn.search.outcome import Outcome
+from blockqnn.params import settings_from_dict
+from blockqnn.search.search import candidate_directory
+from blockqnn.space.spaces import Block
+from blockqnn.workers.process import answer, candidate_url, read_rule, train_and_keep
+
+_here: dict[str, Dataset] = {}
+"""Data on the device, in a process that trains one candidate after the other."""
+
+
+def train_on_node(
+    begin: Mapping[str, Any],
+    task: Mapping[str, Any],
+    images: Mapping[str, Any] | None,
+) -> Iterator[dict[str, Any]]:
+    """Train a candidate, a worker's task, on the GPU that Ray chose for it, if it chose one.
+
+    Says `{"begun": true}` when this process has come so far, then what `blockqnn.workers.process` answers,
+    with the node's id beside it.
+
+    `begin` has settings, threads, share (candidates beside each other on a device) and the place of
+    the work: a directory, or a URL that outlives every directory of this node. `images` are those
+    of the search (`Dataset.to_arrays`); None reads them from this node's disk.
+    """
+    yield {"begun": True}
+    here = ray.get_runtime_context()
+    assigned = here.get_accelerator_ids().get("GPU", [])
+    settings = settings_from_dict(begin["settings"])
+    number, code, alone = task["number"], task["code"], task["alone"]
+    torch.set_num_threads(begin["threads"])
+
+    def train() -> Outcome:
+        device = resolve(_device(str(assigned[0])) if assigned else "cpu")
+        limit_memory(device, 1 if alone else begin["share"])
+        data = _data(settings, images, device)
+        block = Block.parse(code, settings.space.max_index)
+        place, rule = begin["place"], read_rule(task)
+        if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
+            with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
+                copy = candidate_url(place, number) + "/checkpoint"
+                return train_candidate(
+                    block, settings, data, Path(scratch), device, copy=copy, rule=rule
+                )
+        directory = candidate_directory(Path(place), number)
+        return train_and_keep(block, settings, data, directory, device, alone=alone, rule=rule)
+
+    try:
+        yield {**answer(train), "node": here.get_node_id()}
+    finally:
+        if assigned:
+            torch.cuda.empty_cache()  # a neighbour on the same GPU may need it
+
+
+def _data(settings: Settings, images: Mapping[str, Any] | None, device: torch.device) -> Dataset:
+    name = images["fingerprint"] if images else repr((settings.data, settings.seed))
+    key = f"{device} {name}"
+    if key not in _here:
+        _here.clear()
+        data = Dataset.from_arrays(images) if images else load(settings.data, settings.seed)
+        _here[key] = data.to(device)
+    return _here[key]
+
+
+def _device(assigned: str) -> str:
+    """Torch's name of a GPU that Ray names as the node's CUDA_VISIBLE_DEVICES did."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return f"cuda:{names.index(assigned) if assigned in names else int(assigned)}"

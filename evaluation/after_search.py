@@ -1,0 +1,39 @@
+"""The files that a person opens after a search: tables, the learning curve, drawings of the best
+blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blockqnn.storage.files import write_atomically
+from blockqnn.search.history import History
+from evaluation.plots.search import draw_search
+from evaluation.drawing.block import draw_block
+from evaluation.front import points_of, write_front
+from evaluation.plots.front import draw_fronts
+from evaluation.best_table import best_table, write_table
+
+BEST = 10
+"""Blocks in the tables."""
+DRAWN = 3
+"""Blocks drawn."""
+
+
+def write_pictures(history: History, directory: Path, name: str) -> None:
+    """Write best.md, best.csv, learning_curve.png, front.csv, front.png and best_1.png to
+    best_3.png into `directory`.
+    """
+    best = history.best(BEST)
+    rows = best_table(best)
+    for suffix in ("md", "csv"):
+        write_table(rows, directory / f"best.{suffix}")
+    draw_search(history, directory / "learning_curve.png")
+    points = points_of(history)
+    write_front(points, directory / "front.csv")
+    if points:
+        figure = draw_fronts(points)
+        write_atomically(directory / "front.png", lambda file: figure.savefig(file, dpi=140))
+    for rank, result in enumerate(best[:DRAWN], start=1):
+        title = f"{name}: block {result.candidate.number}, reward {result.reward:.2f}"
+        draw_block(result.candidate.block, directory / f"best_{rank}.png", title)

@@ -1,0 +1,115 @@
+"""The agents of a comparison, from texts such as `q_learning:learning_rate=0.1`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockqnn.agents import Agent, EpsilonSchedule, build_agent
+from blockqnn.agents.protocol import Choices, D
+from blockqnn.settings.checks import require
+from blockqnn.settings.search import AgentSettings
+from blockqnn.errors import SettingsError
+from blockqnn.params import settings_from_dict
+
+Unit = Literal["evaluations", "trainings"]
+
+TPE = "tpe"
+AGENTS = ("dyna_q", "q_learning", "evolution", "random", TPE)
+BATCHES = {"dyna_q": 5}
+"""Evaluations between two lessons, one unless named."""
+FIRST = {"dyna_q": 10}
+"""Evaluations before the agent has its way, its model knowing nothing."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An agent's settings, and how it is used."""
+
+    label: str
+    settings: AgentSettings | None
+    """None for Optuna's TPE."""
+    batch: int = 1
+    """Evaluations between two lessons."""
+    first: int = 0
+    """Evaluations with epsilon 1 before all others."""
+
+    def epsilon(self, done: int, budget: int) -> float:
+        """The paper's schedule stretched over the budget for Q-learning as published; the others
+        explore by themselves.
+        """
+        if done < self.first:
+            return 1.0
+        if self.settings is None or self.settings.kind != "q_learning":
+            return 0.0
+        schedule = EpsilonSchedule.paper()
+        return schedule.at(done * schedule.iterations // budget)
+
+    def build(self, space: Choices[D], encode: Callable[[D], NDArray[np.float64]]) -> Agent[D]:
+        """The agent, knowing nothing yet."""
+        if self.settings is None:
+            from evaluation.comparison.tpe import Tpe
+
+            return Tpe(space)
+        return build_agent(space, self.settings, self.batch, encode)
+
+
+def contestants(texts: Sequence[str], budget: int) -> list[Contestant]:
+    """The agents of these texts; raises `SettingsError`.
+
+    A text is an agent's name and, each after a colon, settings of that agent, or `batch` and
+    `first`. Evolution's population is an eighth of the budget unless named, 100 at most, and its
+    tournament a fifth of that.
+    """
+    found = [_contestant(text, budget) for text in texts]
+    labels = [contestant.label for contestant in found]
+    for label in labels:
+        require(labels.count(label) == 1, "agents", label, "name each once, or with other settings")
+    return found
+
+
+def _contestant(text: str, budget: int) -> Contestant:
+    name, *assignments = text.split(":")
+    require(name in AGENTS, "agents", name, f"choose of {', '.join(AGENTS)}")
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        remedy = "write name:setting=value, say q_learning:learning_rate=0.1"
+        require(bool(equals and key), "agents", text, remedy)
+        values[key] = _number(text, value)
+    batch = _count(text, values, "batch", min(BATCHES.get(name, 1), budget), 1, budget)
+    first = _count(text, values, "first", min(FIRST.get(name, 0), budget), 0, budget)
+    if name == TPE:
+        require(not values, "agents", text, "tpe has no settings but batch and first")
+        require(first == 0, "agents", text, "tpe begins with ten of its own; leave first out")
+        return Contestant(text, None, batch)
+    if name == "evolution":
+        population = values.setdefault("population", min(100, max(10, budget // 8)))
+        if type(population) is int:
+            values.setdefault("tournament", max(2, population // 5))
+    settings = settings_from_dict({"agent": {"kind": name, **values}}).agent
+    return Contestant(text, settings, batch, first)
+
+
+def _count(
+    text: str, values: dict[str, Any], name: str, default: int, least: int, most: int
+) -> int:
+    value = values.pop(name, default)
+    fits = type(value) is int and least <= value <= most
+    require(
+        fits, "agents", text, f"give {name} a whole number from {least} to {most:,}, the budget"
+    )
+    return int(value)
+
+
+def _number(text: str, value: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    raise SettingsError(f"agents is {text!r}: {value!r} is no number, and all settings are")

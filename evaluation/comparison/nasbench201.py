@@ -1,0 +1,140 @@
+"""Tables of cells that others have trained, as tasks for our agents.
+
+Another table needs a loader alone, such as `read_nasbench201`: the options of each choice, and the
+reward and the accuracy of each cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockqnn.settings.checks import require
+from blockqnn.errors import UserError
+from evaluation.comparison.cells import Cell, CellSpace
+from evaluation.comparison.run import Score, Subject
+
+NASBENCH201 = CellSpace((5,) * 6)
+"""An operation (none, skip, conv 1x1, conv 3x3, average pool 3x3) for each edge 0-1, 0-2, 1-2, 0-3,
+1-3, 2-3."""
+NASBENCH201_DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16": "ImageNet16-120"}
+PUBLISHED = {
+    "cifar10": (
+        ("random search", 93.70),
+        ("REINFORCE", 93.85),
+        ("regularised evolution", 93.92),
+        ("BOHB", 93.61),
+    )
+}
+PUBLICATION = (
+    "Dong and Yang, NAS-Bench-201 (ICLR 2020): CIFAR-10 test accuracy, a budget of 12,000 seconds "
+    "of simulated training, mean of 500 runs. Printed there, not measured here: another budget, "
+    "and settings of their own."
+)
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """Every cell's score by its key; a task of `evaluation.comparison.run`."""
+
+    space: CellSpace
+    scores: Mapping[str, Score]
+    subject: Subject
+
+    def __post_init__(self) -> None:
+        whole = math.prod(self.space.options)
+        if len(self.scores) != whole:
+            raise UserError(f"a table has {len(self.scores):,} cells: all {whole:,} are needed")
+        for key, score in self.scores.items():
+            if not all(map(math.isfinite, score)):
+                raise UserError(f"a table has {score} for the cell {key}: give finite numbers")
+
+    def encode(self, cell: Cell) -> NDArray[np.float64]:
+        """A 1 for each option taken."""
+        return self.space.encode(cell)
+
+    def score(self, cell: Cell) -> Score:
+        """As the table has it."""
+        return self.scores[cell.key]
+
+
+def read_nasbench201(path: Path, data: str) -> CellTable:
+    """NAS-Bench-201 from a CSV (.gz or not) with a row a cell.
+
+    Columns used: `code`, six digits; `<data>_val_12ep`, percent, the reward; and the accuracy to
+    report, `cifar10_test_200ep_mean`, or for the other data the mean of `<data>_val_200ep`, which
+    has the seeds separated by semicolons. Raises `SettingsError` for other data, and `UserError`,
+    one sentence, for a file that cannot be read or is none of these.
+    """
+    require(data in NASBENCH201_DATA, "data", data, f"choose one of {', '.join(NASBENCH201_DATA)}")
+    reward = f"{data}_val_12ep"
+    final = "cifar10_test_200ep_mean" if data == "cifar10" else f"{data}_val_200ep"
+    content = read_table_file(path)
+    scores: dict[str, Score] = {}
+    rows = csv.DictReader(content.splitlines())
+    try:
+        for column in ("code", reward, final):
+            if column not in (rows.fieldnames or ()):
+                raise ValueError(f"there is no column {column}")
+        for row in rows:
+            cell = NASBENCH201.cell([int(digit) for digit in row["code"] or ""])
+            NASBENCH201.check(cell)
+            numbers = [float(part) for part in (row[final] or "").split(";")]
+            score = Score(float(row[reward]), fmean(numbers))
+            if not all(0 <= number <= 100 for number in (*numbers, score.reward)):
+                raise ValueError(f"{row[reward]} and {row[final]} are not percent")
+            if cell.key in scores:
+                raise ValueError(f"{row['code']} is there twice")
+            scores[cell.key] = score
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{path} cannot be used, line {rows.line_num}: {error}: give a CSV of NAS-Bench-201's "
+            "cells"
+        ) from None
+    whole = math.prod(NASBENCH201.options)
+    if len(scores) != whole:
+        raise UserError(f"{path} has {len(scores):,} cells: all {whole:,} are needed")
+    return CellTable(NASBENCH201, scores, _subject(content, data, scores))
+
+
+def _subject(content: str, data: str, scores: Mapping[str, Score]) -> Subject:
+    name = NASBENCH201_DATA[data]
+    kind = "test" if data == "cifar10" else "validation"
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return Subject(
+        title=f"Agents on NAS-Bench-201, {name}",
+        about=f"A table of all {len(scores):,} cells of NAS-Bench-201 (SHA-256 of its text "
+        f"{digest}...). The reward is the validation accuracy after 12 epochs; the pick, the "
+        f"evaluated cell with the best reward, is judged by its mean {kind} accuracy on {name} "
+        "after 200 epochs.",
+        measure="accuracy",
+        measured=f"{kind} accuracy of the pick (%)",
+        best=max(score.accuracy for score in scores.values()),
+        published=PUBLISHED.get(data, ()),
+        publication=PUBLICATION if data in PUBLISHED else "",
+    )
+
+
+def read_table_file(path: Path) -> str:
+    """The text of a file that may be compressed; raises `UserError`."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (EOFError, ValueError) as error:
+        reason = str(error)
+    except Exception as error:  # zlib.error has no other parent
+        reason = str(error)
+    raise UserError(f"cannot read {path} ({reason}): give a CSV, or one compressed by gzip")

@@ -1,0 +1,57 @@
+"""The best so far of several agents, with bands, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
+
+from evaluation.comparison.run import Subject
+from evaluation.comparison.agents import Unit
+from evaluation.plots.search import FAINT, INK
+from evaluation.plots.trainings import RULE, WIDTH, shortened, style_of
+from evaluation.comparison.significance import half_width
+
+FIRST_SHOWN = 40
+"""The curves begin at the budget over so much: what is found before would fill the picture."""
+
+
+def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: Subject, unit: Unit) -> Figure:
+    """Mean and 95 % interval of the mean by evaluation; `values` has (seeds, budget) by label."""
+    figure = Figure(figsize=(WIDTH, 4.6), facecolor="white")
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.085, right=0.975, top=0.97, bottom=0.13)
+    for number, (label, rows) in enumerate(values.items()):
+        budget = rows.shape[1]
+        places = np.arange(1, budget + 1)
+        mean, half = rows.mean(axis=0), half_width(rows)
+        style = style_of(number)
+        axes.plot(places, mean, label=shortened(label, 40), linewidth=1.8, **style)
+        colour = style["color"]
+        axes.fill_between(places, mean - half, mean + half, color=colour, alpha=0.16, linewidth=0)
+    begin = max(1, budget // FIRST_SHOWN)
+    shown = np.concatenate([rows.mean(axis=0)[begin - 1 :] for rows in values.values()])
+    top = shown.max() if subject.best is None else subject.best
+    if subject.best is not None:
+        axes.axhline(top, color=FAINT, linewidth=1.0, linestyle=":", label="best there is")
+    room = max(0.04 * (top - shown.min()), 1e-9)
+    axes.set(ylim=(shown.min() - room, top + 2 * room), xscale="log", xlim=(begin, max(budget, 2)))
+    ticks = [budget // part for part in (32, 16, 8, 4, 2, 1) if budget // part >= begin]
+    axes.set_xticks(sorted(set(ticks)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+    axes.set_xlabel(f"{unit}, logarithmic", color=INK, fontsize=10)
+    axes.set_ylabel(subject.measured, color=INK, fontsize=10)
+    axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    legend = axes.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure

@@ -1,0 +1,221 @@
+"""The learning curve of a search, in the manner of the paper's figure 8a."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from pathlib import Path
+from statistics import fmean, quantiles
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from blockqnn.storage.files import write_atomically
+from blockqnn.search.history import History, Result
+from blockqnn.search.outcome import Kind
+
+BEST_COLOUR, MEAN_COLOUR, DOT_COLOUR, FAILED_COLOUR = "#c2571a", "#1f5fa8", "#7ba4d1", "#b83232"
+BANDS = ("#ffffff", "#edf1f5")
+INK, FAINT = "#1f2933", "#616e7c"
+MARKED = 40
+"""Up to so many iterations each mean has a dot, so that a single one can be seen at all."""
+NARROW = 0.03
+"""Share of the width below which a phase's label drops "ε =", and every second one its number."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration's candidates came to; accuracy in percent, what was predicted where the
+    training was stopped, chance where there was none.
+    """
+
+    number: int
+    """From 1, as people count."""
+    epsilon: float
+    accuracies: tuple[float, ...]
+    rewards: tuple[float, ...]
+    kinds: tuple[Kind, ...]
+
+    @property
+    def not_trained(self) -> int:
+        """How many candidates diverged or were infeasible."""
+        return len(self.kinds) - self.kinds.count("trained") - self.stopped
+
+    @property
+    def stopped(self) -> int:
+        """How many trainings were stopped: their numbers are predictions."""
+        return self.kinds.count("stopped")
+
+    def best(self, values: Sequence[float]) -> float:
+        """The highest of these values of the candidates, of those that nobody predicted."""
+        pairs = zip(values, self.kinds, strict=True)
+        return max((value for value, kind in pairs if kind != "stopped"), default=min(values))
+
+
+def iterations_of(results: Sequence[Result], chance: float) -> list[Iteration]:
+    """The results by the iteration in which their candidates were proposed, also when `async` ones
+    came back later. A candidate without an accuracy, or a predicted one, counts as `chance`
+    (percent).
+    """
+    ordered = sorted(results, key=lambda result: result.candidate.number)
+    iterations = []
+    for number, group in groupby(ordered, key=lambda result: result.candidate.iteration):
+        members = list(group)
+        scores = [member.outcome.expected for member in members]
+        iterations.append(
+            Iteration(
+                number + 1,
+                members[0].candidate.epsilon,
+                tuple(chance if score is None else score for score in scores),
+                tuple(member.reward for member in members),
+                tuple(member.outcome.kind for member in members),
+            )
+        )
+    return iterations
+
+
+def draw_search(history: History, path: Path) -> None:
+    """Draws accuracy (above) and reward (below) against the iteration to `path`, PNG or SVG.
+
+    Each panel has the iteration's mean, the best so far and a dot a candidate, an empty one where
+    its training was stopped and the numbers are predictions; shaded bands are the phases of
+    epsilon. The search is named after the directory that the picture lies in. Raises `ValueError`
+    for another suffix and OSError when the file cannot be written.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"cannot draw to {path}: the name must end in .png or .svg")
+    iterations = iterations_of(history.results, history.task.chance)
+    figure = Figure(figsize=(9.0, 6.2), facecolor="white")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    figure.subplots_adjust(left=0.085, right=0.975, top=0.845, bottom=0.13, hspace=0.08)
+    _write_title(figure, history, path.resolve().parent.name)
+    _draw_panel(above, iterations, [i.accuracies for i in iterations], "held-out accuracy (%)")
+    _draw_panel(below, iterations, [i.rewards for i in iterations], "reward")
+    below.set_xlabel("iteration", color=INK)
+    if history.settings.agent.kind == "q_learning":
+        _draw_phases(above, below, iterations)
+    if any(i.not_trained for i in iterations):
+        _mark_not_trained(above, iterations, history.task.chance)
+    if iterations:
+        handles, labels = above.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=9, frameon=False)
+        below.set_xlim(iterations[0].number - 0.5, iterations[-1].number + 0.5)
+    suffix = path.suffix[1:]
+    write_atomically(path, lambda file: figure.savefig(file, format=suffix, dpi=140))
+
+
+def _write_title(figure: Figure, history: History, name: str) -> None:
+    results = history.results
+    distinct = len({result.candidate.key for result in results})
+    shown = name if len(name) <= 56 else name[:55] + "…"
+    counts = f"{_count(len(results), 'candidate')}, {_count(distinct, 'distinct block')}"
+    about = f"{history.task.data}   ·   {counts}"
+    left = figure.subplotpars.left
+    text: dict[str, Any] = {"ha": "left", "parse_math": False}
+    figure.text(left, 0.945, shown, size=13, weight="bold", color=INK, **text)
+    figure.text(left, 0.91, about, size=9.5, color=FAINT, **text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _draw_panel(
+    axes: Axes, iterations: Sequence[Iteration], values: Sequence[Sequence[float]], label: str
+) -> None:
+    axes.set_ylabel(label, color=INK)
+    axes.tick_params(labelsize=9, color=FAINT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#d5dce3", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    if not iterations:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no results yet", ha="center", color=FAINT, transform=axes.transAxes)
+        return
+    numbers = [i.number for i in iterations]
+    means = [fmean(group) for group in values]
+    pairs = list(zip(iterations, values, strict=True))
+    best = list(accumulate((i.best(group) for i, group in pairs), max))
+    dots = [dot for i, group in pairs for dot in _dots(i, group, "trained")]
+    predicted = [dot for i, group in pairs for dot in _dots(i, group, "stopped")]
+    size = 12.0 if len(dots) + len(predicted) < 1000 else 2.5
+    filled: dict[str, Any] = {"color": DOT_COLOUR, "alpha": 0.5, "linewidths": 0}
+    axes.scatter([x for x, _ in dots], [y for _, y in dots], s=size, **filled)
+    if predicted:
+        label = f"{len(predicted):,} stopped, as predicted"
+        empty: dict[str, Any] = {"facecolors": "none", "edgecolors": DOT_COLOUR, "linewidths": 0.7}
+        x, y = zip(*predicted, strict=True)
+        axes.scatter(x, y, s=size, label=label, **empty)
+    marker = "o" if len(numbers) <= MARKED else ""
+    line: dict[str, Any] = {"marker": marker, "markersize": 4.0, "linewidth": 1.8}
+    axes.plot(numbers, best, color=BEST_COLOUR, label="best so far", **line)
+    axes.plot(numbers, means, color=MEAN_COLOUR, label="mean of the iteration", **line)
+    axes.set_ylim(*_limits(means, best, [y for _, y in [*dots, *predicted]]))
+
+
+def _dots(iteration: Iteration, values: Sequence[float], wanted: Kind) -> list[tuple[float, float]]:
+    """The candidates of a kind, all kinds side by side in the order of their proposals."""
+    step = 0.8 / len(values)
+    first = iteration.number - 0.4 + step / 2
+    return [
+        (first + i * step, value)
+        for i, (value, kind) in enumerate(zip(values, iteration.kinds, strict=True))
+        if kind == wanted
+    ]
+
+
+def _limits(means: list[float], best: list[float], values: list[float]) -> tuple[float, float]:
+    """Shows the curves large: the lowest twentieth of the candidates may fall below the picture."""
+    twentieth = quantiles(values, n=20)[0] if len(values) >= 20 else min(values, default=best[0])
+    low, high = min([*means, twentieth]), best[-1]
+    room = 0.06 * (high - low) if high - low > 1 else 1.0
+    return low - room, high + room
+
+
+def _draw_phases(above: Axes, below: Axes, iterations: Sequence[Iteration]) -> None:
+    first, last = (iterations[0].number, iterations[-1].number) if iterations else (0, 0)
+    narrow_before = False
+    for phase, (epsilon, group) in enumerate(groupby(iterations, key=lambda i: i.epsilon)):
+        members = list(group)
+        start, end = members[0].number - 0.5, members[-1].number + 0.5
+        for axes in (above, below):
+            axes.axvspan(start, end, color=BANDS[phase % 2], zorder=-5, linewidth=0)
+        narrow = end - start < NARROW * (last - first + 1)
+        wide = end - start > 2 * NARROW * (last - first + 1)
+        label = f"ε = {epsilon:g}" if wide else f"{epsilon:g}"
+        crowded = narrow and narrow_before
+        narrow_before = narrow and not crowded
+        if not crowded:
+            above.annotate(
+                label,
+                ((start + end) / 2, 1.0),
+                (0, 4),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
+                size=8.5,
+                color=FAINT,
+            )
+
+
+def _mark_not_trained(axes: Axes, iterations: Sequence[Iteration], chance: float) -> None:
+    """Crosses along the lower edge, because chance lies far below where the curves are."""
+    marked = [i for i in iterations if i.not_trained]
+    total = sum(i.not_trained for i in marked)
+    axes.scatter(
+        [i.number for i in marked],
+        [0.02] * len(marked),
+        s=[
+            (16.0 if len(iterations) <= MARKED else 6.0) * min(i.not_trained, 5) ** 0.5
+            for i in marked
+        ],
+        marker="x",
+        linewidths=0.9,
+        color=FAILED_COLOUR,
+        transform=axes.get_xaxis_transform(),
+        label=f"{total:,} not trained, counted as {chance:g} % accurate",
+    )

@@ -1,0 +1,127 @@
+"""A report as Markdown, for places where it is read beside the code."""
+
+from __future__ import annotations
+
+import re
+from functools import singledispatch
+
+from evaluation.report.document import (
+    Beside,
+    Document,
+    Element,
+    Facts,
+    Figures,
+    Matrix,
+    Plates,
+    Section,
+    Table,
+    Text,
+)
+
+
+def markdown(document: Document, pictures: str) -> str:
+    """The whole text; the PNG of a picture is named `pictures`/<name>.png. What the document says
+    is escaped, so that it stays text."""
+    parts = [
+        f"# {plain(document.title)}",
+        plain(document.about),
+        *(_element(element, pictures) for element in document.head),
+        *(_section(section, pictures) for section in document.sections),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text that no Markdown reader takes for markup, on one line."""
+    marks = r"[\\`*\[\]<>|#~$&]|(?<!\w)_|_(?!\w)"  # an underscore within a word is none
+    return re.sub(marks, r"\\\g<0>", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Text as code, whatever backticks are in it."""
+    clean = " ".join(text.split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
+    fence = "`" * (longest + 1)
+    room = " " if longest else ""
+    return f"{fence}{room}{clean}{room}{fence}" if clean else ""
+
+
+def _section(section: Section, pictures: str) -> str:
+    parts = [_element(element, pictures) for element in section.elements]
+    return "\n\n".join([f"## {plain(section.title)}", *parts])
+
+
+@singledispatch
+def _element(element: Element, pictures: str) -> str:
+    raise TypeError(f"cannot write {type(element).__name__}")
+
+
+@_element.register
+def _(element: Beside, pictures: str) -> str:
+    return "\n\n".join(_element(inner, pictures) for inner in element.elements)
+
+
+@_element.register
+def _(element: Text, pictures: str) -> str:
+    return plain(element.text)
+
+
+@_element.register
+def _(element: Figures, pictures: str) -> str:
+    return "\n".join(
+        f"- {plain(name)}: **{plain(value)}**{f' ({plain(remark)})' if remark else ''}"
+        for value, name, remark in element.items
+    )
+
+
+@_element.register
+def _(element: Facts, pictures: str) -> str:
+    write = code if element.code else plain
+    rows = [[plain(name), write(value)] for name, value in element.rows]
+    table = _rows([["", ""], ["---", "---"], *rows])
+    return f"{plain(element.title)}:\n\n{table}" if element.title else table
+
+
+@_element.register
+def _(element: Table, pictures: str) -> str:
+    heads = [
+        plain(f"{column.name} ({column.unit})" if column.unit else column.name)
+        for column in element.columns
+    ]
+    marks = ["---:" if column.kind == "number" else "---" for column in element.columns]
+    rows = []
+    for number, cells in enumerate(element.rows):
+        written = [
+            code(cell) if column.kind == "code" else plain(cell)
+            for cell, column in zip(cells, element.columns, strict=True)
+        ]
+        if number in element.marked:
+            written[0] = f"**{written[0]}**"
+        rows.append(written)
+    table = _rows([heads, marks, *rows])
+    return f"{plain(element.caption)}:\n\n{table}" if element.caption else table
+
+
+@_element.register
+def _(element: Plates, pictures: str) -> str:
+    parts = []
+    for plate in element.plates:
+        parts.append(f"![{plain(plate.alt)}]({pictures}/{plate.name}.png)")
+        if plate.caption or plate.code:
+            parts.append(" ".join(filter(None, [plain(plate.caption), code(plate.code)])))
+    return "\n\n".join(parts)
+
+
+@_element.register
+def _(element: Matrix, pictures: str) -> str:
+    names = [plain(name) for name in element.names]
+    rows = [
+        [name, *(f"**{count:,}**" if i == j else f"{count:,}" for j, count in enumerate(counts))]
+        for i, (name, counts) in enumerate(zip(names, element.counts, strict=True))
+    ]
+    table = _rows([["", *names], ["---", *["---:"] * len(names)], *rows])
+    return f"{plain(element.caption)}:\n\n{table}" if element.caption else table
+
+
+def _rows(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,227 @@
+"""A search as the report shows it, from its journal or from the small files that outlive it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from blockqnn.settings.search import Settings, SpaceSettings
+from blockqnn.errors import SearchError
+from blockqnn.storage.files import read_json
+from blockqnn.search.history import JOURNAL, History, read_search
+from blockqnn.search.outcome import KINDS
+from evaluation.plots.search import Iteration, iterations_of
+from evaluation.front import Point, on_front, points_of, read_front
+from evaluation.plots.front import draw_fronts
+from evaluation.stages.search import BEST, FRONT, FrozenBlock, read_frozen
+from evaluation.report.picture import Plate, plot, search_plate
+from evaluation.plots.trainings import frozen_search
+
+AGENTS = {
+    "q_learning": "Q-learning",
+    "dyna_q": "Dyna-Q",
+    "random": "Random search",
+    "evolution": "Regularised evolution",
+}
+SHOWN = 5
+"""Best blocks in the table."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search came to: in words, as a picture, its best blocks, and its cost."""
+
+    name: str
+    sentences: Sequence[str]
+    plate: Plate
+    best: Sequence[FrozenBlock]
+    front: Sequence[Point]
+    """Those on a Pareto front."""
+    front_plate: Plate | None
+    trainings: int
+    hours: float
+    held_out_images: int | None = None
+
+
+def read_searched(path: Path) -> Searched:
+    """The search in a directory, which has its journal or what `blockqnn search --to` wrote.
+
+    Raises `SearchError` when there is none.
+    """
+    if (path / JOURNAL).exists():
+        return searched(read_search(path), path.resolve().name)
+    if (path / BEST).exists():
+        return _frozen(path)
+    raise SearchError(f"there is no search in {path}: name one with --search, or leave it out")
+
+
+def searched(history: History, name: str) -> Searched:
+    """The same of a search that is read already."""
+    found = [
+        FrozenBlock(
+            result.candidate.number,
+            result.candidate.block,
+            result.reward,
+            result.outcome.accuracy or 0.0,
+            result.cost.macs,
+            result.cost.parameters,
+        )
+        for result in history.best(SHOWN)
+    ]
+    points = points_of(history)
+    return Searched(
+        name,
+        list(_in_words(history)),
+        search_plate(history, name),
+        found,
+        on_front(points),
+        _front_plate(points, "Dots are all that were trained to their end."),
+        len(history.trainings),
+        history.device_hours,
+        history.task.held_out_images,
+    )
+
+
+def _front_plate(points: Sequence[Point], dots: str) -> Plate | None:
+    if not points:
+        return None
+    return plot(
+        draw_fronts(points),
+        "search_front",
+        "Held-out accuracy of searched blocks against what they cost, with the Pareto front",
+        "On the front is what no other block beats for the same cost or less, as small networks "
+        f"trained briefly. {dots}",
+    )
+
+
+def _in_words(history: History) -> Iterator[str]:
+    results = history.results
+    first = [result for result in results if result.same_as is None]
+    kinds = [result.outcome.kind for result in first]
+    counts = [f"{kinds.count(k):,} {k}" for k in KINDS if k in kinds]
+    epochs = history.settings.recipe.epochs
+    in_epochs = f"{epochs} epoch{'s' * (epochs > 1)}"
+    yield (
+        f"{AGENTS[history.settings.agent.kind]} over {_blocks_in_words(history.settings.space)} "
+        f"on {history.task.data}: {len(results):,} candidates, "
+        f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
+        f"{len(results) - len(first):,} seen before. Trainings are of {in_epochs} on "
+        f"{history.task.train_images:,} images, scored on {history.task.held_out_images:,} "
+        f"others."
+    )
+    yield " ".join(_aims(history.settings))
+    if not history.finished:
+        yield f"The search is not finished: {len(results):,} of {history.total:,} candidates."
+    iterations = iterations_of(results, history.task.chance)
+    if history.settings.agent.kind == "q_learning" and iterations:
+        yield from _phases(iterations)
+
+
+def _aims(settings: Settings) -> Iterator[str]:
+    """What the search was for: reward, budget, and how a latency was measured."""
+    weights, budget, latency = settings.reward, settings.budget, settings.latency
+    prices = {
+        "multiply-accumulates": weights.mu,
+        "density": weights.rho,
+        "parameters": weights.parameters,
+        "latency": weights.latency,
+    }
+    weighed = [f"{price:g} for each doubling of {of}" for of, price in prices.items() if price]
+    yield f"The reward is the accuracy{' less ' * bool(weighed)}{', '.join(weighed)}."
+    limits = [
+        f"{limit:,g} {what}" if what == "ms" else f"{limit:,} {what}"
+        for what, limit in (
+            ("multiply-accumulates", budget.macs),
+            ("parameters", budget.parameters),
+            ("ms", budget.latency),
+        )
+        if limit is not None
+    ]
+    if limits:
+        yield f"Blocks beyond the budget were not trained: {', '.join(limits)}."
+    if settings.measures_latency:
+        images = f"{latency.batch:,} image{'s' * (latency.batch > 1)}"
+        yield (
+            f"Latency: the median of {latency.passes:,} passes of {images}, on the device that was "
+            "to train the block, beside what else it did."
+        )
+
+
+def _blocks_in_words(space: SpaceSettings) -> str:
+    words = f"blocks of up to {space.max_index} layers"
+    if space.max_width is not None:
+        words += f" and {space.max_width} leaves"
+    return words if space.version == "v1" else f"{words} of space {space.version.upper()}"
+
+
+def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:
+    """The random phase beside the last one."""
+    phases = [list(group) for _, group in groupby(iterations, key=lambda i: i.epsilon)]
+    if len(phases) < 2:
+        return
+    means = [
+        (
+            members[0].epsilon,
+            fmean(v for i in members for v in i.accuracies),
+            fmean(v for i in members for v in i.rewards),
+        )
+        for members in (phases[0], phases[-1])
+    ]
+    (before, accuracy, reward), (after, later, later_reward) = means
+    yield (
+        f"Mean accuracy went from {accuracy:.1f} % at epsilon {before:g} to {later:.1f} % at "
+        f"epsilon {after:g}, mean reward from {reward:.1f} to {later_reward:.1f}."
+    )
+
+
+def _frozen(path: Path) -> Searched:
+    found = read_frozen(path / BEST)
+    metrics = _metrics(path / "metrics.json")
+    rows = _iterations(path / "iterations.csv")
+    points = read_front(path / FRONT)
+    name = found.search
+    trained = int(metrics.get("trained") or 0)
+    words = f"A search on {found.data} over {len(rows):,} iterations"
+    if trained:
+        words += f", {trained:,} distinct blocks trained"
+    picture = plot(
+        frozen_search(rows),
+        "search",
+        "Accuracy and reward of the search by iteration",
+        "Mean of the iteration and the best so far, by iteration.",
+    )
+    return Searched(
+        name,
+        [f"{words}."],
+        picture,
+        found.blocks[:SHOWN],
+        points,
+        _front_plate(points, "Blocks that are on none are not drawn."),
+        int(metrics.get("trainings") or trained),
+        float(metrics.get("hours") or 0.0),
+    )
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+        metrics: dict[str, Any] = content["search"]
+        return metrics
+    except (OSError, ValueError, KeyError, TypeError):  # two numbers less; the blocks are there
+        return {}
+
+
+def _iterations(path: Path) -> list[dict[str, float]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise SearchError(f"cannot read {path} ({error.strerror})") from None
+    except (ValueError, TypeError) as error:
+        raise SearchError(f"{path} is damaged ({error}): write it again") from None
+    return rows

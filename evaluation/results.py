@@ -1,0 +1,306 @@
+"""What a run's finished trainings and their evaluations come to: one row a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from blockqnn.errors import SearchError
+from blockqnn.storage.files import read_json
+from evaluation.front import front_of
+from evaluation.metrics import wilson
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of final trainings, as plain values.
+
+    `results` are those of finished trainings, `evaluations` those of the test set by the identity
+    of their training, `selection` the ranking on held-out images or None. `unfinished` counts
+    trainings without a result, `superseded` finished ones of the same label and split with other
+    settings, left out.
+    """
+
+    name: str
+    results: tuple[Record, ...]
+    evaluations: Mapping[str, Record]
+    selection: Record | None = None
+    unfinished: int = 0
+    superseded: int = 0
+
+    @property
+    def final(self) -> list[Record]:
+        """The final trainings: those on everything and those that were evaluated."""
+        return [
+            result
+            for result in self.results
+            if result["outcome"] == "trained"
+            and (result["split"] == "everything" or result["identity"] in self.evaluations)
+        ]
+
+    @property
+    def selecting(self) -> list[Record]:
+        """The other trainings, on the search's split."""
+        return [result for result in self.results if result["split"] == "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One row of the result table: a network, trained with some seeds.
+
+    Accuracies are in percent on the test images, one a seed that was evaluated; `held_out` the best
+    held-out accuracy of its selection training; seconds and images_per_second are of training.
+    """
+
+    label: str
+    block: str | None
+    timm: str | None
+    split: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    top5: tuple[float, ...]
+    images: int
+    nll: float | None
+    ece: float | None
+    larger: tuple[float, ...]
+    larger_size: int | None
+    held_out: float | None
+    parameters: int
+    macs: int
+    epochs: int
+    seconds: float
+    images_per_second: float | None
+    speed: tuple[Record, ...]
+    results: tuple[Record, ...] = field(repr=False)
+    evaluations: tuple[Record, ...] = field(repr=False)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean over the evaluated seeds."""
+        return fmean(self.accuracies) if self.accuracies else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds; None for a single one."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % Wilson interval of the mean accuracy: what so many test images leave open, whatever
+        the seeds."""
+        if self.accuracy is None:
+            return None
+        return wilson(self.accuracy / 100 * self.images, self.images)
+
+    @property
+    def latency(self) -> float | None:
+        """Milliseconds of the smallest batch."""
+        return next((float(row["milliseconds"]) for row in self.speed if _measured(row)), None)
+
+
+def read_run(run: Path, trainings: Collection[str] | None = None) -> Run:
+    """The trainings under `run` that have finished, and what was made of them.
+
+    Of several settings under one label and split only those finished last count, so that what was
+    tried before is not mixed in; `trainings` names the ones to take instead, by directory. Keys
+    that this version does not know are passed over. Raises `SearchError` when there are none, or a
+    file is damaged.
+    """
+    directory = run / "trainings"
+    if not directory.is_dir():
+        raise SearchError(
+            f"there are no final trainings in {run}: begin with blockqnn train, or give --name"
+        )
+    chosen = (
+        sorted(directory.iterdir()) if trainings is None else map(directory.joinpath, trainings)
+    )
+    places = [place for place in chosen if (place / "job.json").exists() or _result_of(place)]
+    found = [_checked(_read(path), path) for place in places if (path := _result_of(place))]
+    if not found:
+        raise SearchError(
+            f"none of the {len(places)} trainings in {run} has finished: go on with blockqnn train"
+        )
+    results = list(found) if trainings is not None else _latest(found)
+    selection = run / "selection.json"
+    return Run(
+        run.resolve().name,
+        tuple(results),
+        _evaluations(_read(path) for path in sorted((run / "evaluations").glob("*.json"))),
+        _read(selection) if selection.exists() else None,
+        len(places) - len(found),
+        len(found) - len(results),
+    )
+
+
+def run_of(
+    name: str,
+    results: Iterable[Record],
+    evaluations: Iterable[Record],
+    selection: Record | None = None,
+) -> Run:
+    """The same from contents of result.json and of evaluations at hand, all of which count."""
+    return Run(name, tuple(results), _evaluations(evaluations), selection)
+
+
+def _evaluations(found: Iterable[Record]) -> dict[str, Record]:
+    return {str(evaluation["identity"]): evaluation for evaluation in found}
+
+
+def compare(run: Run) -> list[Network]:
+    """One row a network of the final trainings, the most accurate first, of equals the cheaper
+    one, those not evaluated last.
+
+    Several seeds of a network make one row, whatever their number.
+    """
+    rows = [_network(members, run) for members in _by(run.final, "label", "split").values()]
+    return sorted(rows, key=lambda row: (row.accuracy is None, -(row.accuracy or 0), row.macs))
+
+
+def pareto(networks: Iterable[Network]) -> list[Network]:
+    """Those evaluated ones that no other beats at no more multiply-accumulates; cheapest first."""
+    tested = [network for network in networks if network.accuracy is not None]
+    return front_of(tested, lambda row: row.macs, lambda row: row.accuracy or 0)
+
+
+def device_hours(results: Iterable[Record]) -> float:
+    """Hours of training, each counted once a device."""
+    return sum(float(r["seconds"]) * (r.get("devices") or 1) for r in results) / 3600
+
+
+def _network(results: Sequence[Record], run: Run) -> Network:
+    results = sorted(results, key=lambda result: int(result["seed"]))
+    last = results[-1]
+    judged = [run.evaluations[r["identity"]] for r in results if r["identity"] in run.evaluations]
+    tests = [evaluation["test"] for evaluation in judged]
+    larger = [evaluation["larger"] for evaluation in judged if evaluation.get("larger")]
+    rates = [
+        e["images_per_second"] for r in results for e in r["curve"] if "images_per_second" in e
+    ]
+    return Network(
+        label=str(last["label"]),
+        block=last.get("block"),
+        timm=last.get("timm"),
+        split=str(last["split"]),
+        seeds=tuple(int(result["seed"]) for result in results),
+        accuracies=tuple(test["top1"]["value"] for test in tests),
+        top5=tuple(test["top5"]["value"] for test in tests if test.get("top5")),
+        images=int(tests[0]["images"]) if tests else 0,
+        nll=_mean(test.get("nll") for test in tests),
+        ece=_mean(test.get("ece") for test in tests),
+        larger=tuple(test["top1"]["value"] for test in larger),
+        larger_size=int(larger[0]["size"]) if larger else None,
+        held_out=_held_out(last, run),
+        parameters=int(last["parameters"]),
+        macs=int(last["macs"]),
+        epochs=len(last["curve"]),
+        seconds=fmean(result["seconds"] for result in results),
+        images_per_second=median(rates) if rates else None,
+        speed=_speeds(judged),
+        results=tuple(results),
+        evaluations=tuple(judged),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _held_out(final: Record, run: Run) -> float | None:
+    """Of the trainings of the same network on the search's split, whatever their label."""
+    scores = [
+        entry["accuracy"]
+        for result in run.results
+        if result["split"] == "train"
+        and (result.get("block"), result.get("timm")) == (final.get("block"), final.get("timm"))
+        for entry in result["curve"]
+        if entry.get("accuracy") is not None
+    ]
+    return max(scores, default=None)
+
+
+def _speeds(evaluations: Sequence[Record]) -> tuple[Record, ...]:
+    """One row a device and batch: the median over the seeds, which all have the same network."""
+    rows = [row for evaluation in evaluations for row in evaluation.get("speed") or ()]
+    merged = []
+    for members in _by(rows, "device", "threads", "precision", "batch").values():
+        measured = [row for row in members if _measured(row)]
+        names = ("milliseconds", "low", "high", "images_per_second")
+        middle = {name: median(row[name] for row in measured) for name in names if measured}
+        merged.append({**members[0], **middle})
+    return tuple(sorted(merged, key=lambda row: int(row["batch"])))
+
+
+def _measured(row: Record) -> bool:
+    return row.get("milliseconds") is not None
+
+
+def _latest(results: Sequence[Record]) -> list[Record]:
+    """Of each label and split, the trainings with the settings of the one that finished last."""
+    kept = []
+    for members in _by(results, "label", "split").values():
+        last = max(members, key=lambda result: float(result.get("finished") or 0))
+        kept += [result for result in members if _settings(result) == _settings(last)]
+    return kept
+
+
+def _settings(result: Record) -> tuple[Any, ...]:
+    """All that a result depends on but the seed."""
+    fingerprint = result["data"]["fingerprint"]
+    names = ("block", "timm", "network", "recipe")
+    return (*(json.dumps(result.get(name), sort_keys=True) for name in names), fingerprint)
+
+
+def _by(records: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record.get(name) for name in names), []).append(record)
+    return groups
+
+
+def _result_of(place: Path) -> Path | None:
+    path = place / "result.json"
+    return path if path.exists() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except OSError as error:
+        raise SearchError(f"cannot read {path} ({error.strerror})") from None
+    except ValueError as error:
+        raise SearchError(f"{path} is damaged ({error}): delete it and make it again") from None
+    if not isinstance(content, dict):
+        raise SearchError(f"{path} is damaged (not an object): delete it and make it again")
+    return content
+
+
+NEEDED: dict[str, type | tuple[type, ...]] = {
+    "label": str,
+    "identity": str,
+    "split": str,
+    "seed": int,
+    "outcome": str,
+    "curve": list,
+    "seconds": (int, float),
+    "parameters": int,
+    "macs": int,
+    "data": dict,
+}
+"""What every result.json has, and of which type."""
+
+
+def _checked(result: dict[str, Any], path: Path) -> dict[str, Any]:
+    missing = [name for name, kind in NEEDED.items() if not isinstance(result.get(name), kind)]
+    if missing or "fingerprint" not in result["data"]:
+        raise SearchError(
+            f"{path} lacks {', '.join(missing) or 'data.fingerprint'}: delete it and train again "
+            "with blockqnn train"
+        )
+    return result

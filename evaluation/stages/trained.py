@@ -1,0 +1,160 @@
+"""What the steps of a pipeline leave behind: weights and results of final trainings, in files that
+say the same whenever the same trainings are frozen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from blockqnn.errors import SearchError
+from blockqnn.storage.files import read_json, sync_directory, write_atomically
+from evaluation.stages.search import write_json
+from evaluation.stages.evaluated import write_evaluated
+from flows.final_trainings import SELECTION, Trainees, read_selection
+
+RESULTS = "results.json"
+JUDGED = "evaluations.json"
+VERSION = 1
+"""Of evaluations.json; later versions of this package read it or say that they cannot."""
+CLOCKS = ("begun", "finished")
+"""Of a result: when it was trained, which says nothing about what was trained."""
+
+Results = Mapping[Path, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A final training: the name of its directory in the run, its result, its weights."""
+
+    id: str
+    result: dict[str, Any]
+    weights: Path
+
+
+def write_trained(trainees: Trainees, results: Results, to: Path) -> None:
+    """Write a step's results into `to`: selection.json where blocks were ranked, and a directory
+    for each network finally trained, with seed-<k>.safetensors and results.json.
+
+    A network's directory is whole or not there. Raises OSError.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    finals: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    for directory, result in results.items():
+        if result["split"] == "everything":
+            finals.setdefault(result["label"], {})[directory] = result
+    for label, found in finals.items():
+        _write_network(found, to / label)
+    if any(result["split"] == "train" for result in results.values()):
+        write_json(read_selection(trainees.selection_file), to / SELECTION)
+
+
+def read_trained(models: Path) -> Iterator[Trained]:
+    """The final trainings that `write_trained` left anywhere below a directory, by name.
+
+    Raises `SearchError` when there are none, or they cannot be read.
+    """
+    paths = sorted(p for p in models.rglob(RESULTS) if p.parent.suffix != ".tmp")  # of a kill
+    if not paths:
+        raise SearchError(
+            f"there are no trained networks below {models}: write them with blockqnn train --to"
+        )
+    for path in paths:
+        try:
+            results = read_json(path)
+            for result in results:
+                yield Trained(_plain_name(result.pop("id")), result, _weights(path, result))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SearchError(
+                f"{path} does not hold results of trainings ({error}): write it again with "
+                "blockqnn train --to"
+            ) from None
+
+
+def write_judged(
+    name: str, results: Sequence[Mapping[str, Any]], evaluations: Sequence[Any], to: Path
+) -> None:
+    """Write evaluations.json, with all that is known of the final trainings of the run `name`, into
+    `to`, and the small files for metrics and plots. Raises OSError.
+    """
+    write_evaluated(results, evaluations, to)
+    content = {
+        "version": VERSION,
+        "name": name,
+        "results": [_without_clocks(result) for result in results],
+        "evaluations": [_without_clocks(evaluation) for evaluation in evaluations],
+    }
+    write_json(content, to / JUDGED)
+
+
+def read_judged(to: Path) -> tuple[str, list[Any], list[Any]]:
+    """The run's name, its results and its evaluations, from what `write_judged` left.
+
+    Raises `SearchError` for none.
+    """
+    path = to / JUDGED
+    try:
+        content = read_json(path)
+        if content["version"] != VERSION:
+            raise SearchError(
+                f"{path} has format {content['version']}, this version reads {VERSION}: write it "
+                "again with blockqnn evaluate --to"
+            )
+        return str(content["name"]), list(content["results"]), list(content["evaluations"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SearchError(
+            f"{path} does not hold evaluations ({error}): write it with blockqnn evaluate --to"
+        ) from None
+
+
+def _write_network(results: Results, to: Path) -> None:
+    """One network's directory, made aside and renamed."""
+    aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+    for left in to.parent.glob(f"{to.name}.*.tmp"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    aside.mkdir()
+    try:
+        for directory, result in results.items():
+            weights = directory / "weights.safetensors"
+            if result["outcome"] == "trained":  # of a diverged one there are none
+                with weights.open("rb") as source:
+                    copy = partial(shutil.copyfileobj, source)
+                    write_atomically(aside / _weights_name(result), copy)
+        rows = [
+            {"id": directory.name, **_without_clocks(result)}
+            for directory, result in results.items()
+        ]
+        write_json(rows, aside / RESULTS)
+        shutil.rmtree(to, ignore_errors=True)
+        aside.rename(to)
+        sync_directory(to.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _plain_name(id: str) -> str:
+    """The name of a training's directory, after which a file is named: it leads nowhere else."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", id) or id in (".", ".."):
+        raise ValueError(f"id is {id!r}")
+    return id
+
+
+def _weights(results: Path, result: Mapping[str, Any]) -> Path:
+    if type(result["seed"]) is not int:
+        raise ValueError(f"seed is {result['seed']!r}")
+    return results.parent / _weights_name(result)
+
+
+def _weights_name(result: Mapping[str, Any]) -> str:
+    return f"seed-{result['seed']}.safetensors"
+
+
+def _without_clocks(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in CLOCKS}

@@ -1,0 +1,1 @@
+from flows.cli.main import main as main

@@ -1,0 +1,62 @@
+"""Where a search of a given name lives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+from blockqnn.settings.search import Settings
+from blockqnn.errors import SettingsError
+
+RUNS_VARIABLE = "BLOCKQNN_RUNS"
+"""Environment variable that says where searches live; `blockqnn serve` sets it for its worker."""
+
+TAKEN = re.compile(r"serve|mlartifacts|mlflow\.db.*", re.IGNORECASE)
+"""What else lies beside the searches: the logs of `blockqnn serve`, and what MLflow keeps."""
+
+
+def runs_directory() -> Path:
+    """Where searches and the MLflow database live when nobody says otherwise."""
+    return Path(os.environ.get(RUNS_VARIABLE) or "runs")
+
+
+def search_directory(runs: Path, name: str) -> Path:
+    """The directory of a search; raises `SettingsError` for a name that is not one plain word."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise SettingsError(
+            f"name is {name!r}: give letters, digits, '.', '_' and '-', beginning with a letter or "
+            "digit"
+        )
+    if TAKEN.fullmatch(name):
+        raise SettingsError(
+            f"name is {name!r}: `blockqnn serve` and MLflow keep files of their own there; choose "
+            "another"
+        )
+    return runs / name
+
+
+def run_directory(runs: Path, name: str | None, data: str) -> tuple[str, Path]:
+    """Name and directory of a run of final trainings; train-<data> where nobody names it."""
+    name = name if name is not None else f"train-{data}"
+    return name, search_directory(runs, name)
+
+
+def name_by_settings(name: str, settings: Settings) -> str:
+    """`name` with a hash of what the search's results depend on: its settings and its images.
+
+    Where settings change from run to run, in a pipeline say, each then has a search of its own, and
+    going back to earlier ones finds theirs again. Reads the images; raises `SettingsError`.
+    """
+    from blockqnn.data.dataset import load  # torch, which most commands do without
+
+    tree = {
+        key: value
+        for key, value in settings.to_dict().items()
+        if key not in ("data", "workers", "tracking")
+    }
+    tree["images"] = load(settings.data, settings.seed).fingerprint  # of the split too
+    text = json.dumps(tree, sort_keys=True)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,314 @@
+"""`blockqnn serve`: the Prefect server, one worker and the MLflow UI, together and only together.
+
+Each runs under a guard (`blockqnn.workers.leash`), so that they end when this process does, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from blockqnn.errors import UserError
+from blockqnn.workers import leash as guard
+from flows.servers import automations as restarting
+from flows.servers.passwords import (
+    check_exposed,
+    exposed_environment,
+    mlflow_environment,
+    prefect_environment,
+)
+from flows.servers.prefect_api import (
+    SERVER_TIMEOUT,
+    is_prefect,
+    prefect_call,
+    server_environment,
+    wait_until,
+)
+from flows.runs import RUNS_VARIABLE
+from flows.tracking.store import artifacts_uri, database_lock, is_server, shown, tracking_uri
+
+POOL = "blockqnn"
+DEPLOYMENTS = Path("prefect.yaml")
+
+
+class ServeError(UserError):
+    """The servers cannot start or go on; the message names the cause and the remedy."""
+
+
+class _Stop(Exception):
+    """Ctrl-C or SIGTERM."""
+
+
+def serve(
+    runs: Path,
+    host: str = "127.0.0.1",
+    prefect_port: int = 4200,
+    mlflow_port: int = 5000,
+    *,
+    insecure: bool = False,
+) -> int:
+    """Run the servers until Ctrl-C or SIGTERM (returns 0) or until one of them ends (returns 1).
+
+    Writes `runs`/serve/*.log. An MLflow server named by MLFLOW_TRACKING_URI is used, not started.
+    The servers ask for the passwords of `flows.servers.passwords`, if there are any; where others can
+    reach `host` there must be, unless `insecure`. Raises UserError for this or a port in use,
+    before anything starts, and when a server does not start. Call it from the main thread, in the
+    checkout.
+    """
+    tracking = tracking_uri(runs)
+    ports = {"Prefect": prefect_port} | ({} if is_server(tracking) else {"MLflow": mlflow_port})
+    exposed = not _is_loopback(host)
+    if exposed and not insecure:
+        check_exposed(host, os.environ, mlflow="MLflow" in ports)
+    settings = prefect_environment(os.environ)
+    _check(host, ports)
+    directory = runs / "serve"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServeError(
+            f"Cannot write logs in {directory} ({error.strerror}): choose another place for runs."
+        ) from None
+    if not is_server(tracking):
+        settings |= mlflow_environment(os.environ, directory)
+        settings["MLFLOW_BACKEND_STORE_URI"] = tracking  # no argument: it may hold a password
+    if exposed:
+        reachable = exposed_environment(host, prefect_port)
+        settings |= {name: value for name, value in reachable.items() if name not in os.environ}
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    servers = _Servers(directory, f"http://{_in_url(near)}:{prefect_port}/api", settings)
+    with _stop_signals():
+        try:
+            mlflow_url = tracking
+            with contextlib.ExitStack() as stack:
+                if not is_server(tracking):
+                    # The first start makes the database; so would a search that starts just now.
+                    stack.enter_context(database_lock(runs, SERVER_TIMEOUT))
+                    mlflow_url = f"http://{_in_url(near)}:{mlflow_port}"
+                    asks = "MLFLOW_AUTH_ADMIN_USERNAME" in settings
+                    servers.start("mlflow", _mlflow_command(runs, host, mlflow_port, asks))
+                servers.start("prefect", _prefect_command(host, prefect_port))
+                if not is_server(tracking):
+                    servers.wait_for("mlflow", lambda: _answers(f"{mlflow_url}/health"))
+            servers.wait_for("prefect", lambda: is_prefect(servers.url))
+            servers.deploy()
+            _announce(servers.url, shown(mlflow_url), directory, prefect_port)
+            return servers.watch()
+        except _Stop:
+            print("Stopping.", flush=True)
+            return 0
+        finally:
+            for number in _STOP_SIGNALS:  # a second Ctrl-C must not leave anything behind
+                signal.signal(number, signal.SIG_IGN)
+            servers.stop()
+
+
+class _Servers:
+    """The processes by name, each under a guard and with a log of its own."""
+
+    def __init__(self, logs: Path, url: str, settings: Mapping[str, str]) -> None:
+        self.url = url
+        self._logs = logs
+        self._guards: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun = datetime.now(UTC)
+        database = f"sqlite+aiosqlite:///{(logs / 'prefect.db').resolve()}"
+        # Not Prefect's own database in the home directory: another version may have been there.
+        own = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+        self._environment = server_environment(
+            **{name: value for name, value in own.items() if name not in os.environ},
+            **settings,
+            PREFECT_API_URL=url,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(restarting.HEARTBEAT),
+            **{RUNS_VARIABLE: str(logs.parent.resolve())},
+            PREFECT_WORKER_QUERY_SECONDS="2",
+            PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+            PYTHONUNBUFFERED="1",
+        )
+
+    def start(self, name: str, command: list[str]) -> None:
+        with (self._logs / f"{name}.log").open("wb") as log:
+            self._guards[name] = guard.start(command, env=self._environment, log=log)
+
+    def wait_for(self, name: str, ready: Any) -> None:
+        if not wait_until(ready, alive=lambda: self._guards[name].poll() is None):
+            raise ServeError(self._failure(f"{name} did not start", name))
+
+    def deploy(self) -> None:
+        """Create the work pool, start its worker and apply prefect.yaml."""
+        self._run("pool", ["work-pool", "create", POOL, "--type", "process", "--overwrite"])
+        try:
+            restarting.watch_over(self.url, POOL)  # before the dead are found: those go on
+            self._forget_dead_runs()
+        except OSError as error:
+            raise ServeError(self._failure(f"prefect refuses ({error})", "prefect")) from None
+        self.start("worker", _prefect("worker", "start", "--pool", POOL, "--name", "serve"))
+        self._run("deploy", ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)])
+        self.wait_for("worker", self._worker_is_online)
+
+    def watch(self) -> int:
+        """Wait until one of the servers ends; 1."""
+        looked = time.monotonic()
+        while True:
+            if time.monotonic() - looked > restarting.PAUSE:
+                looked = time.monotonic()
+                with contextlib.suppress(OSError):  # it is tried again
+                    restarting.restart_missed(self.url, POOL, self._begun)
+            for name, process in self._guards.items():
+                if process.poll() is not None:
+                    print(self._failure(f"{name} has ended", name), file=sys.stderr, flush=True)
+                    return 1
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop everything; the worker first, so that its flow runs can still report their end."""
+        with contextlib.suppress(OSError):  # the server may be what has ended
+            restarting.remove(self.url, POOL)  # what is stopped stays stopped
+        if (worker := self._guards.pop("worker", None)) is not None:
+            guard.stop(worker)
+            with contextlib.suppress(OSError):
+                self._forget_dead_runs()
+        stops = [
+            threading.Thread(target=guard.stop, args=[process]) for process in self._guards.values()
+        ]
+        for stop in stops:
+            stop.start()
+        for stop in stops:
+            stop.join()
+        self._guards.clear()
+
+    def _run(self, name: str, arguments: list[str]) -> None:
+        """One Prefect command to its end."""
+        self.start(name, _prefect(*arguments))
+        process = self._guards[name]
+        try:
+            process.wait(SERVER_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise ServeError(self._failure(f"`prefect {arguments[0]}` hangs", name)) from None
+        if process.returncode:
+            raise ServeError(self._failure(f"`prefect {arguments[0]}` failed", name))
+        guard.stop(self._guards.pop(name))
+
+    def _failure(self, what: str, name: str) -> str:
+        path = self._logs / f"{name}.log"
+        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        last = f": {lines[-1].strip()}" if lines else ""
+        return f"{what[0].upper()}{what[1:]}, see {path}{last}"
+
+    def _worker_is_online(self) -> bool:
+        workers = prefect_call(f"{self.url}/work_pools/{POOL}/workers/filter", {})
+        return any(worker["status"] == "ONLINE" for worker in workers)
+
+    def _forget_dead_runs(self) -> None:
+        """Mark as crashed what a stopped worker left as running; Prefect never would.
+
+        Only runs of our pool: it has no other worker than ours.
+        """
+        types = {"any_": ["RUNNING", "PENDING", "CANCELLING"]}
+        query = {"flow_runs": {"state": {"type": types}}, "work_pools": {"name": {"any_": [POOL]}}}
+        for run in prefect_call(f"{self.url}/flow_runs/filter", query):
+            state = {"type": "CRASHED", "message": "Its worker was stopped."}
+            change = {"state": state, "force": True}
+            prefect_call(f"{self.url}/flow_runs/{run['id']}/set_state", change)
+
+
+def _check(host: str, ports: Mapping[str, int]) -> None:
+    """Refuse what cannot work, before anything starts."""
+    if not DEPLOYMENTS.is_file():
+        raise ServeError(
+            f"There is no {DEPLOYMENTS} in {Path.cwd()}: run `blockqnn serve` in the checkout."
+        )
+    if len(set(ports.values())) < len(ports):
+        raise ServeError("Prefect and MLflow cannot share a port: choose two.")
+    for name, port in ports.items():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except (OSError, OverflowError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "no such port"
+                raise ServeError(
+                    f"{name} cannot have port {port} ({reason}): stop what uses it, perhaps "
+                    f"another `blockqnn serve`, or choose another with --{name.lower()}-port."
+                ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _prefect(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+
+
+def _prefect_command(host: str, port: int) -> list[str]:
+    return _prefect("server", "start", "--host", host, "--port", str(port), "--analytics-off")
+
+
+def _mlflow_command(runs: Path, host: str, port: int, asks: bool) -> list[str]:
+    # More than one worker makes it slower for one user, and every one takes 200 MB.
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", host, "--port", str(port)]
+    if asks:
+        command += ["--app-name", "basic-auth"]
+    return [*command, "--artifacts-destination", artifacts_uri(runs)]
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _announce(url: str, mlflow_url: str, logs: Path, prefect_port: int) -> None:
+    export = "" if prefect_port == 4200 else f"PREFECT_API_URL={url} "
+    print(
+        f"Prefect  {url.removesuffix('/api')}\n"
+        f"MLflow   {mlflow_url}\n"
+        f"Logs     {logs}/*.log\n\n"
+        "Try in another terminal:\n"
+        f"  {export}prefect deployment run blockqnn/search --param name=demo\n"
+        "  blockqnn status --name demo\n\n"
+        "Ctrl-C stops everything; a search goes on when it is started again.",
+        flush=True,
+    )
+
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _on_stop_signal(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Stop
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Turn Ctrl-C and its relatives into `_Stop`; afterwards they mean what they meant before."""
+    before = {number: signal.signal(number, _on_stop_signal) for number in _STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

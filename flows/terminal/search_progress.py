@@ -1,0 +1,109 @@
+"""How far a search is: a live line on a terminal, a plain one an iteration elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from blockqnn.search.history import History
+
+Row = dict[str, Any]
+
+
+class Progress:
+    """Shows iteration, epsilon, best and mean reward, candidates an hour and time left."""
+
+    def __init__(self, name: str, history: History) -> None:
+        """Begin at what a resumed search has already."""
+        self._name = name
+        self._begun = time.monotonic()
+        self._at_start = len(history.results)
+        self._iteration = history.iteration
+        console = Console()
+        self._bar: Bar | None = None
+        if console.is_terminal:
+            self._bar = Bar(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=8),
+                TextColumn("{task.fields[text]}"),
+                console=console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=history.total, text="")
+        if self._at_start:
+            self._say(f"{name}: resumed with {self._at_start} of {history.total} candidates done")
+        self.update(history)
+
+    def row(self, history: History) -> Row:
+        """The state in plain values, one column each."""
+        done = len(history.results)
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        rate = (done - self._at_start) / seconds
+        best = history.best(1)
+        last = history.results[-history.settings.batch :]
+        measured = [r.reward for r in last if r.outcome.kind != "stopped"]
+        return {
+            "iteration": f"{min(history.iteration + 1, history.iterations)}/{history.iterations}",
+            "epsilon": history.epsilon,
+            "candidates": f"{done}/{history.total}",
+            "best reward": round(best[0].reward, 2) if best else None,
+            "mean reward": round(fmean(measured), 2) if measured else None,
+            "candidates an hour": round(3600 * rate),
+            "time left": clock((history.total - done) / rate) if rate else "?",
+        }
+
+    def update(self, history: History) -> None:
+        """Show the state: at once on a terminal, once an iteration elsewhere."""
+        if self._bar is not None:
+            row = self.row(history)
+            text = (  # 80 columns hold it
+                f"iteration {row['iteration']} ε {row['epsilon']} best {row['best reward'] or '-'} "
+                f"mean {row['mean reward'] or '-'} {row['candidates an hour']}/h {row['time left']}"
+            )
+            self._bar.update(self._task, completed=len(history.results), text=text)
+        elif history.iteration != self._iteration:
+            self._iteration = history.iteration
+            line = ", ".join(f"{name} {value}" for name, value in self.row(history).items())
+            self._say(f"{self._name}: {line}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+        else:
+            say(line)
+
+
+def say(line: str) -> None:
+    """A line for whoever reads this flow's output: in Prefect's log, or on a silent one's terminal
+    or pipe.
+    """
+    # only here: which Prefect API is used is settled before Prefect is imported
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        logger = logging.getLogger("blockqnn")
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(line)
+    else:
+        print(line, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

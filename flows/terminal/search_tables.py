@@ -1,0 +1,131 @@
+"""What the `blockqnn` command prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from blockqnn.settings.search import NetworkSettings
+from blockqnn.errors import SettingsError
+from blockqnn.search.history import History, read_search
+from blockqnn.space.spaces import LONGEST, Block
+from blockqnn.zoo import BLOCKS
+from evaluation.drawing.block import draw_block
+from evaluation.after_search import BEST
+from evaluation.best_table import LATENCY, best_table
+
+
+def print_status(directory: Path, name: str, top: int) -> None:
+    """How far a search is, and its best blocks so far."""
+    history = read_search(directory)
+    kinds = [r.outcome.kind for r in history.results if r.same_as is None]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    repeats = sum(r.same_as is not None for r in history.results)
+    state = "finished" if history.finished else f"{len(history.pending)} pending"
+    console = Console()
+    console.print(
+        f"{name}: iteration {min(history.iteration + 1, history.iterations)} of "
+        f"{history.iterations}, epsilon {history.epsilon}, {len(history.results)} of "
+        f"{history.total} candidates ({counts or 'none trained'}, {repeats} repeated), {state}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _print_best(console, history, top)
+
+
+def print_result(directory: Path, name: str, runs: Path) -> None:
+    """The best blocks of a finished search, and where everything lies."""
+    console = Console()
+    _print_best(console, read_search(directory), BEST)
+    names = ("learning_curve.png", "front.png", "best_1.png", "best.md")
+    there = ", ".join(file for file in names if (directory / file).exists())
+    console.print(
+        f"Pictures and tables: {directory}/ ({there})\n"
+        f"Every candidate: blockqnn serve{'' if str(runs) == 'runs' else f' --runs {runs}'}, "
+        "then the MLflow UI at http://127.0.0.1:5000",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_block(text: str, directory: Path, drawing: Path | None) -> None:
+    """A block by name, code or candidate number: its code, key, density, cost, drawing."""
+    history = None
+    if text in BLOCKS:
+        block = BLOCKS[text]
+    elif text.isdecimal() and len(text) < 10:
+        history = read_search(directory)
+        if int(text) >= len(history.candidates):
+            raise SettingsError(
+                f"candidate is {text}: the search in {directory} has 0 to "
+                f"{len(history.candidates) - 1}"
+            )
+        block = history.candidates[int(text)].block
+    else:
+        try:
+            block = Block.parse(text, LONGEST)
+        except ValueError as error:
+            raise SettingsError(
+                f"block is {text!r}: {error}; give one of {', '.join(BLOCKS)}, a candidate's "
+                "number, or a code such as (1,1,3,0,0)(2,7,0,0,0)"
+            ) from None
+    console = Console()
+    for name, value in _facts(block, history, text).items():
+        console.print(f"{name:<21} {value}", highlight=False, markup=False, soft_wrap=True)
+    if drawing is not None:
+        try:
+            draw_block(block, drawing, f"Block {text}" if len(text) < 24 else "")
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"--to is {str(drawing)!r}: {error}") from None
+        console.print(f"drawn to {drawing}", highlight=False)
+
+
+def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
+    facts = {"code": str(block), "key": block.key, "density": f"{block.density:.3f}"}
+    facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
+    if history is not None:
+        network, task = history.settings.network, history.task
+        classes, channels, size = task.num_classes, task.in_channels, task.image_size
+        result = history.result(int(text))
+        if result is not None:
+            facts["outcome"] = " ".join((result.outcome.kind, result.outcome.reason)).strip()
+            facts["reward"] = f"{result.reward:.2f}"
+            if result.outcome.accuracy is not None:
+                facts["accuracy"] = f"{result.outcome.accuracy:.2f} %"
+            if result.outcome.latency is not None:
+                facts["latency"] = f"{result.outcome.latency:.3g} ms"
+            if result.outcome.predicted is not None:
+                epochs = len(result.outcome.curve)
+                after = f"after {epochs} epoch{'s' * (epochs > 1)}"
+                facts["predicted"] = f"{result.outcome.predicted:.2f} %, {after}"
+    else:
+        network, classes, channels, size = NetworkSettings(), 10, 3, 32
+    cost = network.cost(block, num_classes=classes, in_channels=channels, image_size=size)
+    facts["network"] = (
+        f"{network.skeleton}, filters {network.filters}, repeats {network.repeats}, "
+        f"{'' if network.connections == 'none' else f'connections {network.connections}, '}"
+        f"{size}x{size} images"
+    )
+    facts["parameters"] = f"{cost.parameters:,}"
+    facts["multiply-accumulates"] = f"{cost.macs:,}"
+    return facts
+
+
+def _print_best(console: Console, history: History, top: int) -> None:
+    rows = best_table(history.best(top))
+    if not rows:
+        console.print(history.why_none(), highlight=False, soft_wrap=True)
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns hold it
+    left_out = ["code", *(["iteration", "epsilon"] if LATENCY in rows[0] else [])]
+    columns = [column for column in rows[0] if column not in left_out]
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        values = (row[column] for column in columns)
+        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in values))
+    console.print(table)
+    for row in rows:  # below: a code is too long for a column
+        console.print(f"{row['rank']:>4}  {row['code']}", highlight=False, soft_wrap=True)

@@ -1,0 +1,54 @@
+"""Where MLflow keeps its records, and who may write there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blockqnn.storage.lock import DirectoryLock
+
+ARTIFACTS = "mlartifacts"
+
+_DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+"""What MLflow's own server reads, too."""
+
+
+def tracking_uri(runs: Path) -> str:
+    """Where runs are tracked: MLFLOW_TRACKING_URI, else an SQLite database under `runs`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def artifacts_uri(runs: Path) -> str:
+    """Where pictures and models are kept: MLFLOW_ARTIFACTS_DESTINATION (s3://..., say), else a
+    directory under `runs`. An MLflow server that is named by its URL decides for itself.
+    """
+    given = os.environ.get(_DESTINATION, "").rstrip("/")
+    return given or (runs.resolve() / ARTIFACTS).as_uri()
+
+
+def shown(uri: str) -> str:
+    """A tracking URI without the password in it, for terminals and logs."""
+    return re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", uri)
+
+
+def is_server(uri: str) -> bool:
+    """Whether an MLflow server keeps the records, and decides where artifacts go."""
+    return uri.startswith(("http://", "https://"))
+
+
+@contextmanager
+def database_lock(runs: Path, wait: float = 60.0) -> Iterator[None]:
+    """The only writer of the database under `runs`; raises SearchError after `wait` seconds.
+
+    Whoever may be the first to use it takes the lock too: two at once break its tables.
+    """
+    directory = runs / ARTIFACTS
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = DirectoryLock(directory, wait=wait)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,51 @@
+"""A signal ends a run wherever Python was when it came."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+DROPPED = """
+import signal
+from flows.interruption import check, heard
+
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+
+{before}
+with heard():
+    check()
+    Finalised()  # Python prints the exception and goes on
+    print("on", flush=True)
+    check()
+    print("not heard", flush=True)
+print("after", flush=True)
+"""
+
+
+def run(**words):
+    return subprocess.run(
+        [sys.executable, "-c", DROPPED.format(**words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_a_finaliser_swallows_is_remembered(name):
+    done = run(name=name, before="")
+    assert done.stdout.split("\n") == ["on", ""]
+    assert "Exception ignored" in done.stderr
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    done = run(name="SIGINT", before="signal.signal(signal.SIGINT, signal.SIG_IGN)")
+    assert done.stdout.split("\n") == ["on", "not heard", "after", ""]
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,260 @@
+"""MLflow shows what the journal says, once, whatever happened in between."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from tiny_search import cached_load, finish, tiny_settings
+
+from blockqnn.search.search import read_search
+from flows.tracking.store import tracking_uri
+from flows.tracking.background import BackgroundTracker, Tracker
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"  # MLflow's own
+)
+
+CHECKOUT = Path(__file__).parents[2]
+SYNC = """
+import sys
+from pathlib import Path
+from flows.tracking.background import Tracker
+directory = Path(sys.argv[1])
+Tracker(directory, "demo", directory.parent).sync()
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_database():
+    """Nothing of the environment's; and journals do not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr("blockqnn.search.search.load", cached_load)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """An MLflow database without runs; making one takes two seconds, copying it none."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory, empty_database):
+    """Runs with a finished search of 30 candidates, mirrored; for tests that only look."""
+    runs = tmp_path_factory.mktemp("mirrored")
+    shutil.copy(empty_database, runs / "mlflow.db")
+    finish(runs / "demo", tiny_settings())
+    Tracker(runs / "demo", "demo", runs).sync()
+    return runs
+
+
+@pytest.fixture
+def runs(tmp_path, mirrored):
+    """A copy of them that a test may change."""
+    return shutil.copytree(mirrored, tmp_path / "runs")
+
+
+@pytest.fixture
+def tracker(tmp_path, mirrored, empty_database):
+    """The same search, not mirrored yet, in a directory of its own."""
+    runs = tmp_path / "fresh"
+    shutil.copytree(mirrored / "demo", runs / "demo")
+    shutil.copy(empty_database, runs / "mlflow.db")
+    return Tracker(runs / "demo", "demo", runs)
+
+
+def mirror(runs, name="demo"):
+    """The parents and the children that MLflow has."""
+    client = MlflowClient(tracking_uri=tracking_uri(runs))
+    experiment = client.get_experiment_by_name(f"blockqnn/{name}")
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in found if run not in children], children
+
+
+def by_number(children):
+    """Everything about the children but their ids."""
+    kept = {}
+    for run in children:
+        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        number = int(tags["number"])
+        assert number not in kept, f"candidate {number} has two runs"
+        times = (run.info.start_time, run.info.end_time, run.info.status)
+        kept[number] = (run.data.params, run.data.metrics, tags, times)
+    return kept
+
+
+def history_lengths(runs, run, *names):
+    client = MlflowClient(tracking_uri=tracking_uri(runs))
+    return [len(client.get_metric_history(run.info.run_id, name)) for name in names]
+
+
+def distinct(runs):
+    """Results that have a run of their own, by number."""
+    results = read_search(runs / "demo").results
+    return {r.candidate.number: r for r in results if r.same_as is None}
+
+
+def test_each_distinct_block_is_one_run_below_the_searchs(mirrored):
+    (parent,), children = mirror(mirrored)
+    expected = distinct(mirrored)
+    assert by_number(children).keys() == expected.keys()
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    kinds = {run.data.tags["outcome"] for run in children}
+    assert kinds == {r.outcome.kind for r in expected.values()}
+    assert len(kinds) > 1, "the supplied outcomes should have a bad one"
+
+
+def test_a_run_says_everything_about_its_block(mirrored):
+    kept = by_number(mirror(mirrored)[1])
+    for number, result in distinct(mirrored).items():
+        candidate, outcome, cost = result.candidate, result.outcome, result.cost
+        params, metrics, tags, (start, end, status) = kept[number]
+        assert params["code"] == str(candidate.block)
+        assert params["epsilon"] == str(candidate.epsilon)
+        assert tags["key"] == candidate.key
+        assert tags.get("mlflow.note.content", "") == outcome.reason
+        assert metrics["reward"] == result.reward
+        assert (metrics["macs"], metrics["parameters"]) == (cost.macs, cost.parameters)
+        assert metrics.get("accuracy") == outcome.accuracy
+        assert end - start == pytest.approx(outcome.seconds * 1000, abs=1)
+        assert status == "FINISHED"
+
+
+def test_a_run_has_the_drawing_and_the_data_set(mirrored):
+    (parent,), children = mirror(mirrored)
+    client = MlflowClient(tracking_uri=tracking_uri(mirrored))
+    drawing = Path(client.download_artifacts(children[0].info.run_id, "block.svg"))
+    assert drawing.read_text().startswith("<svg")
+    fingerprint = read_search(mirrored / "demo").task.fingerprint
+    for run in (parent, children[0]):
+        (given,) = client.get_run(run.info.run_id).inputs.dataset_inputs
+        assert given.dataset.name == "digits"
+        assert fingerprint.startswith(given.dataset.digest)
+    assert parent.data.tags["fingerprint"] == fingerprint
+    assert parent.data.params["recipe.epochs"] == "3"
+
+
+def test_the_searchs_run_has_one_point_an_iteration(mirrored):
+    (parent,), _ = mirror(mirrored)
+    history = read_search(mirrored / "demo")
+    names = ("epsilon", "mean_reward", "best_reward", "distinct_blocks")
+    assert history_lengths(mirrored, parent, *names) == [history.iterations] * len(names)
+    assert parent.data.metrics["best_reward"] == max(r.reward for r in history.results)
+    assert parent.data.metrics["epsilon"] == 0.0
+    assert parent.info.status == "FINISHED"
+
+
+def test_syncing_again_writes_nothing(mirrored):
+    before = by_number(mirror(mirrored)[1])
+    assert Tracker(mirrored / "demo", "demo", mirrored).sync() == 0
+    assert by_number(mirror(mirrored)[1]) == before
+
+
+def test_a_run_left_half_written_is_completed_not_doubled(runs):
+    (parent,), children = mirror(runs)
+    client = MlflowClient(tracking_uri=tracking_uri(runs))
+    client.update_run(children[0].info.run_id, status="RUNNING")
+    client.set_tag(parent.info.run_id, "mirrored_results", "0")
+    client.set_tag(parent.info.run_id, "mirrored_iterations", "0")
+    assert Tracker(runs / "demo", "demo", runs).sync() == 1
+    (parent,), children = mirror(runs)
+    assert by_number(children).keys() == distinct(runs).keys()
+    assert {run.info.status for run in children} == {"FINISHED"}
+    assert set(history_lengths(runs, children[0], "reward", "seconds")) == {1}
+    assert history_lengths(runs, parent, "mean_reward") == [5]
+
+
+def test_it_follows_a_search_that_grows(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    tracker = Tracker(tmp_path / "demo", "demo", tmp_path)
+    finish(tracker.directory, tiny_settings(), most=5)
+    first = tracker.sync()
+    assert mirror(tmp_path)[0][0].info.status == "RUNNING"
+    finish(tracker.directory, tiny_settings())
+    second = tracker.sync()
+    assert mirror(tmp_path)[0][0].info.status == "FINISHED"
+    longer = tiny_settings(schedule=[[1.0, 2], [0.5, 2], [0.0, 1], [1.0, 3]])
+    finish(tracker.directory, longer, most=1)
+    third = tracker.sync()
+    (parent,), children = mirror(tmp_path)
+    assert parent.info.status == "RUNNING"
+    assert len(by_number(children)) == first + second + third
+    assert "[1.0, 3]" in parent.data.tags["schedule"]
+
+
+def test_a_search_begun_anew_under_the_same_name_has_its_own_run(runs):
+    first = len(mirror(runs)[1])
+    shutil.rmtree(runs / "demo")
+    finish(runs / "demo", tiny_settings(seed=1))
+    second = Tracker(runs / "demo", "demo", runs).sync()
+    parents, children = mirror(runs)
+    assert {run.data.params["seed"] for run in parents} == {"0", "1"}
+    assert len(children) == first + second
+
+
+@pytest.mark.fault(
+    "the mirror to MLflow is killed in the middle",
+    "the next one completes it, nothing twice",
+)
+def test_killed_in_the_middle_of_a_sync_it_is_completed_by_the_next(tracker):
+    process = subprocess.Popen([sys.executable, "-c", SYNC, str(tracker.directory)], cwd=CHECKOUT)
+    while len(mirrored_so_far(tracker.runs)) < 5 and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert tracker.sync() > 0
+    (parent,), children = mirror(tracker.runs)
+    assert by_number(children).keys() == distinct(tracker.runs).keys()
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+    for run in children:
+        assert set(history_lengths(tracker.runs, run, "reward", "seconds")) == {1}
+    assert history_lengths(tracker.runs, parent, "mean_reward") == [5]
+
+
+def mirrored_so_far(runs):
+    try:
+        return mirror(runs)[1]
+    except AttributeError:  # the experiment is not there yet
+        return []
+
+
+def test_without_a_database_everything_is_written_again(mirrored, tracker):
+    (tracker.runs / "mlflow.db").unlink()
+    assert tracker.sync() == len(distinct(mirrored))
+    assert by_number(mirror(tracker.runs)[1]) == by_number(mirror(mirrored)[1])
+
+
+def test_two_syncs_at_once_share_the_work(tracker):
+    others = [Tracker(tracker.directory, "demo", tracker.runs) for _ in range(2)]
+    with ThreadPoolExecutor() as threads:
+        written = list(threads.map(Tracker.sync, others))
+    assert sum(written) == len(distinct(tracker.runs))
+    assert by_number(mirror(tracker.runs)[1]).keys() == distinct(tracker.runs).keys()
+
+
+def test_trouble_is_said_once_and_caught_up(tracker, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with caplog.at_level(logging.WARNING, "flows.tracking.background"):
+        behind = BackgroundTracker(tracker)
+        behind.request()
+        behind.close()
+    (record,) = caplog.records
+    assert "http://127.0.0.1:9" in record.message
+    assert "blockqnn track --name demo" in record.message
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    BackgroundTracker(tracker).close()
+    assert by_number(mirror(tracker.runs)[1]).keys() == distinct(tracker.runs).keys()
