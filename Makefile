@@ -9,7 +9,7 @@ READY = $(VENV)/.ready
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
 	@echo "make test     lint, types and all tests"
-	@echo "make lint     ruff and mypy alone"
+	@echo "make lint     ruff, mypy and import-linter alone"
 	@echo "make format   let ruff rewrite the files"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
@@ -30,6 +30,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

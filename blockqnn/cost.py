@@ -7,8 +7,8 @@ decided here, in exact integers, before anything is built.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blockqnn.space import Block, Op
 from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
-from blockqnn.space.spaces import Block, Op
 
 _BYTES = 4  # of a float32
 _CONV, _SEPARABLE = int(Op.CONV), int(Op.SEPARABLE)  # an Enum's names are slow

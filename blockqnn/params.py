@@ -1,4 +1,4 @@
-"""Settings from params.yaml, a profile and `--set` into the dataclasses of `blockqnn.settings.search`."""
+"""Settings from params.yaml, a profile and `--set` into the classes of `blockqnn.settings`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, cast
 
-from blockqnn.settings.search import Settings
 from blockqnn.errors import SettingsError
-from blockqnn.settings.plan import Plan
+from blockqnn.settings import Plan, Settings
 
 Tree = dict[str, Any]
-
 
 SECTIONS = ("search", "recipes", "training", "evaluation", "pipeline", "imagenet")
 """Of a params file; the last two are read by dvc.yaml alone."""
@@ -164,6 +162,17 @@ def _read(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise SettingsError(f"{path} holds no settings: write `name: value` lines")
     return tree
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Nested settings by dotted names, say `recipe.epochs`; `--set` takes these."""
+    found: Tree = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
 
 
 def merge(base: Tree, over: Tree) -> Tree:

@@ -16,9 +16,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from blockqnn.errors import SettingsError
-from blockqnn.network.network import BlockNetwork, build_network
-from blockqnn.space.spaces import LONGEST, Block
+from blockqnn.network import BlockNetwork, build_network
 from blockqnn.network.weights import load_weights
+from blockqnn.space import LONGEST, Block
 from blockqnn.zoo import BLOCKS
 
 FILTERS = (32, 64, 128)
@@ -49,8 +49,8 @@ def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     Takes `block`, `filters`, `repeats`, `skeleton`, `connections` as `build_network` (default: S
     for CIFAR), and timm's `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`,
     `features_only` (a map a stage) and `out_indices`. With `pretrained`,
-    `pretrained_cfg_overlay={"file": ...}` names a file of `blockqnn.network.weights`, whose metadata then
-    stand for what is not given. Raises `ValueError` that names what is wrong.
+    `pretrained_cfg_overlay={"file": ...}` names a file of `blockqnn.network.weights`, whose
+    metadata then stand for what is not given. Raises `ValueError` that names what is wrong.
     """
     if pretrained:
         kwargs = _with_metadata(kwargs)
@@ -62,8 +62,9 @@ def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def load_pretrained(path: Path, **kwargs: Any) -> nn.Module:
-    """The network in a file of `blockqnn.network.weights` as timm's `create_model` returns it, in training
-    mode, its `pretrained_cfg` saying how images are normalised; `kwargs` go to `create_model`.
+    """The network in a file of `blockqnn.network.weights` as timm's `create_model` returns it, in
+    training mode, its `pretrained_cfg` saying how images are normalised; `kwargs` go to
+    `create_model`.
 
     Raises `SettingsError` for a file that is absent, damaged or not ours.
     """

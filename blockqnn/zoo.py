@@ -6,7 +6,8 @@ the residual block are the codes printed in its figure 2. The plain one is ours:
 what a searched block has to beat.
 """
 
-from blockqnn.space.spaces import Block
+from blockqnn.errors import SettingsError
+from blockqnn.space import LONGEST, Block
 
 BLOCKS: dict[str, Block] = {
     name: Block.parse(code)
@@ -33,3 +34,17 @@ BLOCKS: dict[str, Block] = {
     }.items()
 }
 """Each block under the name that the command line and the documents use."""
+
+
+def block_of(name: str) -> tuple[str, Block]:
+    """(label, block) of a zoo name or a code. Raises `SettingsError`."""
+    if name in BLOCKS:
+        return name, BLOCKS[name]
+    try:
+        block = Block.parse(name, LONGEST)
+    except ValueError as error:
+        raise SettingsError(
+            f"blocks has {name!r}: {error}; give one of {', '.join(BLOCKS)}, or a code such as "
+            "(1,1,3,0,0)(2,7,0,0,0)"
+        ) from None
+    return f"block-{block.key[:6]}", block

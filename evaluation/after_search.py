@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blockqnn.storage.files import write_atomically
 from blockqnn.search.history import History
-from evaluation.plots.search import draw_search
-from evaluation.drawing.block import draw_block
+from blockqnn.storage import write_atomically
+from evaluation.best_table import best_table, write_table
+from evaluation.drawing import draw_block
 from evaluation.front import points_of, write_front
 from evaluation.plots.front import draw_fronts
-from evaluation.best_table import best_table, write_table
+from evaluation.plots.search import draw_search
 
 BEST = 10
 """Blocks in the tables."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockqnn.storage.files import write_atomically
-from blockqnn.search.history import Result
+from blockqnn.search.records import Result
+from blockqnn.storage import write_atomically
 
 Row = dict[str, Any]
 

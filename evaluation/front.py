@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from blockqnn.errors import SearchError
-from blockqnn.storage.files import write_atomically
 from blockqnn.search.history import History
-from blockqnn.space.spaces import LONGEST, Block
+from blockqnn.space import LONGEST, Block
+from blockqnn.storage import write_atomically
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.storage.files import read_json
+from blockqnn.storage import read_json
 from evaluation.front import front_of
 from evaluation.metrics import wilson
 

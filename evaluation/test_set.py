@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blockqnn.network.timm_networks import count_macs
 from blockqnn.cost import network_cost
-from blockqnn.training.devices import out_of_memory
 from blockqnn.errors import SearchError
-from blockqnn.settings.plan import EvaluationSettings
+from blockqnn.network.timm_networks import count_macs
+from blockqnn.settings import EvaluationSettings
+from blockqnn.space import LONGEST, Block
+from blockqnn.training.devices import out_of_memory
 from blockqnn.training.precision import mixed_precision
-from blockqnn.space.spaces import LONGEST, Block
 from blockqnn.training.speed import measure_speed
 from evaluation.metrics import Tally
 

@@ -14,7 +14,6 @@ log = logging.getLogger(__name__)
 
 Table = list[dict[str, Any]]
 
-
 DESCRIPTIONS = {
     "best": "Best blocks so far",
     "progress": "Progress",

@@ -13,31 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from torch import Tensor
 
-from blockqnn.settings.search import DataSettings
-from blockqnn.data.dataset import load
-from blockqnn.training.devices import resolve
+from blockqnn.data import load
+from blockqnn.data.memory_feed import normalised_batches
 from blockqnn.errors import SearchError
-from blockqnn.data.feed import normalised_batches
-from blockqnn.storage.files import read_json
-from blockqnn.params import load_plan
-from blockqnn.settings.plan import Plan
-from blockqnn.search.search import explained
 from blockqnn.network.weights import load_weights
-from evaluation.stages.search import write_json
+from blockqnn.params import load_plan
+from blockqnn.settings import DataSettings, Plan
+from blockqnn.storage import as_search_error, read_json, write_json
+from blockqnn.training.devices import resolve
+from evaluation.stages.trained import Trained, read_trained
 from evaluation.test_set import judge
 from flows.artifacts import Publisher
-from evaluation.stages.trained import Trained, read_trained
-from flows.runs import run_directory, runs_directory
-from flows.terminal.search_progress import say
-from flows.run_lock import open_run
+from flows.attempts import attempt_task
 from flows.final_trainings import Trainees
+from flows.runs import open_run, run_directory, runs_directory
+from flows.terminal.say import say
+from flows.terminal.training_tables import network_table
 from flows.tracking.background import BackgroundTracker
 from flows.tracking.trainings import TrainingMirror
-from flows.terminal.training_tables import network_table
 
 EVALUATIONS = "evaluations"
 
@@ -79,7 +75,7 @@ def evaluate(
     home = Path(runs) if runs else runs_directory()
     name, directory = run_directory(home, name, data)
     trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
-    with open_run(directory, wait), explained(directory):
+    with open_run(directory, wait), as_search_error(directory):
         found = finals(trainees, networks, Path(models) if models else None)
         publisher = Publisher(name)
         try:
@@ -223,7 +219,4 @@ def _evaluation_task(judged: Callable[[Trained], Record], each: Trained) -> Call
     def evaluation(id: str) -> Record:
         return judged(each)
 
-    decorate = task(
-        task_run_name="evaluation-{id}", cache_policy=NO_CACHE, persist_result=False, retries=0
-    )
-    return decorate(evaluation)
+    return attempt_task(evaluation, "evaluation-{id}")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from blockqnn.settings.search import Settings
-from blockqnn.errors import SettingsError
+from blockqnn.errors import SearchError, SettingsError
+from blockqnn.search.history import JOURNAL
+from blockqnn.settings import Settings
+from blockqnn.storage import DirectoryLock, as_search_error
 
 RUNS_VARIABLE = "BLOCKQNN_RUNS"
 """Environment variable that says where searches live; `blockqnn serve` sets it for its worker."""
@@ -50,7 +56,7 @@ def name_by_settings(name: str, settings: Settings) -> str:
     Where settings change from run to run, in a pipeline say, each then has a search of its own, and
     going back to earlier ones finds theirs again. Reads the images; raises `SettingsError`.
     """
-    from blockqnn.data.dataset import load  # torch, which most commands do without
+    from blockqnn.data import load  # torch, which most commands do without
 
     tree = {
         key: value
@@ -60,3 +66,37 @@ def name_by_settings(name: str, settings: Settings) -> str:
     tree["images"] = load(settings.data, settings.seed).fingerprint  # of the split too
     text = json.dumps(tree, sort_keys=True)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def open_run(directory: Path, wait: bool) -> Iterator[None]:
+    """Make the directory of a run of trainings, and be its only writer meanwhile.
+
+    Raises `SearchError` when another process has it and is not to be waited for, or it cannot be
+    written; `SettingsError` for the directory of a search.
+    """
+    if (directory / JOURNAL).exists():
+        raise SettingsError(
+            f"name is {directory.name!r}, which a search has: give the trainings another --name"
+        )
+    if wait:
+        announce_holder(directory)
+    with as_search_error(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = DirectoryLock(directory, wait=math.inf if wait else 0.0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def announce_holder(directory: Path) -> None:
+    """Say on standard error whom a process that now waits for a run is waiting for."""
+    if not directory.is_dir():
+        return
+    with as_search_error(directory):
+        try:
+            DirectoryLock(directory).release()
+        except SearchError as error:
+            reason = str(error).partition(";")[0]
+            print(f"blockqnn: waiting: {reason}", file=sys.stderr, flush=True)

@@ -15,26 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task as PrefectTask
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.futures import PrefectFuture
 
-from blockqnn.settings.search import Settings
 from blockqnn.errors import SearchError, UserError
-from blockqnn.search.history import Candidate, History
-from blockqnn.search.outcome import Outcome
 from blockqnn.params import load_settings
-from blockqnn.search.search import Search, candidate_directory
-from blockqnn.settings.workers import InlineSettings
+from blockqnn.search import Search
+from blockqnn.search.candidate_files import candidate_directory
+from blockqnn.search.history import History
+from blockqnn.search.outcome import Outcome
+from blockqnn.search.records import Candidate
+from blockqnn.settings import InlineSettings, Settings
+from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import WorkerDied, Workers
 from evaluation.after_search import BEST, write_pictures
 from evaluation.best_table import best_table
 from flows.artifacts import Publisher
+from flows.attempts import attempt_task
 from flows.interruption import check
-from flows.runs import runs_directory, search_directory
+from flows.runs import announce_holder, runs_directory, search_directory
 from flows.terminal.search_progress import Progress
-from flows.run_lock import announce_holder
-from flows.tracking.background import BackgroundTracker, Tracker
-from blockqnn.workers.local import WorkerDied, Workers, open_workers
+from flows.tracking.background import BackgroundTracker
+from flows.tracking.searches import Tracker
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""
@@ -225,29 +227,11 @@ def _candidate_task(
 ) -> PrefectTask[[int, str, bool, Rule | None], Outcome]:
     """The Prefect task that trains one candidate."""
     workers = settings.workers
-    # No timeout_seconds: Prefect cannot interrupt a thread. The workers kill what runs too long.
-    retries = 0 if isinstance(workers, InlineSettings) else workers.retries
 
     def candidate(number: int, code: str, alone: bool, rule: Rule | None) -> Outcome:
         return train(number, code, alone, rule)
 
-    decorate = task(
-        task_run_name="candidate-{number}",
-        retries=retries,
-        retry_delay_seconds=RETRY_DELAYS,
-        retry_condition_fn=_is_worth_another_attempt,
-        cache_policy=NO_CACHE,
-        persist_result=False,
+    retries = 0 if isinstance(workers, InlineSettings) else workers.retries
+    return attempt_task(
+        candidate, "candidate-{number}", lost=(WorkerDied,), retries=retries, delays=RETRY_DELAYS
     )
-    return decorate(candidate)
-
-
-def _is_worth_another_attempt(task: Any, run: Any, state: Any) -> bool:
-    """A lost worker is; a full disk, or a defect of ours, would only fail again."""
-    try:
-        state.result(raise_on_failure=True)
-    except WorkerDied:
-        return True
-    except Exception:
-        return False
-    return False

@@ -14,24 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task as PrefectTask
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.futures import PrefectFuture
 
 from blockqnn.errors import SearchError, UserError
-from blockqnn.training.final.job import read_result
 from blockqnn.params import load_plan
-from blockqnn.search.search import explained
+from blockqnn.storage import as_search_error
+from blockqnn.training.final.result import read_result
+from blockqnn.workers.training_processes import Result, TrainingDied, Trainings
+from evaluation.stages.selection import WINNER, write_selection
 from flows.artifacts import Publisher
+from flows.attempts import attempt_task
+from flows.final_trainings import Step, Trainees, Work
 from flows.interruption import check
-from flows.runs import run_directory, runs_directory
-from flows.run_lock import open_run
-from flows.final_trainings import WINNER, Step, Trainees, Work, write_selection
-from flows.tracking.background import BackgroundTracker
-from flows.tracking.trainings import TrainingMirror
+from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.training_progress import TrainingProgress
 from flows.terminal.training_tables import outcome_in_words, training_table
-from blockqnn.workers.training_processes import Result, TrainingDied, Trainings
+from flows.tracking.background import BackgroundTracker
+from flows.tracking.trainings import TrainingMirror
 
 RETRY_DELAYS = [1.0, 5.0, 30.0]
 """Seconds before each further attempt at a training whose process was lost."""
@@ -77,7 +77,7 @@ def train(
     trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
     trainees.chosen(networks)
     with open_run(directory, wait):
-        with explained(directory):
+        with as_search_error(directory):
             work = trainees.work(step, networks)
         contenders = [contender.directory for contender in work.contenders]
         later = plan.seeds if work.then_winner else 0
@@ -101,7 +101,7 @@ def train(
 
 def _select(trainees: Trainees, work: Work, pool: _Pool) -> list[Path]:
     """Write the selection down; the winner's final trainings if they are wanted."""
-    with explained(trainees.directory):
+    with as_search_error(trainees.directory):
         write_selection(trainees.directory, work.search, work.contenders, pool.results)
         return trainees.final(WINNER) if work.then_winner else []
 
@@ -207,23 +207,10 @@ def _training_task(run: Callable[[Path], Result]) -> PrefectTask[[str, Path], Re
     def training(id: str, directory: Path) -> Result:
         return run(directory)
 
-    decorate = task(
-        task_run_name="training-{id}",
+    return attempt_task(
+        training,
+        "training-{id}",
+        lost=(TrainingDied,),
         retries=len(RETRY_DELAYS),
-        retry_delay_seconds=RETRY_DELAYS,
-        retry_condition_fn=_is_worth_another_attempt,
-        cache_policy=NO_CACHE,
-        persist_result=False,
+        delays=RETRY_DELAYS,
     )
-    return decorate(training)
-
-
-def _is_worth_another_attempt(task: Any, run: Any, state: Any) -> bool:
-    """A lost process is; a full disk, or a defect of ours, would only fail again."""
-    try:
-        state.result(raise_on_failure=True)
-    except TrainingDied:
-        return True
-    except Exception:
-        return False
-    return False

@@ -34,12 +34,13 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import machine
+from benchmarks.scale.simulated import simulate
 from benchmarks.speed.agent_speed import supplied_reward
 from benchmarks.studies.block_table import Table, read_table, table_settings
-from benchmarks.scale.simulated import simulate
-from blockqnn.settings.search import DataSettings, QLearningSettings, Settings
+from blockqnn.search import Search
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import Candidate, Search
+from blockqnn.search.search import Candidate
+from blockqnn.settings import DataSettings, QLearningSettings, Settings
 
 SLOTS = 32
 SEEDS = 30

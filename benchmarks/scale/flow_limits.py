@@ -34,10 +34,10 @@ quiet()
 from benchmarks import machine  # noqa: E402
 from benchmarks.scale.million_candidates import memory, settings_for, with_curve, work  # noqa: E402
 from benchmarks.speed.stack_overhead import cpu_seconds  # noqa: E402
-from blockqnn.settings.search import Budget  # noqa: E402
+from blockqnn.search import Search  # noqa: E402
 from blockqnn.search.outcome import Outcome  # noqa: E402
-from blockqnn.search.search import Search  # noqa: E402
-from flows.tracking.background import Tracker  # noqa: E402
+from blockqnn.settings import Budget  # noqa: E402
+from flows.tracking.searches import Tracker  # noqa: E402
 
 BATCH = 64
 COPIED = "run_uuid IN (SELECT run_uuid FROM originals)"

@@ -30,9 +30,10 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.scale.async_search import supplied
 from benchmarks.speed.resume_time import supplied_outcome
-from blockqnn.settings.search import DataSettings, Settings
+from blockqnn.search import Search
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import JOURNAL, Candidate, Search
+from blockqnn.search.search import JOURNAL, Candidate
+from blockqnn.settings import DataSettings, Settings
 
 SLOTS = 1_000
 BATCH = 64

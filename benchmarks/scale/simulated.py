@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from blockqnn.search import Search
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import Candidate, Search
+from blockqnn.search.search import Candidate
 from blockqnn.seeds import generator
 
 NOISE = 0.3

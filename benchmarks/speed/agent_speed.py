@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from benchmarks import machine
 from blockqnn.agents import EpsilonSchedule, QLearning
 from blockqnn.seeds import generator
-from blockqnn.space.spaces import Block, Layer, Space
+from blockqnn.space import Block, Layer, Space
 
 BATCH = 64
 

@@ -22,11 +22,11 @@ from statistics import median
 import numpy as np
 
 from benchmarks import machine
-from blockqnn.settings.search import Settings
-from blockqnn.training.devices import usable_cores
 from blockqnn.params import load_settings
-from blockqnn.settings.workers import InlineSettings, LocalSettings, RaySettings
-from blockqnn.workers.local import Workers, open_workers
+from blockqnn.settings import InlineSettings, LocalSettings, RaySettings, Settings
+from blockqnn.training.devices import usable_cores
+from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import Workers
 
 
 def train_all(workers: Workers, codes: list[str], directory: Path) -> float:

@@ -16,9 +16,11 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from blockqnn.settings.search import PAPER_SCHEDULE, Budget, DataSettings, Settings
+from blockqnn.search import Search
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import Search, read_search
+from blockqnn.search.search import read_search
+from blockqnn.settings import Budget, DataSettings, Settings
+from blockqnn.settings.search import PAPER_SCHEDULE
 
 
 def supplied_outcome(number: int) -> Outcome:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import machine
-from blockqnn.network.block_module import BlockModule, Convolution, Depthwise
+from blockqnn.network.block_module import BlockModule
+from blockqnn.network.cells import Convolution, Depthwise
+from blockqnn.space import Block
 from blockqnn.training.precision import mixed_precision, resolve_precision
-from blockqnn.space.spaces import Block
 
 PLAIN = "(1,4,0,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,1,5,1,0)(5,5,0,3,4)(6,1,1,1,0)(7,3,3,1,0)(8,7,0,0,0)"
 SEPARABLE = PLAIN.replace("2,1,3", "2,8,3").replace("3,1,3", "3,8,3").replace("4,1,5", "4,8,5")

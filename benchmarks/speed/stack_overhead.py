@@ -34,10 +34,11 @@ quiet()
 
 from benchmarks import machine  # noqa: E402
 from benchmarks.speed.resume_time import supplied_outcome  # noqa: E402
-from blockqnn.settings.search import Settings  # noqa: E402
-from blockqnn.search.outcome import Outcome  # noqa: E402
 from blockqnn.params import load_settings  # noqa: E402
-from blockqnn.search.search import Candidate, Search  # noqa: E402
+from blockqnn.search import Search  # noqa: E402
+from blockqnn.search.outcome import Outcome  # noqa: E402
+from blockqnn.search.search import Candidate  # noqa: E402
+from blockqnn.settings import Settings  # noqa: E402
 from blockqnn.workers.leash import descendants  # noqa: E402
 
 SLOTS = 2

@@ -31,18 +31,17 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from benchmarks import machine
-from blockqnn.network.block_module import Concat
 from blockqnn.cost import network_cost
-from blockqnn.data.dataset import Dataset, ImageSet
+from blockqnn.data import Dataset, ImageSet, MemoryFeed
+from blockqnn.network import build_network
+from blockqnn.network.cells import Concat
+from blockqnn.settings import Recipe
+from blockqnn.space import Block, Space
 from blockqnn.training.devices import resolve, usable_cores
-from blockqnn.data.feed import MemoryFeed
-from blockqnn.network.network import build_network
 from blockqnn.training.precision import mixed_precision
-from blockqnn.settings.recipe import Recipe
-from blockqnn.space.spaces import Block, Space
 from blockqnn.training.trainer import Trainer
+from blockqnn.workers.protocol import KEEP_MEMORY
 from blockqnn.zoo import BLOCKS
-from blockqnn.workers.local import KEEP_MEMORY
 
 FILTERS = (32, 64, 128)
 CLASSES = 100

@@ -30,11 +30,11 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.__main__ import commit
 from benchmarks.studies.many_trainings import KEPT, Training, images, train_many
-from blockqnn.settings.search import Settings
-from blockqnn.search.outcome import Outcome
 from blockqnn.params import load_settings
+from blockqnn.search.outcome import Outcome
 from blockqnn.seeds import generator
-from blockqnn.space.spaces import Block, Space
+from blockqnn.settings import Settings
+from blockqnn.space import Block, Space
 from evaluation.comparison.block_tables import Table, every_block, read_block_table, without_wires
 
 ROOT = Path(__file__).parents[2]

@@ -29,12 +29,12 @@ from benchmarks import machine
 from benchmarks.__main__ import commit
 from benchmarks.studies.block_table import SPACE, place, read_table, table_settings
 from benchmarks.studies.pages import RESULTS, put, write_rows
-from blockqnn.space.block import Block
-from blockqnn.settings.search import Settings
-from blockqnn.search.outcome import Outcome
 from blockqnn.params import load_settings
-from blockqnn.search.search import Search
-from blockqnn.search.stopping import CertainlyBad, StoppingRule
+from blockqnn.search import Search
+from blockqnn.search.outcome import Outcome
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.surrogate import CertainlyBad, StoppingRule
 from evaluation.comparison.block_tables import BlockTask, Table, every_block, without_wires
 from evaluation.comparison.significance import half_width
 

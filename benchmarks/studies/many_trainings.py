@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import torch
 
-from blockqnn.space.block import Block
-from blockqnn.search.candidate import identity, train_candidate
-from blockqnn.settings.search import DataSettings, Settings
-from blockqnn.data.dataset import Dataset, load
-from blockqnn.training.devices import usable_cores
+from blockqnn.data import Dataset, load
+from blockqnn.search.candidate import train_candidate
+from blockqnn.search.candidate_files import identity
 from blockqnn.search.outcome import Outcome
-from blockqnn.workers.local import KEEP_MEMORY
+from blockqnn.settings import DataSettings, Settings
+from blockqnn.space import Block
+from blockqnn.training.devices import usable_cores
+from blockqnn.workers.protocol import KEEP_MEMORY
 
 KEPT = Path(__file__).parents[2] / "runs" / "tables"
 """Where outcomes lie until their table is written."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blockqnn.space.spaces import KERNELS, Block, Op, predecessors
+from blockqnn.space import KERNELS, Block, Op, predecessors
 
 MEMBERS = 3
 HIDDEN = 64

@@ -31,14 +31,14 @@ from benchmarks import machine
 from benchmarks.__main__ import commit
 from benchmarks.studies.many_trainings import KEPT, Training, train_many
 from benchmarks.studies.pages import RESULTS, put, write_rows
-from blockqnn.space.block import Block
-from blockqnn.search.candidate import over_budget
-from blockqnn.settings.search import Settings
 from blockqnn.cost import Cost
-from blockqnn.search.outcome import Outcome
 from blockqnn.params import load_settings
 from blockqnn.reward import reward
+from blockqnn.search.budget import over_budget
+from blockqnn.search.outcome import Outcome
 from blockqnn.seeds import generator
+from blockqnn.settings import Settings
+from blockqnn.space import Block
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).parents[1] / "data" / "cifar10-proxies.csv.gz"

@@ -17,13 +17,11 @@ from statistics import mean, stdev
 import torch
 
 from benchmarks import machine
-from blockqnn.settings.search import DataSettings
-from blockqnn.data.dataset import Dataset, load
-from blockqnn.training.devices import resolve
-from blockqnn.data.feed import MemoryFeed
-from blockqnn.network.network import build_network
+from blockqnn.data import Dataset, MemoryFeed, load
+from blockqnn.network import build_network
 from blockqnn.params import load_plan
-from blockqnn.settings.recipe import Recipe
+from blockqnn.settings import DataSettings, Recipe
+from blockqnn.training.devices import resolve
 from blockqnn.training.trainer import Trainer
 from blockqnn.zoo import BLOCKS
 

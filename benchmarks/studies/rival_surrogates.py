@@ -14,9 +14,9 @@ import numpy as np
 from sklearn.ensemble import GradientBoostingRegressor
 
 from benchmarks.studies.neural_surrogates import GraphNetwork, Peephole
+from blockqnn.space import Block
+from blockqnn.surrogate import Surrogate
 from blockqnn.surrogate.features import FEATURES
-from blockqnn.space.spaces import Block
-from blockqnn.surrogate.gaussian_process import Surrogate
 
 
 @dataclass(frozen=True)

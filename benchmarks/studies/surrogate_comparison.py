@@ -1,6 +1,6 @@
 """Which surrogate predicts accuracies best from few curves: the evidence for the default.
 
-    python -m benchmarks.studies.surrogate_comparison [digits-sample|cifar10 ...] [--quick] [--to DIR]
+    python -m benchmarks.studies.surrogate_comparison [TABLE ...] [--quick] [--to DIR]
 
 On the tables of benchmarks/block_table.py each rival learns from 50, 100, 200, 300 and 400 curves
 drawn at random, as far as others are left, and predicts all others; a network has one block there,
@@ -26,14 +26,13 @@ from scipy.stats import kendalltau
 from threadpoolctl import threadpool_limits
 
 from benchmarks import machine
-from benchmarks.studies import neural_surrogates
 from benchmarks.__main__ import commit
+from benchmarks.studies import neural_surrogates
 from benchmarks.studies.block_table import blocks_of, read_table, table_settings
 from benchmarks.studies.pages import RESULTS, put, write_rows
 from benchmarks.studies.rival_surrogates import RIVALS, SURROGATE, Rival, Sample
-from blockqnn.surrogate.features import block_features
 from blockqnn.seeds import generator
-from blockqnn.surrogate.gaussian_process import Surrogate
+from blockqnn.surrogate import Surrogate, block_features
 from evaluation.comparison.block_tables import IMAGES
 
 TABLES = ("digits-sample", "cifar10")

@@ -1,46 +1,22 @@
-"""Who proposes blocks: Q-learning as published and with a model of rewards (the products); random
-walks and evolution (the baselines).
+"""The agents, which propose blocks: Q-learning as published, Dyna-Q, evolution, random walks.
+
+They may import the search space, the settings and the surrogate, and need no torch.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
-
+from blockqnn.agents.build import build_agent
 from blockqnn.agents.dyna_q import DynaQ
 from blockqnn.agents.evolution import Evolution
-from blockqnn.agents.protocol import Agent, Choices, D
+from blockqnn.agents.protocol import Agent
 from blockqnn.agents.q_learning import QLearning
 from blockqnn.agents.random_walk import RandomWalk
 from blockqnn.agents.schedule import EpsilonSchedule
-from blockqnn.settings.search import AgentSettings, DynaQSettings, EvolutionSettings, QLearningSettings
 
-__all__ = ["Agent", "DynaQ", "EpsilonSchedule", "Evolution", "QLearning", "RandomWalk"]
-__all__ += ["build_agent"]
-
-
-def build_agent(
-    space: Choices[D],
-    settings: AgentSettings,
-    batch: int,
-    encode: Callable[[D], NDArray[np.float64]],
-) -> Agent[D]:
-    """The agent that the settings name, knowing nothing yet; `batch` candidates are an iteration,
-    `encode` makes a vector of a design for those that have a model.
-    """
-    if isinstance(settings, QLearningSettings):
-        return QLearning(
-            space,
-            learning_rate=settings.learning_rate,
-            discount=settings.discount,
-            initial_q=settings.initial_q,
-            replay=settings.replay,
-            batch=batch,
-        )
-    if isinstance(settings, DynaQSettings):
-        return DynaQ(space, encode, imagined=settings.imagined)
-    if isinstance(settings, EvolutionSettings):
-        return Evolution(space, population=settings.population, tournament=settings.tournament)
-    return RandomWalk(space)
+__all__ = [
+    "Agent",
+    "DynaQ",
+    "EpsilonSchedule",
+    "Evolution",
+    "QLearning",
+    "RandomWalk",
+    "build_agent",
+]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from blockqnn.agents.protocol import Choices, D
-from blockqnn.surrogate.gaussian_process import Surrogate
+from blockqnn.space.design import Choices, D
+from blockqnn.surrogate import Surrogate
 
 ELITE = 16
 """Half of the trajectories vary one of so many best designs, ..."""

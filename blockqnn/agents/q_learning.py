@@ -12,8 +12,8 @@ from typing import Any, Generic
 
 import numpy as np
 
-from blockqnn.agents.protocol import Choices, D
-from blockqnn.space.block import Layer, Op
+from blockqnn.space import Layer, Op
+from blockqnn.space.design import Choices, D
 
 
 class QLearning(Generic[D]):

@@ -7,7 +7,7 @@ from typing import Generic
 
 import numpy as np
 
-from blockqnn.agents.protocol import Choices, D
+from blockqnn.space.design import Choices, D
 
 
 class RandomWalk(Generic[D]):

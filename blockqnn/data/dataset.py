@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from blockqnn.data import read as sources
-from blockqnn.settings.search import DataSettings
-from blockqnn.errors import SettingsError
-from blockqnn.settings.recipe import Recipe
+from blockqnn.data.source import Source
+from blockqnn.data.split import stratified
 from blockqnn.seeds import seed_for
+from blockqnn.settings import DataSettings
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -141,65 +141,6 @@ def load(settings: DataSettings, seed: int) -> Dataset:
     )
 
 
-def augment(
-    images: Tensor,
-    recipe: Recipe,
-    generator: torch.Generator,
-    of: int | None = None,
-    part: slice = slice(None),
-) -> Tensor:
-    """Random crop, mirror and cutout of a normalised batch `(N, C, H, W)`, on its own device.
-
-    Images that are the `part` of a batch of `of` images are changed as they are in the whole one.
-    """
-    count, _, height, width = images.shape
-    device = images.device
-
-    def draw(high: int) -> Tensor:
-        drawn = torch.randint(high, (of or count,), generator=generator, device=device)
-        return drawn[part]
-
-    if recipe.crop:
-        padded = torch.nn.functional.pad(images, (recipe.crop,) * 4)
-        rows = draw(2 * recipe.crop + 1)[:, None] + torch.arange(height, device=device)
-        columns = draw(2 * recipe.crop + 1)[:, None] + torch.arange(width, device=device)
-        each = torch.arange(count, device=device)[:, None, None]
-        images = padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
-        images = images.permute(0, 3, 1, 2)
-    if recipe.flip:
-        images = torch.where(draw(2).bool()[:, None, None, None], images.flip(3), images)
-    if recipe.cutout:
-        half = recipe.cutout // 2
-        rows = torch.arange(height, device=device) - draw(height)[:, None] + half
-        columns = torch.arange(width, device=device) - draw(width)[:, None] + half
-        inside_rows = (rows >= 0) & (rows < recipe.cutout)
-        inside_columns = (columns >= 0) & (columns < recipe.cutout)
-        hole = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-        images = images.masked_fill(hole, 0.0)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def stratified(
-    settings: DataSettings, labels: Labels, count: int, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices split into (the rest, `count` of them), classes in proportion."""
-    from sklearn.model_selection import train_test_split
-
-    classes, sizes = np.unique(labels, return_counts=True)
-    if sizes.min() < 2 or len(labels) - count < len(classes) or count < len(classes):
-        smallest = sizes.min()
-        raise SettingsError(
-            f"data.{settings.name} cannot be split: {len(labels)} images in {len(classes)} "
-            f"classes, the smallest of {smallest}, with {count} to set apart; give at least 2 "
-            "images in every class, and data.images and data.holdout that leave one of each on "
-            "both sides"
-        )
-    rest, chosen = train_test_split(
-        np.arange(len(labels)), test_size=count, stratify=labels, random_state=seed % 2**32
-    )
-    return np.sort(rest), np.sort(chosen)
-
-
 def _shared(array: npt.NDArray[Any]) -> Tensor:
     """A tensor over memory that may belong to others; nothing here writes to its images."""
     with warnings.catch_warnings():
@@ -233,7 +174,7 @@ def _per_channel(values: npt.NDArray[np.float64]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
 
 
-def _fingerprint(source: sources.Source, *splits: npt.NDArray[np.int64]) -> str:
+def _fingerprint(source: Source, *splits: npt.NDArray[np.int64]) -> str:
     digest = hashlib.sha256("\n".join(source.classes).encode())
     pixels, labels = (
         (source.train_pixels, source.test_pixels),

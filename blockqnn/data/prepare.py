@@ -6,42 +6,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
-from blockqnn.data import read as sources
-from blockqnn.settings.search import DataSettings
-from blockqnn.errors import SettingsError, UserError
-from blockqnn.storage.files import write_atomically
-from blockqnn.data.read import Source
-
-FORMAT = "blockqnn images 1"
-"""First array of the file; later versions of this package read it or say that they cannot."""
+from blockqnn.data.archive import write_archive
+from blockqnn.data.read import read
+from blockqnn.errors import UserError
+from blockqnn.settings import DataSettings
+from blockqnn.storage import write_atomically
 
 MANIFEST_FORMAT = "blockqnn streamed images 1"
-
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The date of every entry: the earliest that a zip file can have."""
-
-DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    RuntimeError,  # NotImplementedError too: bits of an entry that say encrypted, or compressed
-    MemoryError,  # a length that nobody wrote
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged or foreign file may raise."""
 
 
 def prepare(settings: DataSettings, to: Path) -> None:
@@ -67,17 +42,8 @@ def prepare(settings: DataSettings, to: Path) -> None:
 
 
 def _archive(settings: DataSettings) -> Callable[[BinaryIO], object]:
-    source = sources.read(settings)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "format": np.array(FORMAT),
-        "name": np.array(source.name or settings.name),
-        "classes": np.array(source.classes),
-        "train_pixels": source.train_pixels,
-        "train_labels": source.train_labels,
-        "test_pixels": source.test_pixels,
-        "test_labels": source.test_labels,
-    }
-    return lambda file: _write(file, arrays)
+    source = read(settings)
+    return lambda file: write_archive(file, source, settings.name)
 
 
 def _manifest(settings: DataSettings) -> Callable[[BinaryIO], object]:
@@ -97,65 +63,3 @@ def _manifest(settings: DataSettings) -> Callable[[BinaryIO], object]:
         manifest[part] = {"images": len(images), "bytes": total, "sha256": digest.hexdigest()}
     text = json.dumps(manifest, indent=1) + "\n"
     return lambda file: file.write(text.encode())
-
-
-def read_prepared(path: Path) -> Source:
-    """The images of a file that `prepare` wrote; `SettingsError` for any other, or a damaged one.
-
-    Every array's checksum is compared, so what is returned is what was written.
-    """
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise _refusal(path, "it is a single array")
-            # NumPy stops reading where a damaged header says that the array ends
-            if damaged := archive.zip.testzip():
-                raise _refusal(path, f"{damaged} in it is damaged")
-            version = str(archive["format"])
-            if version != FORMAT:
-                raise _refusal(path, f"its format is {version!r}, this version reads {FORMAT!r}")
-            return _source(path, archive)
-    except FileNotFoundError:
-        raise SettingsError(
-            f"data.root is {str(path)!r}: there is no such file; write it with blockqnn data, or "
-            "fetch it with dvc pull"
-        ) from None
-    except SettingsError:
-        raise
-    except DAMAGE as error:
-        raise _refusal(path, str(error) or type(error).__name__) from None
-
-
-def _source(path: Path, archive: Mapping[str, npt.NDArray[Any]]) -> Source:
-    classes = tuple(str(name) for name in archive["classes"])
-    arrays = {}
-    for part in ("train", "test"):
-        pixels, labels = archive[f"{part}_pixels"], archive[f"{part}_labels"]
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or labels.shape != pixels.shape[:1]:
-            raise _refusal(path, f"its {part} images and labels do not belong together")
-        if labels.dtype != np.int64 or not np.isin(labels, np.arange(len(classes))).all():
-            raise _refusal(path, f"its {part} labels are not those of its classes")
-        arrays[f"{part}_pixels"], arrays[f"{part}_labels"] = pixels, labels
-    return Source(classes, **arrays, name=str(archive["name"]))
-
-
-def _write(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """What np.savez does, with nothing of the time or the machine in it."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", EPOCH)
-            entry.create_system = 3  # otherwise the operating system's number
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(
-                    member, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False
-                )
-
-
-def _refusal(path: Path, reason: str) -> SettingsError:
-    what = " ".join(reason.split())
-    return SettingsError(
-        f"data.root is {str(path)!r}: this is not a whole file of prepared images ({what}); write "
-        "it again with blockqnn data, or fetch it with dvc pull"
-    )

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from blockqnn.errors import SettingsError, UserError
-from blockqnn.storage.files import write_atomically
 from blockqnn.network.weights import load_weights
+from blockqnn.storage import write_atomically
 
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 """What the extra `export` installs: the last is what torch writes ONNX with."""

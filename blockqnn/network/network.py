@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blockqnn.network.block_module import BlockModule, Convolution, Pcc
+from blockqnn.network.block_module import BlockModule
+from blockqnn.network.cells import Convolution, Pcc
 from blockqnn.network.stage import Shortcut, Stage
+from blockqnn.space import Block
 from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
-from blockqnn.space.spaces import Block
 
 
 def build_network(
@@ -35,8 +36,8 @@ def build_network(
 
     `filters` gives the width of each stage, `repeats` its number of blocks: one number for all
     or one a stage. The skeletons, and the connections between blocks (none, shortcut or concat),
-    are described in `blockqnn.space.skeleton`. `dropout` is the share of features that training drops
-    before the linear layer.
+    are described in `blockqnn.space.skeleton`. `dropout` is the share of features that training
+    drops before the linear layer.
 
     `drop_path` is our reading of stochastic depth for blocks without a shortcut, NASNet's scheduled
     drop path: where the output of a convolution or pooling enters an add or a concat (that of the

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from blockqnn.network.block_module import Add, BlockModule, Concat
+from blockqnn.network.block_module import BlockModule
+from blockqnn.network.cells import Add, Concat
 
 _join = Concat()
 

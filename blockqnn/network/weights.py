@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from blockqnn.errors import SettingsError
-from blockqnn.storage.files import write_atomically
+from blockqnn.storage import write_atomically
 
 _CHECKSUM = "sha256"
 
@@ -140,7 +140,7 @@ def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Mod
     a file cannot ask for more than it brings.
     """
     from blockqnn.network.network import build_network
-    from blockqnn.space.spaces import LONGEST, Block
+    from blockqnn.space import LONGEST, Block
 
     filters, repeats = json.loads(metadata["filters"]), json.loads(metadata["repeats"])
     blocks = repeats * len(filters) if isinstance(repeats, int) else sum(repeats)

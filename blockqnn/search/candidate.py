@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from blockqnn.training.checkpoint import Checkpoint
-from blockqnn.settings.search import Budget, Settings
-from blockqnn.cost import Cost
-from blockqnn.data.dataset import Dataset
-from blockqnn.training.devices import out_of_memory
-from blockqnn.data.feed import MemoryFeed
-from blockqnn.network.network import build_network
-from blockqnn.search.outcome import OUT_OF_MEMORY, Kind, Outcome
-from blockqnn.settings.recipe import Recipe
+from blockqnn.data import Dataset, MemoryFeed
+from blockqnn.network import build_network
 from blockqnn.reward import latency_price
+from blockqnn.search.candidate_files import identity
+from blockqnn.search.outcome import OUT_OF_MEMORY, Kind, Outcome
 from blockqnn.seeds import seed_for
-from blockqnn.space.spaces import Block
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.surrogate import CertainlyBad, StoppingRule
+from blockqnn.training.checkpoint import Checkpoint
+from blockqnn.training.devices import out_of_memory
 from blockqnn.training.speed import measure_speed
-from blockqnn.search.stopping import CertainlyBad, StoppingRule
 from blockqnn.training.trainer import NoBetterThanChance, NotFinite, Trainer
-
-
-def over_budget(cost: Cost, budget: Budget, recipe: Recipe) -> str:
-    """Why a network may not be trained, decided from its cost alone; empty when it may."""
-    limits = {
-        "macs": ("multiply-accumulates", cost.macs, budget.macs),
-        "parameters": ("parameters", cost.parameters, budget.parameters),
-        "memory": ("bytes of memory", step_memory(cost, recipe), budget.memory),
-    }
-    for name, (what, needed, allowed) in limits.items():
-        if allowed is not None and needed > allowed:
-            return f"needs {needed:,} {what}, budget.{name} is {allowed:,}"
-    return ""
-
-
-def step_memory(cost: Cost, recipe: Recipe) -> int:
-    """Bytes of one training step, estimated: weight, gradient and two moments; all activations."""
-    return 16 * cost.parameters + recipe.batch * cost.activation_bytes
 
 
 def train_candidate(
@@ -175,10 +152,3 @@ def _recorded(entry: dict[str, float]) -> dict[str, float]:
     """What a journal keeps of an epoch: what is the same in two runs, and seconds."""
     measured = ("images_per_second", "device_memory")
     return {name: value for name, value in entry.items() if name not in measured}
-
-
-def identity(block: Block, settings: Settings, fingerprint: str) -> str:
-    """Names all that a block's outcome depends on; `fingerprint` is the data set's."""
-    network, recipe = settings.network.described(), asdict(settings.recipe)
-    parts = (str(block), settings.seed, network, recipe, fingerprint)
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

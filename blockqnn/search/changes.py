@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from blockqnn.agents.schedule import EpsilonSchedule
-from blockqnn.settings.search import Settings
+from blockqnn.agents import EpsilonSchedule
 from blockqnn.errors import SearchError
+from blockqnn.params import flat
+from blockqnn.settings import Settings
 
 HARMLESS = ("workers", "tracking", "data.root", "data.download")
 """Settings that change where and how fast results are made, not what they mean."""
@@ -20,7 +21,7 @@ def refuse_changes(
 
     The schedule may grow at its end; `HARMLESS` settings may change.
     """
-    old, new = _flat(begun.to_dict()), _flat(now.to_dict())
+    old, new = flat(begun.to_dict()), flat(now.to_dict())
     names = sorted(old.keys() | new.keys())
     decisive = (".kind", ".name", ".version")  # the others depend on them
     names.sort(key=lambda name: not name.endswith(decisive))
@@ -43,13 +44,3 @@ def refuse_changes(
             f"begun with (fingerprint {task.fingerprint}, then {begun_task.fingerprint}): restore "
             "them, or begin another search under a new name"
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

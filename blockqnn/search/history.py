@@ -4,98 +4,25 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from blockqnn import __version__
-from blockqnn.agents.schedule import EpsilonSchedule
-from blockqnn.settings.search import Settings
+from blockqnn.agents import EpsilonSchedule
 from blockqnn.cost import Cost
-from blockqnn.data.dataset import Dataset
 from blockqnn.errors import SearchError, UserError
+from blockqnn.params import settings_from_dict
 from blockqnn.search.journal import Record, whole_records
 from blockqnn.search.outcome import Outcome
-from blockqnn.params import settings_from_dict
-from blockqnn.space.spaces import Block
+from blockqnn.search.records import Candidate, Result, Standing, Task
+from blockqnn.settings import Settings
+from blockqnn.space import Block
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
 """Of the journal's format; later versions of this package read it or say that they cannot."""
 RANKED = 256
 """So many of the best blocks are kept in order; more have to be sorted when asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a candidate is scored on."""
-
-    data: str
-    num_classes: int
-    in_channels: int
-    image_size: int
-    train_images: int
-    held_out_images: int
-    fingerprint: str
-
-    @classmethod
-    def of(cls, data: Dataset) -> Task:
-        """The task that a data set sets."""
-        return cls(
-            data=data.name,
-            num_classes=len(data.classes),
-            in_channels=data.in_channels,
-            image_size=data.image_size,
-            train_images=len(data.train),
-            held_out_images=len(data.held_out),
-            fingerprint=data.fingerprint,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of a random guess in percent: the reward of a candidate that was not trained."""
-        return 100.0 / self.num_classes
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A proposed block: its number in the search, from 0, and when it was proposed."""
-
-    number: int
-    iteration: int
-    epsilon: float
-    block: Block
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A candidate with its outcome and reward, in percent.
-
-    `same_as` is the number of the candidate whose training it shares, because their blocks compute
-    the same graph; `time` is when it was recorded, in seconds since 1970.
-    """
-
-    candidate: Candidate
-    outcome: Outcome
-    reward: float
-    cost: Cost
-    same_as: int | None
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What all results had come to when an iteration ended; accuracy and reward in percent."""
-
-    best_reward: float
-    """Of all candidates, those that were not trained too; but not what was predicted."""
-    best_accuracy: float | None
-    distinct_blocks: int
 
 
 class History:

@@ -8,13 +8,10 @@ which worker was faster; one that came early waits on disk beside it, and is as 
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
 from collections import ChainMap, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,31 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockqnn.agents import build_agent
-from blockqnn.space.block import Block
-from blockqnn.search.candidate import identity, over_budget
-from blockqnn.settings.search import Settings
 from blockqnn.cost import Cost
-from blockqnn.data.dataset import load
+from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.surrogate.features import block_features
-from blockqnn.storage.files import read_json, write_atomically
-from blockqnn.search.history import (
-    JOURNAL,
-    Candidate,
-    History,
-    Result,
-    Task,
-    begin_record,
-    outcome_record,
-    read_search,
-)
-from blockqnn.search.journal import Journal, Record
-from blockqnn.storage.lock import DirectoryLock
-from blockqnn.search.outcome import Outcome
-from blockqnn.search.changes import refuse_changes
 from blockqnn.reward import latency_price, parameters_price, reward
+from blockqnn.search.budget import over_budget
+from blockqnn.search.candidate_files import (
+    candidate_directory,
+    identity,
+    keep_outcome,
+    kept_outcome,
+)
+from blockqnn.search.changes import refuse_changes
+from blockqnn.search.history import JOURNAL, History, begin_record, outcome_record, read_search
+from blockqnn.search.journal import Journal, Record
+from blockqnn.search.outcome import Outcome
+from blockqnn.search.records import Candidate, Result, Task
+from blockqnn.search.stopping import Stopping
 from blockqnn.seeds import generator
-from blockqnn.search.stopping import Stopping, StoppingRule
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.storage import DirectoryLock, as_search_error
+from blockqnn.surrogate import StoppingRule, block_features
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
 
@@ -87,7 +81,7 @@ class Search(History):
         directory = Path(directory)
         task = Task.of(load(settings.data, settings.seed))
         _check_image_size(settings, task)
-        with explained(directory):
+        with as_search_error(directory):
             directory.mkdir(parents=True, exist_ok=True)
             search = cls(directory, DirectoryLock(directory, wait=wait))
         try:
@@ -172,7 +166,7 @@ class Search(History):
             if record["type"] in ("begin", "settings"):
                 refuse_changes(self.directory, self.settings, settings, self.task, task)
 
-        with explained(self.directory):
+        with as_search_error(self.directory):
             self._journal = Journal(self.directory / JOURNAL, take)
         if not self.begun:
             self._append([begin_record(settings, task, time.time())])
@@ -361,7 +355,7 @@ class Search(History):
         return over_budget(self._cost(candidate), self.settings.budget, self.settings.recipe)
 
     def _keep_early(self, candidate: Candidate, outcome: Outcome) -> None:
-        with explained(self.directory):
+        with as_search_error(self.directory):
             own = identity(candidate.block, self.settings, self.task.fingerprint)
             keep_outcome(candidate_directory(self.directory, candidate.number), own, outcome)
 
@@ -371,35 +365,10 @@ class Search(History):
 
     def _append(self, records: list[Record]) -> None:
         assert self._journal is not None
-        with explained(self.directory):
+        with as_search_error(self.directory):
             self._journal.append(records)
         for record in records:
             self.apply(record)
-
-
-def candidate_directory(directory: Path, number: int) -> Path:
-    """Where a search keeps the work on one candidate until its outcome is in the journal."""
-    return directory / "candidates" / f"{number:06d}"
-
-
-def keep_outcome(directory: Path, identity: str, outcome: Outcome) -> None:
-    """Put an outcome on disk until its turn in the journal comes; raises OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"identity": identity, "outcome": outcome.to_dict()})
-    write_atomically(directory / "outcome.json", lambda file: file.write(text.encode()))
-
-
-def kept_outcome(directory: Path, identity: str) -> Outcome | None:
-    """What `keep_outcome` put on disk for the same work; None when there is nothing of use."""
-    path = directory / "outcome.json"
-    try:
-        kept = read_json(path)
-        return Outcome.from_dict(kept["outcome"]) if kept["identity"] == identity else None
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        log.warning("%s is not used, the candidate is trained again: %s", path, error)
-    return None
 
 
 def _check_image_size(settings: Settings, task: Task) -> None:
@@ -411,15 +380,3 @@ def _check_image_size(settings: Settings, task: Task) -> None:
             f"network.filters is {settings.network.filters!r}: {pools} poolings leave nothing of "
             f"images of {task.image_size} pixels; give fewer stages or larger images"
         )
-
-
-@contextmanager
-def explained(directory: Path) -> Iterator[None]:
-    """OSError as a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise SearchError(
-            f"cannot write in {directory} ({error.strerror}): free some space or mend the "
-            "permissions, then start the same search again; nothing that was recorded is lost"
-        ) from error

@@ -39,3 +39,7 @@ def check_device(name: str, device: str) -> None:
         kind == "cuda" and (number.isdecimal() or not number)
     )
     require(known and not device.endswith(":"), name, device, "give cpu, cuda, cuda:N, mps or auto")
+
+
+MOST = 10**6
+"""Of what a search counts: more fits no memory."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockqnn.settings.checks import check_device, positive, require
-from blockqnn.settings.search import IN_MEMORY_UNUSED, DataSettings, NetworkSettings
+from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
+from blockqnn.settings.network import NetworkSettings
 from blockqnn.settings.recipe import Recipe
 
 

@@ -12,12 +12,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from blockqnn.space.block import Block
-from blockqnn.settings.checks import require, share
-from blockqnn.cost import Cost, network_cost
+from blockqnn.settings.agents import AgentSettings, QLearningSettings
+from blockqnn.settings.checks import MOST, require, share
+from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
+from blockqnn.settings.network import NetworkSettings
 from blockqnn.settings.recipe import Recipe
-from blockqnn.space.skeleton import CONNECTIONS
-from blockqnn.space.spaces import LONGEST, VERSIONS, Space
+from blockqnn.settings.space import SpaceSettings
 from blockqnn.settings.workers import LocalSettings, WorkerSettings
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
@@ -32,100 +32,6 @@ PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (0.2, 10),
     (0.1, 12),
 )
-
-
-MOST = 10**6
-"""Of what a search counts: more fits no memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceSettings:
-    """Which blocks may be proposed."""
-
-    version: Literal["v1", "v2"] = "v1"
-    """v1: the 2018 paper's layers; v2: separable convolutions for its 3x3 and 5x5 ones, poolings of
-    3x3 only, our reading of the journal version's more constrained space (blockqnn/space.py)."""
-    max_index: int = None  # type: ignore[assignment]  # set below: a number from then on
-    """Largest layer index, terminal included; left out, 23 as in the paper, or 12 in v2."""
-    max_width: int | None = None
-    """Leaves of a block at most, which its output concatenates; null is the version's: no limit,
-    or 4 in v2."""
-
-    def __post_init__(self) -> None:
-        require(self.version in VERSIONS, "space.version", self.version, "choose v1 or v2")
-        for name in ("max_index", "max_width"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(VERSIONS[self.version], name))
-        fits = 2 <= self.max_index <= LONGEST
-        require(fits, "space.max_index", self.max_index, f"give 2 to {LONGEST}")
-        width = self.max_width
-        require(width is None or width >= 1, "space.max_width", width, "give 1 or more, or null")
-
-    def build(self) -> Space:
-        """The space that these settings describe."""
-        own = VERSIONS[self.version]
-        return Space(self.max_index, own.operations, self.max_width)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QLearningSettings:
-    """Tabular Q-learning with experience replay (paper section 3.2)."""
-
-    kind: Literal["q_learning"] = "q_learning"
-    learning_rate: float = 0.01
-    """Step size of a Q update (alpha)."""
-    discount: float = 1.0
-    """Discount factor (gamma)."""
-    initial_q: float = 0.5
-    """Q of an action never tried; rewards are learned as percent / 100."""
-    replay: int = 64
-    """Trajectories replayed for each iteration's worth of outcomes."""
-
-    def __post_init__(self) -> None:
-        rate = self.learning_rate
-        require(0 < rate <= 1, "agent.learning_rate", rate, "give more than 0 and at most 1")
-        require(0 <= self.discount <= 1, "agent.discount", self.discount, "give 0 to 1")
-        require(math.isfinite(self.initial_q), "agent.initial_q", self.initial_q, "give a number")
-        require(0 <= self.replay <= MOST, "agent.replay", self.replay, f"give 0 to {MOST:,}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomSettings:
-    """Uniform random walks: the baseline."""
-
-    kind: Literal["random"] = "random"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvolutionSettings:
-    """Regularised evolution (Real et al. 2019): the stronger baseline."""
-
-    kind: Literal["evolution"] = "evolution"
-    population: int = 100
-    """Youngest candidates kept as possible parents."""
-    tournament: int = 25
-    """Candidates drawn for one tournament; the best of them is the parent."""
-
-    def __post_init__(self) -> None:
-        population = self.population
-        require(2 <= population <= MOST, "agent.population", population, f"give 2 to {MOST:,}")
-        fits = 1 <= self.tournament <= self.population
-        require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DynaQSettings:
-    """Q-learning that learns mostly from predicted rewards: the faster version, our reading."""
-
-    kind: Literal["dyna_q"] = "dyna_q"
-    imagined: int = 512
-    """Trajectories imagined before a proposal, each with a predicted reward."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.imagined <= MOST, "agent.imagined", self.imagined, f"give 1 to {MOST:,}")
-
-
-AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings
 
 
 MOST_WEIGHT = 1000
@@ -156,128 +62,6 @@ class RewardSettings:
                 value,
                 f"give a number from -{MOST_WEIGHT:,} to {MOST_WEIGHT:,}",
             )
-
-
-DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder", "prepared", "imagenet")
-IN_MEMORY_UNUSED = ("auto_augment", "random_erasing", "augment_repeats")
-"""Settings of a recipe that only streamed images have."""
-READERS = ("folder", "tar", "wds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Which images, and how they are split."""
-
-    name: str = "cifar100"
-    """digits, fashion-mnist, cifar10, cifar100, folder (your own class folders), prepared (the file
-    that `blockqnn data` writes), or imagenet: train/ and val/ folders of any size, read from disk
-    while the network trains, for final training alone."""
-    root: str | None = None
-    """Directory of the images, or file of prepared ones; needed by every data set but digits."""
-    download: bool = False
-    """Fetch the data set through torchvision when it is not under root."""
-    holdout: float = 0.1
-    """Share of the training images held out to measure the reward (stratified, by seed)."""
-    images: int | None = None
-    """Training images kept before the split, stratified; null keeps all."""
-    image_size: int | None = None
-    """Side in pixels that images of a folder are resized to, once, and those of imagenet cut to,
-    each time."""
-    reader: str | None = None
-    """Of imagenet: folder, tar or wds (WebDataset), as timm reads them; null is folder."""
-    loaders: int = 4
-    """Processes that read images of imagenet; 0 reads in the training process."""
-
-    def __post_init__(self) -> None:
-        choice = f"choose one of {', '.join(DATA_SETS)}"
-        require(self.name in DATA_SETS, "data.name", self.name, choice)
-        require(0 < self.holdout < 1, "data.holdout", self.holdout, "give more than 0, less than 1")
-        if self.images is not None:
-            require(self.images >= 2, "data.images", self.images, "give 2 or more, or null for all")
-        if self.name == "digits":
-            embedded = "digits is embedded; leave it out"
-            require(self.root is None, "data.root", self.root, embedded)
-        else:
-            where = f"give the directory where {self.name} lies"
-            if self.name == "prepared":
-                where = "give the file that `blockqnn data` wrote"
-            require(bool(self.root), "data.root", self.root, where)
-        if self.name in ("digits", "folder", "prepared", "imagenet"):
-            remedy = f"{self.name} has no download; leave it out"
-            require(not self.download, "data.download", self.download, remedy)
-        if self.name in ("folder", "imagenet"):
-            size = self.image_size or 0
-            require(8 <= size <= 1024, "data.image_size", self.image_size, "give 8 to 1024 pixels")
-        else:
-            only = "only folder and imagenet are resized; leave it out"
-            require(self.image_size is None, "data.image_size", self.image_size, only)
-        if self.streamed:
-            require(self.images is None, "data.images", self.images, "imagenet is read whole")
-            known = self.reader is None or self.reader in READERS
-            require(known, "data.reader", self.reader, f"choose one of {', '.join(READERS)}")
-        else:
-            remedy = "only imagenet has one; leave it out"
-            require(self.reader is None, "data.reader", self.reader, remedy)
-        require(self.loaders >= 0, "data.loaders", self.loaders, "give 0 or more")
-
-    @property
-    def streamed(self) -> bool:
-        """Whether images are read from disk while the network trains, instead of once."""
-        return self.name == "imagenet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
-    """The network that is stacked from a block for the search (paper figure 3)."""
-
-    skeleton: str = "cifar"
-    """cifar or imagenet."""
-    filters: tuple[int, ...] = (32, 64, 128)
-    """Filters of each stage."""
-    repeats: int | tuple[int, ...] = 4
-    """Blocks a stage: one number, or one for each stage."""
-    connections: str = "none"
-    """Between blocks, our reading (blockqnn/skeleton.py): none; shortcut adds a block's input to
-    its output; concat lets it read the outputs of the two blocks before it in its stage."""
-
-    def __post_init__(self) -> None:
-        known = self.skeleton in ("cifar", "imagenet")
-        require(known, "network.skeleton", self.skeleton, "choose cifar or imagenet")
-        whole = len(self.filters) > 0 and all(f >= 1 for f in self.filters)
-        require(whole, "network.filters", self.filters, "give at least one number of filters >= 1")
-        repeats = self.repeats
-        if isinstance(repeats, int):
-            require(repeats >= 1, "network.repeats", repeats, "give 1 or more")
-        else:
-            fits = len(repeats) == len(self.filters) and all(r >= 1 for r in repeats)
-            require(fits, "network.repeats", repeats, "give one number >= 1 for each stage")
-        connections = self.connections
-        choice = f"choose {', '.join(CONNECTIONS[:-1])} or {CONNECTIONS[-1]}"
-        require(connections in CONNECTIONS, "network.connections", connections, choice)
-        several = max((repeats,) if isinstance(repeats, int) else repeats) > 1
-        remedy = "it joins blocks of a stage; give network.repeats of 2 or more, or shortcut"
-        require(connections != "concat" or several, "network.connections", connections, remedy)
-
-    def cost(self, block: Block, *, num_classes: int, in_channels: int, image_size: int) -> Cost:
-        """What the network stacked from a block costs; raises as `network_cost` does."""
-        return network_cost(
-            block,
-            filters=self.filters,
-            repeats=self.repeats,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            image_size=image_size,
-            skeleton=self.skeleton,
-            connections=self.connections,
-        )
-
-    def described(self) -> dict[str, Any]:
-        """Plain values that say which network it is. Connections are left out where there are none:
-        what was made before there were any is still named the same."""
-        values = dataclasses.asdict(self)
-        if self.connections == "none":
-            del values["connections"]
-        return values
 
 
 @dataclass(frozen=True, kw_only=True)

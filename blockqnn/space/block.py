@@ -1,4 +1,5 @@
-"""Layer codes and the blocks they spell; what a search may propose of them: `blockqnn.space.spaces`.
+"""Layer codes and the blocks they spell; what a search may propose of them:
+`blockqnn.space.spaces`.
 
 A block is a list of layer codes in the paper's notation, `(index, kind, kernel, pred1, pred2)`,
 closed by a terminal layer (CVPR 2018, table 1). Layer 1 reads the block input, predecessor 0;

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from blockqnn.space.block import Block, Layer, Op
-
-if TYPE_CHECKING:
-    from blockqnn.space.spaces import Space
+from blockqnn.space.design import Choices
 
 ATTEMPTS = 1000
 """Draws until a change is legal; a space of one block has none."""
 
 
-def mutate(space: Space, block: Block, rng: np.random.Generator) -> Block:
+class BlockSpace(Choices[Block], Protocol):
+    """A space of blocks of at most `max_index` layers, the terminal counted."""
+
+    @property
+    def max_index(self) -> int: ...
+
+
+def mutate(space: BlockSpace, block: Block, rng: np.random.Generator) -> Block:
     """A block of the space that differs from `block` by one layer replaced, inserted or deleted.
 
     The same block where there is no other.
@@ -33,14 +38,14 @@ def mutate(space: Space, block: Block, rng: np.random.Generator) -> Block:
     return block
 
 
-def _replace(space: Space, block: Block, rng: np.random.Generator) -> list[Layer]:
+def _replace(space: BlockSpace, block: Block, rng: np.random.Generator) -> list[Layer]:
     layers = list(block.layers)
     place = int(rng.integers(len(layers)))
     layers[place] = _draw(space, block.layers[:place], rng)
     return layers
 
 
-def _insert(space: Space, block: Block, rng: np.random.Generator) -> list[Layer]:
+def _insert(space: BlockSpace, block: Block, rng: np.random.Generator) -> list[Layer]:
     place = int(rng.integers(len(block.layers)))
     if place + 1 >= space.max_index:
         return []
@@ -54,7 +59,7 @@ def _insert(space: Space, block: Block, rng: np.random.Generator) -> list[Layer]
     return [*block.layers[:place], inserted, *later]
 
 
-def _delete(space: Space, block: Block, rng: np.random.Generator) -> list[Layer]:
+def _delete(space: BlockSpace, block: Block, rng: np.random.Generator) -> list[Layer]:
     if len(block.layers) < 2:
         return []
     place = int(rng.integers(len(block.layers) - 1))
@@ -66,8 +71,8 @@ def _delete(space: Space, block: Block, rng: np.random.Generator) -> list[Layer]
     return [*block.layers[:place], *later]
 
 
-def _draw(space: Space, before: tuple[Layer, ...], rng: np.random.Generator) -> Layer:
-    layers = space.choices(before)
+def _draw(space: BlockSpace, before: tuple[Layer, ...], rng: np.random.Generator) -> Layer:
+    layers: tuple[Layer, ...] = space.choices(before)
     return layers[int(rng.integers(len(layers)))]
 
 

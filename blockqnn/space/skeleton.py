@@ -18,7 +18,7 @@ concat:   each block but the first of a stage reads the outputs of the two befor
 
 from collections.abc import Sequence
 
-from blockqnn.space.spaces import Block, Op, predecessors
+from blockqnn.space.block import Block, Op, predecessors
 
 CONVOLUTIONS: dict[int, int] = {Op.CONV: 1, Op.SEPARABLE: 2}
 """Convolutions of a layer, by kind."""
@@ -28,7 +28,6 @@ STEM_CONVOLUTIONS = {"cifar": 1, "imagenet": 2}
 
 STEM_POOLS = {"cifar": 0, "imagenet": 2}
 """Poolings before the first block, by skeleton."""
-
 
 CONNECTIONS = ("none", "shortcut", "concat")
 """How the blocks of a stage may be connected."""

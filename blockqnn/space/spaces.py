@@ -13,7 +13,6 @@ from numpy.random import Generator
 
 from blockqnn.space.block import (
     KERNELS,
-    LONGEST,
     MERGES,
     Block,
     Layer,
@@ -24,9 +23,6 @@ from blockqnn.space.block import (
     terminal,
 )
 from blockqnn.space.mutation import mutate
-
-__all__ = ["KERNELS", "LONGEST", "MERGES", "V1", "V2", "VERSIONS", "Block", "Layer", "Op", "Space"]
-__all__ += ["predecessors"]
 
 Operations = tuple[tuple[int, int], ...]
 

@@ -1,0 +1,26 @@
+"""Writing so that a crash leaves the old file or the new one; one writer for a directory; files at
+URLs.
+
+Imports nothing of the package but its errors and seeds, and everything above may import it.
+"""
+
+from blockqnn.storage.files import (
+    as_json,
+    as_search_error,
+    read_json,
+    write_atomically,
+    write_json,
+    write_rows,
+)
+from blockqnn.storage.lock import DirectoryInUse, DirectoryLock
+
+__all__ = [
+    "DirectoryInUse",
+    "DirectoryLock",
+    "as_json",
+    "as_search_error",
+    "read_json",
+    "write_atomically",
+    "write_json",
+    "write_rows",
+]

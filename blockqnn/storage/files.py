@@ -4,12 +4,16 @@ one; and files at URLs, which fsspec (a dependency of torch) reads and writes.
 
 from __future__ import annotations
 
-import contextlib
+import csv
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from blockqnn.errors import SearchError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -48,33 +52,32 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def is_url(place: str) -> bool:
-    """Whether a place is a URL, say s3://bucket/x, and not a path."""
-    return "://" in place
+@contextmanager
+def as_search_error(directory: Path) -> Iterator[None]:
+    """OSError as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise SearchError(
+            f"cannot write in {directory} ({error.strerror}): free some space or mend the "
+            "permissions, then start the same search again; nothing that was recorded is lost"
+        ) from error
 
 
-def write_url(url: str, content: bytes) -> None:
-    """Put a file at a URL, directories made as needed; whatever the store raises."""
-    import fsspec
-
-    store, path = fsspec.core.url_to_fs(url)
-    store.makedirs(store._parent(path), exist_ok=True)
-    store.pipe_file(path, content)
+def as_json(value: Any) -> str:
+    """Plain values as JSON for people, keys in the order given."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_url(url: str) -> bytes:
-    """The file at a URL; FileNotFoundError, or whatever the store raises."""
-    import fsspec
-
-    store, path = fsspec.core.url_to_fs(url)
-    content: bytes = store.cat_file(path)
-    return content
+def write_json(value: Any, to: Path) -> None:
+    """Write plain values to a file as JSON. Raises OSError."""
+    write_atomically(to, lambda file: file.write(as_json(value).encode()))
 
 
-def remove_url(url: str) -> None:
-    """Remove what lies at a URL and below; nothing there is no error."""
-    import fsspec
-
-    store, path = fsspec.core.url_to_fs(url)
-    with contextlib.suppress(FileNotFoundError):
-        store.rm(path, recursive=True)
+def write_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], to: Path) -> None:
+    """Write rows as CSV; None is an empty cell. Raises OSError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(to, lambda file: file.write(text.getvalue().encode()))

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from blockqnn.errors import SearchError
 
+LOCK_WAIT = 60.0
+"""Seconds that a process waits for a directory: so long may one whose flow was killed need to
+notice it, to save its state and to end."""
+
 
 class DirectoryInUse(SearchError):
     """Another process holds the lock."""

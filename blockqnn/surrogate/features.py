@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockqnn.cost import Cost
-from blockqnn.space.spaces import KERNELS, Block, Layer, Op, predecessors
+from blockqnn.space import KERNELS, Block, Layer, Op, predecessors
 
 _POOLS = (Op.MAX_POOL, Op.AVG_POOL)
 _CONVOLUTIONS = KERNELS.keys() - {*_POOLS, Op.IDENTITY, Op.ADD, Op.CONCAT, Op.TERMINAL}

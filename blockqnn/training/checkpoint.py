@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from blockqnn.storage.files import read_url, write_atomically, write_url
+from blockqnn.storage import write_atomically
+from blockqnn.storage.urls import read_url, write_url
 
 log = logging.getLogger(__name__)
 

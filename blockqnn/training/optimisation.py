@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from blockqnn.settings.recipe import Recipe
+from blockqnn.settings import Recipe
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler

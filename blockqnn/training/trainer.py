@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from blockqnn.data import Batch, Feed
+from blockqnn.seeds import seed_for
+from blockqnn.settings import CheckpointSettings, Recipe
 from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.training.distributed import Group, synchronise_batch_norm
-from blockqnn.data.feed import Batch, Feed
 from blockqnn.training.optimisation import create_loss, create_optimizer, create_schedule
-from blockqnn.settings.plan import CheckpointSettings
 from blockqnn.training.precision import count_correct, mixed_precision
-from blockqnn.settings.recipe import Recipe
-from blockqnn.seeds import seed_for
 
 AGREE_EVERY = 10
 """Steps between two questions to all processes whether to save or stop; one is asked at the end of

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from blockqnn.errors import SearchError
 
 Message = dict[str, Any]
 
@@ -48,3 +53,88 @@ def _read(put: Callable[[Message], None], leave: Callable[[], None]) -> None:
         leave()
     finally:
         os._exit(0)
+
+
+class LineProcess:
+    """`python -m module`; it ends when its input closes, which the death of this process does."""
+
+    def __init__(
+        self,
+        module: str,
+        begin: Message,
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+        receive: Callable[[Message | None], None],
+    ) -> None:
+        """Start it, its standard error in `log`, and send it `begin`.
+
+        `receive` gets every message, in a thread of its own, and None when the process is gone.
+        Raises `SearchError` when it cannot be started: a full disk, no more processes.
+        """
+        self._receive = receive
+        self._lock = threading.Lock()
+        try:
+            with log.open("ab") as file:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", module],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                    env={**os.environ, **environment},
+                    start_new_session=True,  # Ctrl-C is for the flow; this ends with its input
+                )
+        except OSError as error:
+            raise SearchError(f"cannot start a worker, its log being {log}: {error}") from None
+        threading.Thread(target=self._read, daemon=True).start()
+        self.send(begin)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status once it is gone."""
+        return self._process.poll()
+
+    def send(self, message: Message) -> None:
+        """Send a message; to a process that is gone it is lost."""
+        assert self._process.stdin is not None
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def end(self, patience: float) -> None:
+        """Close its input and give it so many seconds to go; returns when it is gone."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # of a line it never read
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it; returns when it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):  # the pipe was closed under the reader: killed
+            for line in self._process.stdout:
+                if not line.endswith("\n"):  # half of one
+                    break
+                self._receive(json.loads(line))
+        self._process.wait()
+        self._close()
+        self._receive(None)
+
+    def _close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with self._lock, contextlib.suppress(BrokenPipeError):  # of a line it never read
+                    pipe.close()

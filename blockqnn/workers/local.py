@@ -1,8 +1,8 @@
 """Where candidates are trained: in this process, in long-lived processes of their own, or by Ray.
 
-A worker knows only `blockqnn` (see `blockqnn.workers.process` for the lines it speaks). A Prefect task waits
-for it in a thread. A process that crashes, is killed or hangs takes one attempt at one candidate
-with it.
+A worker knows only `blockqnn` (see `blockqnn.workers.process` for the lines it speaks). A Prefect
+task waits for it in a thread. A process that crashes, is killed or hangs takes one attempt at one
+candidate with it.
 """
 
 from __future__ import annotations
@@ -13,113 +13,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-import torch
-
-from blockqnn.settings.search import Settings
-from blockqnn.data.dataset import load
-from blockqnn.training.devices import resolve, usable_cores, visible_devices
-from blockqnn.errors import SearchError, UserError
+from blockqnn.errors import SearchError
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import candidate_directory
-from blockqnn.space.spaces import Block
-from blockqnn.workers.process import read_rule, train_and_keep
-from blockqnn.settings.workers import InlineSettings, LocalSettings, RaySettings
-from blockqnn.workers.line_process import LineProcess, Message
+from blockqnn.settings import LocalSettings, Settings
+from blockqnn.training.devices import usable_cores, visible_devices
+from blockqnn.workers.lines import LineProcess, Message
+from blockqnn.workers.protocol import KEEP_MEMORY, START_TIMEOUT, WorkerDied
 
 log = logging.getLogger(__name__)
-
-START_TIMEOUT = 600.0
-"""Seconds a worker may take to import torch and load its data."""
-
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": str(256 * 2**20),
-}
-"""Makes glibc keep freed memory: giving it back and taking it again costs a CPU half of its
-training time at large batches (benchmarks/training_speed.py).
-"""
-
-
-class WorkerDied(RuntimeError):
-    """A worker was lost with a candidate in its hands: the candidate is still pending."""
-
-
-class Workers(Protocol):
-    """Trains candidates, `slots` at a time."""
-
-    @property
-    def slots(self) -> int:
-        """Candidates to keep in training; may change while a search runs."""
-
-    def train(
-        self, number: int, code: str, alone: bool = False, rule: Message | None = None
-    ) -> Outcome:
-        """Train a candidate, waiting for a free worker. Called from several threads.
-
-        A candidate that runs out of memory beside others, and one to be trained `alone`, gets a
-        device of its own. The `rule`, of `blockqnn.search.stopping`, may stop it early. Raises
-        `WorkerDied` when the attempt was lost, and `SearchError` for what the user has to mend.
-        """
-
-    def forget(self, number: int) -> None:
-        """Remove what is kept of a candidate outside of the search's directory: it was told."""
-
-    def close(self) -> None:
-        """Let the workers go, in the middle of a training too."""
-
-
-def open_workers(settings: Settings, directory: Path) -> Workers:
-    """The workers that the settings name, for the search in `directory`."""
-    workers = settings.workers
-    if isinstance(workers, LocalSettings):
-        return LocalWorkers(settings, workers, directory)
-    if isinstance(workers, RaySettings):
-        from blockqnn.workers.ray_workers import RayWorkers
-
-        return RayWorkers(settings, workers, directory)
-    return InlineWorker(settings, workers, directory)
-
-
-class InlineWorker:
-    """Trains in the calling thread."""
-
-    slots = 1
-
-    def __init__(self, settings: Settings, workers: InlineSettings, directory: Path) -> None:
-        self._settings = settings
-        self._directory = directory
-        self._device = resolve(workers.device)
-        torch.set_num_threads(workers.threads)
-        self._data = load(settings.data, settings.seed).to(self._device)
-
-    def train(
-        self, number: int, code: str, alone: bool = False, rule: Message | None = None
-    ) -> Outcome:
-        """Train a candidate here and now; it is alone always."""
-        block = Block.parse(code, self._settings.space.max_index)
-        directory = candidate_directory(self._directory, number)
-        try:
-            return train_and_keep(
-                block,
-                self._settings,
-                self._data,
-                directory,
-                self._device,
-                rule=read_rule({"rule": rule}),
-            )
-        except UserError:
-            raise
-        except Exception as error:  # what would have killed a process
-            raise WorkerDied(f"{type(error).__name__}: {error}") from error
-
-    def forget(self, number: int) -> None:
-        """Nothing is kept elsewhere."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 class LocalWorkers:

@@ -22,15 +22,14 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from blockqnn.settings.search import Settings
-from blockqnn.data.dataset import load
+from blockqnn.data import load
 from blockqnn.errors import SearchError, UserError
-from blockqnn.workers.lines import Message, serve
-from blockqnn.workers.ray_node import train_on_node
 from blockqnn.params import settings_from_dict
-from blockqnn.settings.workers import RaySettings
+from blockqnn.settings import RaySettings, Settings
 from blockqnn.workers import leash as guard
-from blockqnn.workers.local import KEEP_MEMORY
+from blockqnn.workers.lines import Message, serve
+from blockqnn.workers.protocol import KEEP_MEMORY
+from blockqnn.workers.ray_node import train_on_node
 
 LOOK = 1.0
 """Seconds between two looks at the cluster's nodes."""

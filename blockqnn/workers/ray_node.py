@@ -14,16 +14,16 @@ from typing import Any
 import ray
 import torch
 
-from blockqnn.search.candidate import train_candidate
-from blockqnn.settings.search import Settings
-from blockqnn.data.dataset import Dataset, load
-from blockqnn.training.devices import limit_memory, resolve
-from blockqnn.storage.files import is_url
-from blockqnn.search.outcome import Outcome
+from blockqnn.data import Dataset, load
 from blockqnn.params import settings_from_dict
-from blockqnn.search.search import candidate_directory
-from blockqnn.space.spaces import Block
-from blockqnn.workers.process import answer, candidate_url, read_rule, train_and_keep
+from blockqnn.search.candidate import train_candidate
+from blockqnn.search.candidate_files import candidate_directory, candidate_url
+from blockqnn.search.outcome import Outcome
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.storage.urls import is_url
+from blockqnn.training.devices import limit_memory, resolve
+from blockqnn.workers.attempt import answer, read_rule, train_and_keep
 
 _here: dict[str, Dataset] = {}
 """Data on the device, in a process that trains one candidate after the other."""
@@ -36,8 +36,8 @@ def train_on_node(
 ) -> Iterator[dict[str, Any]]:
     """Train a candidate, a worker's task, on the GPU that Ray chose for it, if it chose one.
 
-    Says `{"begun": true}` when this process has come so far, then what `blockqnn.workers.process` answers,
-    with the node's id beside it.
+    Says `{"begun": true}` when this process has come so far, then what `blockqnn.workers.process`
+    answers, with the node's id beside it.
 
     `begin` has settings, threads, share (candidates beside each other on a device) and the place of
     the work: a directory, or a URL that outlives every directory of this node. `images` are those

@@ -1,8 +1,9 @@
 """Candidates trained by Ray: on every GPU of this machine, or of a cluster.
 
 A Prefect task waits in a thread for its candidate; between it and Ray stands the gateway
-(`blockqnn.workers.ray_gateway`), a process that dies when the cluster's head does, and is started again. A
-node or a cluster that is lost costs no attempt: whatever was in training there is asked for again.
+(`blockqnn.workers.ray_gateway`), a process that dies when the cluster's head does, and is started
+again. A node or a cluster that is lost costs no attempt: whatever was in training there is asked
+for again.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from blockqnn.settings.search import Settings
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.storage.files import is_url, remove_url, write_url
+from blockqnn.search.candidate_files import candidate_directory, candidate_url
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import candidate_directory
-from blockqnn.workers.process import candidate_url
-from blockqnn.settings.workers import RaySettings
-from blockqnn.workers.line_process import LineProcess, Message
-from blockqnn.workers.local import START_TIMEOUT, WorkerDied
+from blockqnn.settings import RaySettings, Settings
+from blockqnn.storage.urls import is_url, remove_url, write_url
+from blockqnn.workers.lines import LineProcess, Message
+from blockqnn.workers.protocol import START_TIMEOUT, WorkerDied
 
 log = logging.getLogger(__name__)
 

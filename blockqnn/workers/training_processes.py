@@ -22,14 +22,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockqnn.training.devices import resolve, usable_cores, visible_devices
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.training.final.job import read_result
-from blockqnn.settings.plan import TrainingWorkers
-from blockqnn.workers.local import KEEP_MEMORY
-
-STOPPED = 75
-"""Exit status of a training that was asked to stop and saved its state."""
+from blockqnn.settings import TrainingWorkers
+from blockqnn.training.devices import resolve, usable_cores, visible_devices
+from blockqnn.training.final.result import read_result
+from blockqnn.training.final.run import STOPPED
+from blockqnn.workers.protocol import KEEP_MEMORY
 
 STOP_TIMEOUT = 300.0
 """Seconds a training may take to end its step and save its state: networks may be large."""

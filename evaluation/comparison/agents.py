@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockqnn.agents import Agent, EpsilonSchedule, build_agent
-from blockqnn.agents.protocol import Choices, D
-from blockqnn.settings.checks import require
-from blockqnn.settings.search import AgentSettings
 from blockqnn.errors import SettingsError
 from blockqnn.params import settings_from_dict
+from blockqnn.settings import AgentSettings
+from blockqnn.settings.checks import require
+from blockqnn.space.design import Choices, D
 
 Unit = Literal["evaluations", "trainings"]
 

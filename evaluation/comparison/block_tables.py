@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blockqnn.space.block import Block, Layer, Op
-from blockqnn.settings.search import RewardSettings, Settings
 from blockqnn.cost import Cost
 from blockqnn.errors import UserError
-from blockqnn.surrogate.features import block_features
-from blockqnn.search.outcome import Outcome
 from blockqnn.params import settings_from_dict
 from blockqnn.reward import reward
-from blockqnn.space.spaces import Space
-from evaluation.comparison.nasbench201 import read_table_file
+from blockqnn.search.outcome import Outcome
+from blockqnn.settings import RewardSettings, Settings
+from blockqnn.space import Block, Layer, Op, Space
+from blockqnn.surrogate import block_features
+from evaluation.comparison.cells import read_table_file
 from evaluation.comparison.run import Score, Subject
 
 IMAGES = {

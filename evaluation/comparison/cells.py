@@ -5,13 +5,17 @@ A cell is a list of choices, each one of a number of options.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from blockqnn.errors import UserError
 
 
 class Choice(NamedTuple):
@@ -88,3 +92,19 @@ class CellSpace:
         vector = np.zeros(sum(self.options))
         vector[offsets + np.array([choice.option for choice in cell.layers])] = 1.0
         return vector
+
+
+def read_table_file(path: Path) -> str:
+    """The text of a file that may be compressed; raises `UserError`."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (EOFError, ValueError) as error:
+        reason = str(error)
+    except Exception as error:  # zlib.error has no other parent
+        reason = str(error)
+    raise UserError(f"cannot read {path} ({reason}): give a CSV, or one compressed by gzip")

@@ -7,7 +7,6 @@ reward and the accuracy of each cell.
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import math
 from collections.abc import Mapping
@@ -18,9 +17,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from blockqnn.settings.checks import require
 from blockqnn.errors import UserError
-from evaluation.comparison.cells import Cell, CellSpace
+from blockqnn.settings.checks import require
+from evaluation.comparison.cells import Cell, CellSpace, read_table_file
 from evaluation.comparison.run import Score, Subject
 
 NASBENCH201 = CellSpace((5,) * 6)
@@ -122,19 +121,3 @@ def _subject(content: str, data: str, scores: Mapping[str, Score]) -> Subject:
         published=PUBLISHED.get(data, ()),
         publication=PUBLICATION if data in PUBLISHED else "",
     )
-
-
-def read_table_file(path: Path) -> str:
-    """The text of a file that may be compressed; raises `UserError`."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode()
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (EOFError, ValueError) as error:
-        reason = str(error)
-    except Exception as error:  # zlib.error has no other parent
-        reason = str(error)
-    raise UserError(f"cannot read {path} ({reason}): give a CSV, or one compressed by gzip")

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from evaluation.comparison.run import Subject
 from evaluation.comparison.agents import Unit
-from evaluation.plots.search import FAINT, INK
-from evaluation.plots.trainings import RULE, WIDTH, shortened, style_of
+from evaluation.comparison.run import Subject
 from evaluation.comparison.significance import half_width
+from evaluation.plots.style import FAINT, INK, RULE, WIDTH, shortened, style_of
 
 FIRST_SHOWN = 40
 """The curves begin at the budget over so much: what is found before would fill the picture."""

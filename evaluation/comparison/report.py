@@ -12,14 +12,14 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from blockqnn.storage.files import write_atomically
-from evaluation.comparison.run import Course, Subject
-from evaluation.comparison.picture import draw_courses
+from blockqnn.storage import write_atomically
 from evaluation.comparison.agents import Unit
+from evaluation.comparison.picture import draw_courses
+from evaluation.comparison.run import Course, Subject
+from evaluation.comparison.significance import FEWEST, holm, paired
 from evaluation.report.document import Column, Document, Element, Section, Table, Text
 from evaluation.report.markdown import code, markdown
 from evaluation.report.picture import PNG_DPI
-from evaluation.comparison.significance import FEWEST, holm, paired
 
 COLUMNS = ("agent", "seed", "counted", "evaluations", "distinct", "reward", "accuracy")
 COUNTED = {

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from blockqnn.agents import Agent
-from blockqnn.agents.protocol import Choices, D
 from blockqnn.seeds import generator
+from blockqnn.space.design import Choices, D
 from evaluation.comparison.agents import Contestant, Unit
 
 PATIENCE = 1000

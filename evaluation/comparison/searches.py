@@ -8,8 +8,8 @@ from typing import Any
 
 from blockqnn.errors import UserError
 from blockqnn.search.history import History
-from evaluation.comparison.run import Course, Record, Score, Subject
 from evaluation.comparison.agents import Unit
+from evaluation.comparison.run import Course, Record, Score, Subject
 
 HARMLESS = ("seed", "agent", "workers", "tracking")
 USE = ("mode", "batch", "schedule")

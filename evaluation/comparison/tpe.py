@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from blockqnn.agents.protocol import Choices, D
 from blockqnn.errors import UserError
+from blockqnn.space.design import Choices, D
 
 if TYPE_CHECKING:
     import optuna

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from blockqnn.space.spaces import Block, Layer, Op, predecessors
+from blockqnn.space import Block, Layer, Op, predecessors
 from evaluation.drawing.canvas import (
     BOX_HEIGHT,
     HEAD_HEIGHT,

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from evaluation.plots.search import BEST_COLOUR, DOT_COLOUR, FAINT, INK
 from evaluation.front import COSTS, Point, fronts
-from evaluation.plots.trainings import RULE, WIDTH, plain_count
+from evaluation.plots.style import BEST_COLOUR, DOT_COLOUR, FAINT, INK, RULE, WIDTH, plain_count
 
 FEW_DECADES = 100.0
 """Highest over lowest cost up to which an axis has numbers between the powers of ten."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, quantiles
@@ -13,68 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from blockqnn.storage.files import write_atomically
-from blockqnn.search.history import History, Result
+from blockqnn.search.history import History
 from blockqnn.search.outcome import Kind
+from blockqnn.storage import write_atomically
+from evaluation.iterations import Iteration, iterations_of
+from evaluation.plots.style import BEST_COLOUR, DOT_COLOUR, FAILED_COLOUR, FAINT, INK, MEAN_COLOUR
 
-BEST_COLOUR, MEAN_COLOUR, DOT_COLOUR, FAILED_COLOUR = "#c2571a", "#1f5fa8", "#7ba4d1", "#b83232"
 BANDS = ("#ffffff", "#edf1f5")
-INK, FAINT = "#1f2933", "#616e7c"
 MARKED = 40
 """Up to so many iterations each mean has a dot, so that a single one can be seen at all."""
 NARROW = 0.03
 """Share of the width below which a phase's label drops "ε =", and every second one its number."""
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """What one iteration's candidates came to; accuracy in percent, what was predicted where the
-    training was stopped, chance where there was none.
-    """
-
-    number: int
-    """From 1, as people count."""
-    epsilon: float
-    accuracies: tuple[float, ...]
-    rewards: tuple[float, ...]
-    kinds: tuple[Kind, ...]
-
-    @property
-    def not_trained(self) -> int:
-        """How many candidates diverged or were infeasible."""
-        return len(self.kinds) - self.kinds.count("trained") - self.stopped
-
-    @property
-    def stopped(self) -> int:
-        """How many trainings were stopped: their numbers are predictions."""
-        return self.kinds.count("stopped")
-
-    def best(self, values: Sequence[float]) -> float:
-        """The highest of these values of the candidates, of those that nobody predicted."""
-        pairs = zip(values, self.kinds, strict=True)
-        return max((value for value, kind in pairs if kind != "stopped"), default=min(values))
-
-
-def iterations_of(results: Sequence[Result], chance: float) -> list[Iteration]:
-    """The results by the iteration in which their candidates were proposed, also when `async` ones
-    came back later. A candidate without an accuracy, or a predicted one, counts as `chance`
-    (percent).
-    """
-    ordered = sorted(results, key=lambda result: result.candidate.number)
-    iterations = []
-    for number, group in groupby(ordered, key=lambda result: result.candidate.iteration):
-        members = list(group)
-        scores = [member.outcome.expected for member in members]
-        iterations.append(
-            Iteration(
-                number + 1,
-                members[0].candidate.epsilon,
-                tuple(chance if score is None else score for score in scores),
-                tuple(member.reward for member in members),
-                tuple(member.outcome.kind for member in members),
-            )
-        )
-    return iterations
 
 
 def draw_search(history: History, path: Path) -> None:

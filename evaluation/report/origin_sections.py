@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from blockqnn.space.spaces import LONGEST, Block
-from evaluation.results import Network, Record, Run, device_hours
-from evaluation.report.document import Column, Element, Facts, Plates, Section, Table, Text
-from evaluation.report.results_sections import number
+from blockqnn.space import LONGEST, Block
 from evaluation.front import fronts
+from evaluation.plots.style import plain_count
+from evaluation.plots.trainings import held_out_curves
+from evaluation.report.document import Column, Element, Facts, Plates, Section, Table, Text
 from evaluation.report.picture import block_plate, plot
-from evaluation.plots.trainings import held_out_curves, plain_count
+from evaluation.report.results_sections import number
 from evaluation.report.search_summary import Searched
+from evaluation.results import Network, Record, Run, device_hours
 
 DRAWN = 6
 """Blocks drawn."""

@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
 
-from blockqnn.storage.files import write_atomically
 from blockqnn.search.history import History
-from blockqnn.space.spaces import Block
+from blockqnn.space import Block
+from blockqnn.storage import write_atomically
+from evaluation.drawing import draw_block
 from evaluation.plots.search import draw_search
-from evaluation.drawing.block import draw_block
 
 VARIABLES = {
     "#000000": "ink",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from evaluation.results import Network, Record, Run
+from evaluation.plots.style import plain_count
+from evaluation.plots.trainings import accuracy_against_cost, reliability, training_curves
+from evaluation.published import published_on
 from evaluation.report.document import Beside, Column, Element, Matrix, Plates, Section, Table, Text
 from evaluation.report.picture import plot
-from evaluation.plots.trainings import accuracy_against_cost, plain_count, reliability, training_curves
-from evaluation.published import published_on
+from evaluation.results import Network, Record, Run
 
 MATRIX_CLASSES = 20
 """Classes up to which the confusion matrix is shown whole, and every class in a table."""

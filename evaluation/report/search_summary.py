@@ -10,17 +10,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from blockqnn.settings.search import Settings, SpaceSettings
 from blockqnn.errors import SearchError
-from blockqnn.storage.files import read_json
 from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.outcome import KINDS
-from evaluation.plots.search import Iteration, iterations_of
+from blockqnn.settings import Settings, SpaceSettings
+from blockqnn.storage import read_json
 from evaluation.front import Point, on_front, points_of, read_front
+from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
-from evaluation.stages.search import BEST, FRONT, FrozenBlock, read_frozen
-from evaluation.report.picture import Plate, plot, search_plate
 from evaluation.plots.trainings import frozen_search
+from evaluation.report.picture import Plate, plot, search_plate
+from evaluation.stages.search import BEST, FRONT, FrozenBlock, read_frozen
 
 AGENTS = {
     "q_learning": "Q-learning",

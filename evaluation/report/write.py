@@ -10,17 +10,16 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.storage.files import write_atomically
-from evaluation.report import results_sections as findings
+from blockqnn.storage import write_atomically, write_json, write_rows
+from evaluation.plots.style import plain_count
 from evaluation.report import origin_sections as origins
-from evaluation.results import Network, Run, compare, device_hours, pareto, read_run
+from evaluation.report import results_sections as findings
 from evaluation.report.document import Beside, Document, Element, Figures, Plates, Section
-from evaluation.stages.search import write_json, write_rows
-from evaluation.report.markdown import markdown
 from evaluation.report.html import page
+from evaluation.report.markdown import markdown
 from evaluation.report.picture import Plate
-from evaluation.plots.trainings import plain_count
 from evaluation.report.search_summary import Searched, read_searched
+from evaluation.results import Network, Run, compare, device_hours, pareto, read_run
 
 RESULT = (
     "network",

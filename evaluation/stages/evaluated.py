@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from evaluation.stages.search import write_json, write_rows
+from blockqnn.errors import SearchError
+from blockqnn.storage import read_json, write_json, write_rows
 
 Record = Mapping[str, Any]
 
@@ -74,3 +75,52 @@ def _curves(results: Iterable[Record]) -> list[dict[str, Any]]:
 
 def _rounded(value: float | None) -> float | None:
     return round(value, 5) if isinstance(value, float) else value
+
+
+JUDGED = "evaluations.json"
+
+VERSION = 1
+"""Of evaluations.json; later versions of this package read it or say that they cannot."""
+
+CLOCKS = ("begun", "finished")
+"""Of a result: when it was trained, which says nothing about what was trained."""
+
+
+def write_judged(
+    name: str, results: Sequence[Mapping[str, Any]], evaluations: Sequence[Any], to: Path
+) -> None:
+    """Write evaluations.json, with all that is known of the final trainings of the run `name`, into
+    `to`, and the small files for metrics and plots. Raises OSError.
+    """
+    write_evaluated(results, evaluations, to)
+    content = {
+        "version": VERSION,
+        "name": name,
+        "results": [without_clocks(result) for result in results],
+        "evaluations": [without_clocks(evaluation) for evaluation in evaluations],
+    }
+    write_json(content, to / JUDGED)
+
+
+def read_judged(to: Path) -> tuple[str, list[Any], list[Any]]:
+    """The run's name, its results and its evaluations, from what `write_judged` left.
+
+    Raises `SearchError` for none.
+    """
+    path = to / JUDGED
+    try:
+        content = read_json(path)
+        if content["version"] != VERSION:
+            raise SearchError(
+                f"{path} has format {content['version']}, this version reads {VERSION}: write it "
+                "again with blockqnn evaluate --to"
+            )
+        return str(content["name"]), list(content["results"]), list(content["evaluations"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SearchError(
+            f"{path} does not hold evaluations ({error}): write it with blockqnn evaluate --to"
+        ) from None
+
+
+def without_clocks(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in CLOCKS}

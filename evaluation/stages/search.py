@@ -6,10 +6,7 @@ latencies aside, so that what depends on them runs again only when another block
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -17,11 +14,12 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.storage.files import read_json, write_atomically
-from blockqnn.search.history import History, Result
-from blockqnn.space.spaces import LONGEST, Block
-from evaluation.plots.search import iterations_of
+from blockqnn.search.history import History
+from blockqnn.search.records import Result
+from blockqnn.space import LONGEST, Block
+from blockqnn.storage import read_json, write_json, write_rows
 from evaluation.front import points_of, write_front
+from evaluation.iterations import iterations_of
 
 BEST = "best.json"
 FRONT = "front.csv"
@@ -109,25 +107,6 @@ def read_frozen(path: Path) -> FrozenSearch:
             f"{path} does not hold the best blocks of a search ({type(error).__name__}: {error}): "
             "write them again with blockqnn search --to"
         ) from None
-
-
-def as_json(value: Any) -> str:
-    """Plain values as JSON for people, keys in the order given."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_json(value: Any, to: Path) -> None:
-    """Write plain values to a file as JSON. Raises OSError."""
-    write_atomically(to, lambda file: file.write(as_json(value).encode()))
-
-
-def write_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], to: Path) -> None:
-    """Write rows as CSV; None is an empty cell. Raises OSError."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(to, lambda file: file.write(text.getvalue().encode()))
 
 
 def _row(rank: int, result: Result) -> dict[str, Any]:

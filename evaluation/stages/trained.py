@@ -7,24 +7,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.storage.files import read_json, sync_directory, write_atomically
-from evaluation.stages.search import write_json
-from evaluation.stages.evaluated import write_evaluated
-from flows.final_trainings import SELECTION, Trainees, read_selection
+from blockqnn.storage import read_json, write_atomically, write_json
+from blockqnn.storage.files import sync_directory
+from evaluation.stages.evaluated import without_clocks
+from evaluation.stages.selection import SELECTION, read_selection
 
 RESULTS = "results.json"
-JUDGED = "evaluations.json"
-VERSION = 1
-"""Of evaluations.json; later versions of this package read it or say that they cannot."""
-CLOCKS = ("begun", "finished")
-"""Of a result: when it was trained, which says nothing about what was trained."""
 
 Results = Mapping[Path, Mapping[str, Any]]
 
@@ -38,7 +33,7 @@ class Trained:
     weights: Path
 
 
-def write_trained(trainees: Trainees, results: Results, to: Path) -> None:
+def write_trained(selection: Path, results: Results, to: Path) -> None:
     """Write a step's results into `to`: selection.json where blocks were ranked, and a directory
     for each network finally trained, with seed-<k>.safetensors and results.json.
 
@@ -52,7 +47,7 @@ def write_trained(trainees: Trainees, results: Results, to: Path) -> None:
     for label, found in finals.items():
         _write_network(found, to / label)
     if any(result["split"] == "train" for result in results.values()):
-        write_json(read_selection(trainees.selection_file), to / SELECTION)
+        write_json(read_selection(selection), to / SELECTION)
 
 
 def read_trained(models: Path) -> Iterator[Trained]:
@@ -77,42 +72,6 @@ def read_trained(models: Path) -> Iterator[Trained]:
             ) from None
 
 
-def write_judged(
-    name: str, results: Sequence[Mapping[str, Any]], evaluations: Sequence[Any], to: Path
-) -> None:
-    """Write evaluations.json, with all that is known of the final trainings of the run `name`, into
-    `to`, and the small files for metrics and plots. Raises OSError.
-    """
-    write_evaluated(results, evaluations, to)
-    content = {
-        "version": VERSION,
-        "name": name,
-        "results": [_without_clocks(result) for result in results],
-        "evaluations": [_without_clocks(evaluation) for evaluation in evaluations],
-    }
-    write_json(content, to / JUDGED)
-
-
-def read_judged(to: Path) -> tuple[str, list[Any], list[Any]]:
-    """The run's name, its results and its evaluations, from what `write_judged` left.
-
-    Raises `SearchError` for none.
-    """
-    path = to / JUDGED
-    try:
-        content = read_json(path)
-        if content["version"] != VERSION:
-            raise SearchError(
-                f"{path} has format {content['version']}, this version reads {VERSION}: write it "
-                "again with blockqnn evaluate --to"
-            )
-        return str(content["name"]), list(content["results"]), list(content["evaluations"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SearchError(
-            f"{path} does not hold evaluations ({error}): write it with blockqnn evaluate --to"
-        ) from None
-
-
 def _write_network(results: Results, to: Path) -> None:
     """One network's directory, made aside and renamed."""
     aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
@@ -127,7 +86,7 @@ def _write_network(results: Results, to: Path) -> None:
                     copy = partial(shutil.copyfileobj, source)
                     write_atomically(aside / _weights_name(result), copy)
         rows = [
-            {"id": directory.name, **_without_clocks(result)}
+            {"id": directory.name, **without_clocks(result)}
             for directory, result in results.items()
         ]
         write_json(rows, aside / RESULTS)
@@ -154,7 +113,3 @@ def _weights(results: Path, result: Mapping[str, Any]) -> Path:
 
 def _weights_name(result: Mapping[str, Any]) -> str:
     return f"seed-{result['seed']}.safetensors"
-
-
-def _without_clocks(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in CLOCKS}

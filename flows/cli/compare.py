@@ -10,12 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings.checks import require
 from blockqnn.training.devices import usable_cores
-from blockqnn.errors import SettingsError, UserError
-from evaluation.comparison.run import Course, hold
-from evaluation.comparison.report import Comparison, write_comparison
 from evaluation.comparison.agents import TPE, Contestant, Unit, contestants
+from evaluation.comparison.report import Comparison, write_comparison
+from evaluation.comparison.run import Course, hold
 from flows.runs import runs_directory, search_directory
 
 AGENTS = "dyna_q,q_learning,evolution,random"

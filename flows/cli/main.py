@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SettingsError, UserError
 from flows.cli.shared import assignment, parse
-from flows.servers.prefect_api import PrefectError, quiet
 from flows.interruption import heard
 from flows.runs import name_by_settings, run_directory, search_directory
+from flows.servers.prefect_api import PrefectError, quiet
 
 if TYPE_CHECKING:
-    from blockqnn.settings.plan import Plan
+    from blockqnn.settings import Plan
     from evaluation.stages.trained import Trained
     from flows.final_trainings import Trainees
 
@@ -196,15 +196,15 @@ def _train(options: argparse.Namespace) -> int:
     print(f"All of it: {directory}/trainings/")
     if options.to is not None:
         with _writing(options.to):
-            write_trained(trainees, results, options.to)
+            write_trained(trainees.selection_file, results, options.to)
     return 0
 
 
 def _prepare(trainees: Trainees, options: argparse.Namespace) -> int:
-    from blockqnn.search.search import explained
+    from blockqnn.storage import as_search_error
     from blockqnn.workers.training_processes import by_hand
 
-    with explained(trainees.directory):
+    with as_search_error(trainees.directory):
         work = trainees.work(options.step, options.networks)
     for directory in [*(contender.directory for contender in work.contenders), *work.others]:
         print(by_hand(directory))
@@ -214,7 +214,7 @@ def _prepare(trainees: Trainees, options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from evaluation.stages.trained import write_judged
+    from evaluation.stages.evaluated import write_judged
     from flows.final_trainings import Trainees
     from flows.terminal.training_tables import network_table, print_networks
 
@@ -246,10 +246,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from blockqnn.search.history import JOURNAL
+    from evaluation.report import write_report
     from evaluation.results import read_run, run_of
-    from evaluation.report.write import write_report
-    from evaluation.stages.trained import read_judged
-    from flows.final_trainings import read_selection
+    from evaluation.stages.evaluated import read_judged
+    from evaluation.stages.selection import read_selection
 
     _, directory = run_directory(options.runs, options.name, options.data)
     selection = read_selection(options.winner) if options.winner is not None else None
@@ -312,7 +312,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from evaluation.stages.search import as_json, write_json
+    from blockqnn.storage import as_json, write_json
 
     plan = _load_plan(options).to_dict()
     if options.to is None:
@@ -325,8 +325,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _track(options: argparse.Namespace) -> int:
+    from flows.tracking.background import Mirror, why
+    from flows.tracking.searches import Tracker
     from flows.tracking.store import shown
-    from flows.tracking.background import Mirror, Tracker, why
     from flows.tracking.trainings import TrainingMirror
 
     directory = search_directory(options.runs, options.name)
@@ -364,4 +365,3 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "track": _track,
     "serve": _serve,
 }
-

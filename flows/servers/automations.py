@@ -4,7 +4,8 @@ A flow run that crashed is scheduled again as it is, with the same parameters; t
 on from its journal. A flow run that a user stopped, cancelled or that failed with an error is left
 alone. `blockqnn serve` makes them for its work pool; for another server's pool, once:
 
-    python -c 'from flows.servers.automations import watch_over; watch_over("http://HOST:4200/api", "POOL")'
+    from flows.servers.automations import watch_over
+    watch_over("http://HOST:4200/api", "POOL")
 """
 
 from __future__ import annotations

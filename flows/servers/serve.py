@@ -1,6 +1,7 @@
 """`blockqnn serve`: the Prefect server, one worker and the MLflow UI, together and only together.
 
-Each runs under a guard (`blockqnn.workers.leash`), so that they end when this process does, however it ends.
+Each runs under a guard (`blockqnn.workers.leash`), so that they end when this process does, however
+it ends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, NoReturn
 
 from blockqnn.errors import UserError
 from blockqnn.workers import leash as guard
+from flows.runs import RUNS_VARIABLE
 from flows.servers import automations as restarting
 from flows.servers.passwords import (
     check_exposed,
@@ -37,7 +39,6 @@ from flows.servers.prefect_api import (
     server_environment,
     wait_until,
 )
-from flows.runs import RUNS_VARIABLE
 from flows.tracking.store import artifacts_uri, database_lock, is_server, shown, tracking_uri
 
 POOL = "blockqnn"
@@ -63,8 +64,8 @@ def serve(
     """Run the servers until Ctrl-C or SIGTERM (returns 0) or until one of them ends (returns 1).
 
     Writes `runs`/serve/*.log. An MLflow server named by MLFLOW_TRACKING_URI is used, not started.
-    The servers ask for the passwords of `flows.servers.passwords`, if there are any; where others can
-    reach `host` there must be, unless `insecure`. Raises UserError for this or a port in use,
+    The servers ask for the passwords of `flows.servers.passwords`, if there are any; where others
+    can reach `host` there must be, unless `insecure`. Raises UserError for this or a port in use,
     before anything starts, and when a server does not start. Call it from the main thread, in the
     checkout.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from statistics import fmean
 from typing import Any
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from blockqnn.search.history import History
+from flows.terminal.say import clock, say
 
 Row = dict[str, Any]
 
@@ -82,28 +82,3 @@ class Progress:
             self._bar.console.print(line, highlight=False)
         else:
             say(line)
-
-
-def say(line: str) -> None:
-    """A line for whoever reads this flow's output: in Prefect's log, or on a silent one's terminal
-    or pipe.
-    """
-    # only here: which Prefect API is used is settled before Prefect is imported
-    from prefect.exceptions import MissingContextError
-    from prefect.logging import get_run_logger
-
-    try:
-        logger = get_run_logger()
-    except MissingContextError:
-        logger = logging.getLogger("blockqnn")
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(line)
-    else:
-        print(line, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

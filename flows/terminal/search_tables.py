@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from blockqnn.settings.search import NetworkSettings
 from blockqnn.errors import SettingsError
 from blockqnn.search.history import History, read_search
-from blockqnn.space.spaces import LONGEST, Block
+from blockqnn.settings import NetworkSettings
+from blockqnn.space import LONGEST, Block
 from blockqnn.zoo import BLOCKS
-from evaluation.drawing.block import draw_block
 from evaluation.after_search import BEST
 from evaluation.best_table import LATENCY, best_table
+from evaluation.drawing import draw_block
 
 
 def print_status(directory: Path, name: str, top: int) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from flows.terminal.search_progress import clock, say
+from flows.terminal.say import clock, say
 
 PLAIN_SECONDS = 30.0
 """Seconds between two plain lines of one training."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.results import Network, compare, run_of
-from flows.terminal.search_progress import clock
+from flows.terminal.say import clock
 
 Row = dict[str, Any]
 

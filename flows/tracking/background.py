@@ -12,51 +12,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from pathlib import Path
 from typing import Protocol
 
-from blockqnn.search.history import History, read_search
-from flows.tracking.searches import Turn
-from flows.tracking.store import database_lock, shown, tracking_uri
+from flows.tracking.store import shown
 
 log = logging.getLogger(__name__)
 
 SHARE = 0.2
 """Largest share of the time that syncing may take while a flow runs."""
-
-
-class Tracker:
-    """Mirrors the search in `directory` as the MLflow experiment `blockqnn/<name>`."""
-
-    def __init__(
-        self, directory: Path, name: str, runs: Path, history: History | None = None
-    ) -> None:
-        """`runs` holds database and artifacts, unless MLFLOW_TRACKING_URI says otherwise.
-
-        `history` is the running search, if at hand: results are only ever added, so a thread may
-        read them, and the journal need not be read again and again.
-        """
-        self.directory = directory
-        self.name = name
-        self.runs = runs
-        self.uri = tracking_uri(runs)
-        self._history = history
-
-    def sync(self) -> int:
-        """Write what the journal has and MLflow lacks; return the number of child runs written.
-
-        Safe to call at any time, from any process.
-        Raises SearchError when there is no journal, and MLflow's or the system's errors when the
-        database does not take it: what was written stays, and the next sync goes on from there.
-        """
-        history = self._history or read_search(self.directory)
-        written = 0
-        while True:
-            with database_lock(self.runs):
-                turn = Turn(history, self.directory, self.name, self.runs)
-                written += turn.write()
-            if turn.done:
-                return written
 
 
 class Mirror(Protocol):

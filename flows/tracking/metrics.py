@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockqnn.search.history import History, Result
+from blockqnn.search.history import History
+from blockqnn.search.records import Result
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from blockqnn.errors import SearchError
-from blockqnn.training.final.job import read_result
-from blockqnn.space.spaces import LONGEST, Block
 from blockqnn.network.weights import load_weights
-from evaluation.drawing.block import draw_block
+from blockqnn.space import LONGEST, Block
+from blockqnn.training.final.result import read_result
+from evaluation.drawing import draw_block
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

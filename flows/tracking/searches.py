@@ -8,10 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockqnn.search.history import JOURNAL, History, Result
-from evaluation.drawing.block import draw_block
+from blockqnn.params import flat
+from blockqnn.search.history import JOURNAL, History, read_search
+from blockqnn.search.records import Result
+from evaluation.drawing import draw_block
+from flows.tracking.experiment import Experiment, dataset_input
 from flows.tracking.metrics import child_metrics, iteration_metrics, milliseconds
-from flows.tracking.experiment import Experiment, dataset_input, flat
+from flows.tracking.store import database_lock, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
@@ -156,3 +159,37 @@ def _title(result: Result) -> str:
     accuracy = result.outcome.accuracy
     score = result.outcome.kind if accuracy is None else f"{accuracy:.1f} %"
     return f"{result.candidate.number}: {score}"
+
+
+class Tracker:
+    """Mirrors the search in `directory` as the MLflow experiment `blockqnn/<name>`."""
+
+    def __init__(
+        self, directory: Path, name: str, runs: Path, history: History | None = None
+    ) -> None:
+        """`runs` holds database and artifacts, unless MLFLOW_TRACKING_URI says otherwise.
+
+        `history` is the running search, if at hand: results are only ever added, so a thread may
+        read them, and the journal need not be read again and again.
+        """
+        self.directory = directory
+        self.name = name
+        self.runs = runs
+        self.uri = tracking_uri(runs)
+        self._history = history
+
+    def sync(self) -> int:
+        """Write what the journal has and MLflow lacks; return the number of child runs written.
+
+        Safe to call at any time, from any process.
+        Raises SearchError when there is no journal, and MLflow's or the system's errors when the
+        database does not take it: what was written stays, and the next sync goes on from there.
+        """
+        history = self._history or read_search(self.directory)
+        written = 0
+        while True:
+            with database_lock(self.runs):
+                turn = Turn(history, self.directory, self.name, self.runs)
+                written += turn.write()
+            if turn.done:
+                return written

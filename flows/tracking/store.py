@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blockqnn.storage.lock import DirectoryLock
+from blockqnn.storage import DirectoryLock
 
 ARTIFACTS = "mlartifacts"
 

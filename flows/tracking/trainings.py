@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SearchError, UserError
-from blockqnn.storage.files import read_json
-from blockqnn.training.final.job import Job, block_of, read_job
-from blockqnn.space.spaces import LONGEST, Block
-from evaluation.drawing.block import draw_block
+from blockqnn.params import flat
+from blockqnn.space import LONGEST, Block
+from blockqnn.storage import read_json
+from blockqnn.training.final.job import Job, read_job
+from blockqnn.zoo import block_of
+from evaluation.drawing import draw_block
+from evaluation.stages.selection import SELECTION, WINNER, read_selection
+from flows.tracking.experiment import Experiment, dataset_input
 from flows.tracking.metrics import milliseconds
-from flows.tracking.experiment import Experiment, dataset_input, flat
-from flows.final_trainings import SELECTION, WINNER, read_selection
 from flows.tracking.store import database_lock, tracking_uri
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockqnn.agents import DynaQ, EpsilonSchedule, Evolution, QLearning, RandomWalk, build_agent
-from blockqnn.settings.search import DynaQSettings, EvolutionSettings, QLearningSettings, RandomSettings
-from blockqnn.space.spaces import V2, Block, Layer, Space
+from blockqnn.settings import DynaQSettings, EvolutionSettings, QLearningSettings, RandomSettings
+from blockqnn.space import V2, Block, Layer, Space
 
 TWO = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
 POOL = Block.parse("(1,2,3,0,0)(2,7,0,0,0)")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from blockqnn.agents import DynaQ, RandomWalk
-from blockqnn.space.spaces import Block, Space
+from blockqnn.space import Block, Space
 
 TWO = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
 POOL = Block.parse("(1,2,3,0,0)(2,7,0,0,0)")

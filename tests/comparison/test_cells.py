@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blockqnn.agents import build_agent
-from blockqnn.settings.search import DynaQSettings, EvolutionSettings, QLearningSettings, RandomSettings
+from blockqnn.settings import DynaQSettings, EvolutionSettings, QLearningSettings, RandomSettings
 from evaluation.comparison.cells import Cell, CellSpace, Choice
 
 SPACE = CellSpace((3, 2, 4))

@@ -10,9 +10,9 @@ import pytest
 from test_contest import write_cells
 from tiny_search import finish, tiny_settings
 
-from blockqnn.settings.search import DataSettings
 from blockqnn.errors import UserError
 from blockqnn.search.history import read_search
+from blockqnn.settings import DataSettings
 from evaluation.comparison.searches import check_comparable
 from flows.cli import main
 

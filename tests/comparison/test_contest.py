@@ -7,10 +7,10 @@ import math
 import pytest
 
 from blockqnn.errors import SettingsError, UserError
-from evaluation.comparison.nasbench201 import CellTable, read_nasbench201
-from evaluation.comparison.cells import CellSpace
-from evaluation.comparison.run import PATIENCE, Record, Score, Subject, compete, hold
 from evaluation.comparison.agents import contestants
+from evaluation.comparison.cells import CellSpace
+from evaluation.comparison.nasbench201 import CellTable, read_nasbench201
+from evaluation.comparison.run import PATIENCE, Record, Score, Subject, compete, hold
 
 
 def small_table(options=(3, 3, 3)):

@@ -6,10 +6,9 @@ import torch
 
 from blockqnn.data import dataset as data
 from blockqnn.data import read as sources
-from blockqnn.settings.search import DataSettings
+from blockqnn.data.source import Source
 from blockqnn.errors import SettingsError
-from blockqnn.settings.recipe import Recipe
-from blockqnn.data.read import Source
+from blockqnn.settings import DataSettings, Recipe
 
 DIGITS = DataSettings(name="digits", images=300, holdout=0.3)
 

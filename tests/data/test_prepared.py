@@ -12,10 +12,11 @@ from PIL import Image
 from tiny_search import small_disk
 
 from blockqnn.data import dataset as data
-from blockqnn.settings.search import DataSettings
+from blockqnn.data.archive import read_prepared
+from blockqnn.data.prepare import prepare
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.params import load_plan, load_settings
-from blockqnn.data.prepare import prepare, read_prepared
+from blockqnn.settings import DataSettings
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from blockqnn.data import dataset as data
 from blockqnn.data import read as sources
-from blockqnn.settings.search import DataSettings
 from blockqnn.errors import SettingsError
+from blockqnn.settings import DataSettings
 
 
 def rows(image_set):

@@ -25,9 +25,9 @@ from tiny_images import (
     tree,
 )
 
-from blockqnn.errors import SettingsError, UserError
 from blockqnn.data.feed import Part
 from blockqnn.data.streamed.stream import open_stream
+from blockqnn.errors import SettingsError, UserError
 
 
 @pytest.fixture(scope="module")

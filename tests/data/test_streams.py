@@ -17,10 +17,10 @@ from tiny_images import CLASSES, CPU, MEAN, STD, feed, noisy, numbers, plain, sa
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from blockqnn.errors import SettingsError, UserError
 from blockqnn.data.feed import Part
-from blockqnn.seeds import seed_for
 from blockqnn.data.streamed.stream import open_stream
+from blockqnn.errors import SettingsError, UserError
+from blockqnn.seeds import seed_for
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from blockqnn.agents.schedule import EpsilonSchedule
+from blockqnn.agents import EpsilonSchedule
 from blockqnn.cost import Cost
-from blockqnn.search.history import Candidate, Result
 from blockqnn.search.outcome import Outcome
+from blockqnn.search.records import Candidate, Result
 from blockqnn.zoo import BLOCKS
-from evaluation.plots.search import draw_search, iterations_of
+from evaluation.iterations import iterations_of
+from evaluation.plots.search import draw_search
 
 COST = Cost(parameters=1, macs=1, activation_bytes=1)
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from blockqnn.space.spaces import V2, Block, Layer, Op, Space, predecessors
+from blockqnn.space import V2, Block, Layer, Op, Space, predecessors
 from blockqnn.zoo import BLOCKS
-from evaluation.drawing.block import COLOURS, NAMES, draw_block, layer_label
+from evaluation.drawing import draw_block
+from evaluation.drawing.block import COLOURS, NAMES, layer_label
 
 SVG = "{http://www.w3.org/2000/svg}"
 EMPTY = Block.parse("(1,7,0,0,0)")

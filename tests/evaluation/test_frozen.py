@@ -6,12 +6,12 @@ import json
 import pytest
 from tiny_search import cached_load, finish, journal_of, small_disk, tiny_settings
 
-from blockqnn.search import search as search_module
 from blockqnn.errors import SearchError
+from blockqnn.search import search as search_module
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
-from evaluation.stages.search import read_frozen, write_frozen
 from evaluation.stages.evaluated import write_evaluated
+from evaluation.stages.search import read_frozen, write_frozen
 from flows.cli import main
 from flows.runs import name_by_settings
 

@@ -17,10 +17,10 @@ from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
 from evaluation.report import results_sections as findings
+from evaluation.report import write_report
+from evaluation.report.search_summary import read_searched, searched
 from evaluation.results import compare, run_of
 from evaluation.stages.search import write_frozen
-from evaluation.report.write import write_report
-from evaluation.report.search_summary import read_searched, searched
 from flows.cli import main
 
 S, RESIDUAL = str(BLOCKS["S"]), str(BLOCKS["residual"])

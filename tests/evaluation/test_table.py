@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from blockqnn.cost import Cost
-from blockqnn.search.history import Candidate, Result
 from blockqnn.search.outcome import Outcome
+from blockqnn.search.records import Candidate, Result
 from blockqnn.zoo import BLOCKS
 from evaluation.best_table import best_table, write_table
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import prefect_api as environment
 from blockqnn.workers import leash as guard
+from flows.servers import prefect_api as environment
 from flows.servers.prefect_api import PrefectError, choose_prefect_api, is_prefect, quiet
 
 CHECKOUT = Path(__file__).parents[2]

@@ -8,11 +8,12 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from tiny_trainings import Place, sentence, train_here, untouched
 
-from blockqnn.data.dataset import load
-from blockqnn.training.final.job import load_network, read_result
+from blockqnn.data import load
+from blockqnn.training.final.job import load_network
+from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
+from evaluation.stages.evaluated import read_judged
 from flows.cli import main
-from evaluation.stages.trained import read_judged
 
 SETTINGS = ["--set", "top=0", "search=null", "seeds=2"]
 OVERRIDES = {"top": 0, "search": None, "seeds": 2}

@@ -12,9 +12,9 @@ import pytest
 from tiny_search import small_disk, tiny_settings
 
 from blockqnn.errors import SearchError
+from blockqnn.search import Search
 from blockqnn.search.history import read_search
-from blockqnn.storage.lock import DirectoryLock
-from blockqnn.search.search import Search
+from blockqnn.storage import DirectoryLock
 from flows.cli import main
 
 ROOT = Path(__file__).parents[2]

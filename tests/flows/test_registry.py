@@ -14,9 +14,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 from tiny_run import name_of, result
 
-from blockqnn.network.timm_networks import build_comparator
 from blockqnn.errors import SearchError
-from blockqnn.network.network import build_network
+from blockqnn.network import build_network
+from blockqnn.network.timm_networks import build_comparator
 from blockqnn.network.weights import save_weights
 from blockqnn.zoo import BLOCKS
 from flows.tracking.registry import model_name, register, set_champion

@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from tiny_search import cached_load, finish, tiny_settings
 
 from blockqnn.search.search import read_search
+from flows.tracking.background import BackgroundTracker
+from flows.tracking.searches import Tracker
 from flows.tracking.store import tracking_uri
-from flows.tracking.background import BackgroundTracker, Tracker
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"  # MLflow's own

@@ -13,14 +13,14 @@ from tiny_trainings import Place, ended, sentence, untouched
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.search.history import read_search
-from blockqnn.storage.lock import DirectoryLock
-from blockqnn.settings.plan import TrainingWorkers
-from blockqnn.space.spaces import Block
-from blockqnn.zoo import BLOCKS
-from flows.cli import main
+from blockqnn.settings import TrainingWorkers
+from blockqnn.space import Block
+from blockqnn.storage import DirectoryLock
 from blockqnn.workers.leash import descendants
-from flows.final_trainings import Contender, read_selection, write_selection
 from blockqnn.workers.training_processes import Trainings
+from blockqnn.zoo import BLOCKS
+from evaluation.stages.selection import Contender, read_selection, write_selection
+from flows.cli import main
 
 
 @pytest.fixture(scope="module")

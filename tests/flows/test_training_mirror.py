@@ -7,9 +7,9 @@ import pytest
 from mlflow import MlflowClient
 from tiny_trainings import Place, train_here
 
-from blockqnn.training.final.job import read_result
+from blockqnn.storage import write_json
+from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
-from evaluation.stages.search import write_json
 from flows.cli import main
 from flows.tracking.store import tracking_uri
 from flows.tracking.trainings import TrainingMirror

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from tiny_training import CPU, tiny_data, tiny_trainer
 
+from blockqnn.data import MemoryFeed
 from blockqnn.training.distributed import join, leave
-from blockqnn.data.feed import MemoryFeed
 from blockqnn.training.trainer import Stopped
 
 

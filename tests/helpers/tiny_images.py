@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from blockqnn.settings.search import DataSettings
 from blockqnn.data.feed import Part
-from blockqnn.settings.recipe import Recipe
-from blockqnn.data.streamed.stream import StreamFeed, open_stream
+from blockqnn.data.streamed.stream import open_stream
+from blockqnn.data.streamed.stream_feed import StreamFeed
+from blockqnn.settings import DataSettings, Recipe
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's

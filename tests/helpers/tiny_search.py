@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from blockqnn.data import dataset as data
+from blockqnn.params import settings_from_dict
+from blockqnn.search import Search
 from blockqnn.search.journal import read_journal, without_times
 from blockqnn.search.outcome import Outcome
-from blockqnn.params import settings_from_dict
-from blockqnn.search.search import Search
 
 TINY = {
     "batch": 6,

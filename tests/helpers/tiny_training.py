@@ -11,18 +11,16 @@ from pathlib import Path
 
 import torch
 
-from blockqnn.search import candidate
-from blockqnn.training import checkpoint
+from blockqnn.data import MemoryFeed
 from blockqnn.data import dataset as data
-from blockqnn.training import devices
 from blockqnn.data import feed as feeds
-from blockqnn.training.checkpoint import Checkpoint
-from blockqnn.settings.search import DataSettings
-from blockqnn.data.feed import MemoryFeed
-from blockqnn.network.network import build_network
+from blockqnn.network import build_network
 from blockqnn.params import settings_from_dict
-from blockqnn.settings.recipe import Recipe
-from blockqnn.space.spaces import Block
+from blockqnn.search import candidate
+from blockqnn.settings import DataSettings, Recipe
+from blockqnn.space import Block
+from blockqnn.training import checkpoint, devices
+from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.training.trainer import Trainer
 from blockqnn.zoo import BLOCKS
 

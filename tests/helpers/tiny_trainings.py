@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tiny_search import finish, tiny_settings
 
-from blockqnn.training.final.__main__ import train
-from blockqnn.training.final.job import prepare_job
 from blockqnn.params import load_plan
+from blockqnn.training.final.job import prepare_job
+from blockqnn.training.final.run import train
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from blockqnn.network.timm_networks import build_comparator
 from blockqnn.errors import SettingsError
+from blockqnn.network.timm_networks import build_comparator
 
 
 def build(name, size=32, **more):

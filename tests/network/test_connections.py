@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 import blockqnn.timm_model  # noqa: F401  # registers the network
-from blockqnn.network.block_module import Pcc
-from blockqnn.search.candidate import identity
-from blockqnn.network.stage import Shortcut
 from blockqnn.cost import network_cost
+from blockqnn.network import build_network
+from blockqnn.network.cells import Pcc
 from blockqnn.network.export import export_program
-from blockqnn.network.network import build_network
-from blockqnn.params import settings_from_dict
-from blockqnn.space.spaces import Block
-from blockqnn.timm_model import load_pretrained
+from blockqnn.network.stage import Shortcut
 from blockqnn.network.weights import load_weights, save_weights
+from blockqnn.params import settings_from_dict
+from blockqnn.search.candidate_files import identity
+from blockqnn.space import Block
+from blockqnn.timm_model import load_pretrained
 from blockqnn.zoo import BLOCKS
 
 CONNECTED = pytest.mark.parametrize("connections", ["shortcut", "concat"])
@@ -25,7 +25,7 @@ FORK = Block.parse("(1,4,0,0,0)(2,1,1,1,0)(3,8,3,1,0)(4,7,0,0,0)")
 
 
 def by_hand(net, images):
-    """Logits, step by step as the words of `blockqnn.space.skeleton` say, of a network without eval."""
+    """Logits, step by step as `blockqnn.space.skeleton` says, of a network without eval."""
 
     def block_of(part):
         return part.block if isinstance(part, Shortcut) else part

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from blockqnn.network.timm_networks import build_comparator
 from blockqnn.errors import SettingsError, UserError
+from blockqnn.network import build_network
 from blockqnn.network.export import export_command, export_onnx, export_program
-from blockqnn.network.network import build_network
+from blockqnn.network.timm_networks import build_comparator
 from blockqnn.network.weights import save_weights
 from blockqnn.zoo import BLOCKS
 from flows.cli import main

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blockqnn.network.block_module import Add, BlockModule, Concat, Pcc, Separable
 from blockqnn.cost import network_cost
-from blockqnn.network.network import build_network
-from blockqnn.space.spaces import V2, Block, Space
+from blockqnn.network import build_network
+from blockqnn.network.block_module import BlockModule
+from blockqnn.network.cells import Add, Concat, Pcc, Separable
+from blockqnn.space import V2, Block, Space
 from blockqnn.zoo import BLOCKS
 
 SMALL = {"filters": (4, 6), "repeats": (2, 1), "num_classes": 5}

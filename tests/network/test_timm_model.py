@@ -10,12 +10,12 @@ from timm.models import load_state_dict
 from timm.models._features import FeatureListNet
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
-from blockqnn.network.timm_networks import build_comparator
 from blockqnn.cost import network_cost
 from blockqnn.errors import SettingsError
-from blockqnn.network.network import build_network
-from blockqnn.timm_model import load_pretrained  # the import registers the model
+from blockqnn.network import build_network
+from blockqnn.network.timm_networks import build_comparator
 from blockqnn.network.weights import save_weights
+from blockqnn.timm_model import load_pretrained  # the import registers the model
 from blockqnn.zoo import BLOCKS
 
 SMALL = {"block": "residual", "filters": (4, 6), "repeats": (2, 1), "num_classes": 5}

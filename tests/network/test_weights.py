@@ -15,11 +15,11 @@ import timm
 import torch
 
 import blockqnn.timm_model  # noqa: F401  # registers the networks
-from blockqnn.network.timm_networks import build_comparator
 from blockqnn.errors import SettingsError
-from blockqnn.network.network import build_network
-from blockqnn.space.spaces import Block
+from blockqnn.network import build_network
+from blockqnn.network.timm_networks import build_comparator
 from blockqnn.network.weights import load_weights, save_weights
+from blockqnn.space import Block
 from blockqnn.zoo import BLOCKS
 
 METADATA = {

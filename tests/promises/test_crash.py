@@ -22,8 +22,8 @@ from tiny_search import finish, journal_of, timeless, tiny_settings
 
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
+from blockqnn.workers.inline import InlineWorker
 from blockqnn.workers.leash import descendants
-from blockqnn.workers.local import InlineWorker
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 6

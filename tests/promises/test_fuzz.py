@@ -17,30 +17,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_search import TINY, cached_load, finish, tiny_settings
 
-from blockqnn.training.checkpoint import DIGEST_BYTES, Checkpoint
-from blockqnn.errors import UserError
-from blockqnn.training.final.job import read_job, read_result
-from blockqnn.search.journal import _line, read_journal
-from blockqnn.storage.lock import DirectoryInUse, DirectoryLock
-from blockqnn.search.outcome import Outcome
-from blockqnn.params import load_plan, load_settings
-from blockqnn.data.prepare import read_prepared
-from blockqnn.search.search import keep_outcome, kept_outcome, read_search
+from blockqnn.data.archive import read_prepared
 from blockqnn.data.streamed.shards import read_shards
-from blockqnn.space.spaces import Block
+from blockqnn.errors import UserError
 from blockqnn.network.weights import load_weights, save_weights
+from blockqnn.params import load_plan, load_settings
+from blockqnn.search.candidate_files import keep_outcome, kept_outcome
+from blockqnn.search.journal import _line, read_journal
+from blockqnn.search.outcome import Outcome
+from blockqnn.search.search import read_search
+from blockqnn.space import Block
+from blockqnn.storage import DirectoryInUse, DirectoryLock
+from blockqnn.training.checkpoint import DIGEST_BYTES, Checkpoint
+from blockqnn.training.final.job import read_job
+from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
 from evaluation.comparison.block_tables import BlockTask, read_block_table
 from evaluation.comparison.nasbench201 import read_nasbench201
-from evaluation.results import read_run
 from evaluation.front import Point, read_front, write_front
 from evaluation.plots.front import draw_fronts
+from evaluation.results import read_run
+from evaluation.stages.evaluated import read_judged
 from evaluation.stages.search import read_frozen, write_frozen
+from evaluation.stages.selection import read_selection
+from evaluation.stages.trained import read_trained
 from flows.cli.shared import assignment
-from evaluation.stages.trained import read_judged, read_trained
 from flows.runs import run_directory, search_directory
 from flows.terminal.search_tables import print_block
-from flows.final_trainings import read_selection
 
 FUZZ = settings(
     max_examples=60,
@@ -394,7 +397,7 @@ def test_kept_fronts(data, tmp_path):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    from blockqnn.network.network import build_network
+    from blockqnn.network import build_network
 
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     shape = {"filters": (4,), "repeats": (1,), "num_classes": 2, "in_channels": 1}

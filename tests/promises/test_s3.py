@@ -13,12 +13,12 @@ from tiny_search import cached_load, finish, tiny_settings
 
 import blockqnn.training.checkpoint
 from blockqnn.search.candidate import train_candidate
-from blockqnn.storage.files import read_url, remove_url, write_url
 from blockqnn.search.journal import without_times
-from blockqnn.space.spaces import Block
+from blockqnn.space import Block
+from blockqnn.storage.urls import read_url, remove_url, write_url
 from blockqnn.workers.ray_workers import check_place
+from flows.tracking.searches import Tracker
 from flows.tracking.store import tracking_uri
-from flows.tracking.background import Tracker
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

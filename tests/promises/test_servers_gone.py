@@ -19,8 +19,8 @@ from tiny_search import finish, timeless, tiny_settings
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.workers import leash as guard
+from blockqnn.workers.inline import InlineWorker
 from flows.servers.prefect_api import prefect_call, server_environment
-from blockqnn.workers.local import InlineWorker
 
 SMALL = {
     "batch": 3,

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_trainings import PATIENCE, Place, ended, sentence, train_here, untouched
 
-from blockqnn.training.final.job import read_result
-from blockqnn.zoo import BLOCKS
+from blockqnn.training.final.result import read_result
 from blockqnn.workers.leash import descendants
+from blockqnn.zoo import BLOCKS
 
 EPOCHS = 120
 SETTINGS = ["top=0", "search=null", "blocks=[plain,residual]", "compare=[]"]

@@ -7,14 +7,15 @@ import pytest
 import torch
 from tiny_training import CPU, program, tiny_data, tiny_settings, without_seconds
 
-from blockqnn.search import candidate
-from blockqnn.search.candidate import best_constant_guess, identity, over_budget, train_candidate
-from blockqnn.settings.search import Budget
 from blockqnn.cost import Cost
-from blockqnn.data.dataset import ImageSet
+from blockqnn.data import ImageSet
+from blockqnn.search import candidate
+from blockqnn.search.budget import over_budget
+from blockqnn.search.candidate import best_constant_guess, train_candidate
+from blockqnn.search.candidate_files import identity
 from blockqnn.search.outcome import Outcome
-from blockqnn.settings.recipe import Recipe
-from blockqnn.space.spaces import Block
+from blockqnn.settings import Budget, Recipe
+from blockqnn.space import Block
 from blockqnn.training.trainer import Trainer
 from blockqnn.zoo import BLOCKS
 

@@ -13,12 +13,12 @@ from tiny_search import asked, cached_load, finish, journal_of, supplied, tiny_s
 from tiny_training import CPU, tiny_data
 from tiny_training import tiny_settings as training_settings
 
+from blockqnn.search import Search
 from blockqnn.search.candidate import train_candidate
-from blockqnn.settings.search import Budget, LatencySettings, RewardSettings
 from blockqnn.search.history import read_search
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import Search
-from blockqnn.search.stopping import StoppingRule
+from blockqnn.settings import Budget, LatencySettings, RewardSettings
+from blockqnn.surrogate import StoppingRule
 from blockqnn.zoo import BLOCKS
 from flows.tracking.metrics import child_metrics
 

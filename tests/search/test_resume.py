@@ -20,8 +20,9 @@ from tiny_search import (
 )
 
 from blockqnn.errors import SearchError
+from blockqnn.search import Search
 from blockqnn.search.journal import Journal
-from blockqnn.search.search import Search, read_search
+from blockqnn.search.search import read_search
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,13 +8,15 @@ import random
 import pytest
 from tiny_search import asked, cached_load, finish, journal_of, supplied, timeless, tiny_settings
 
-from blockqnn.settings.search import PAPER_SCHEDULE
 from blockqnn.cost import network_cost
 from blockqnn.errors import SearchError
-from blockqnn.search.outcome import Outcome
 from blockqnn.reward import reward
-from blockqnn.search.search import Candidate, Search, candidate_directory, keep_outcome, read_search
-from blockqnn.space.spaces import Block
+from blockqnn.search import Search
+from blockqnn.search.candidate_files import candidate_directory, keep_outcome
+from blockqnn.search.outcome import Outcome
+from blockqnn.search.search import Candidate, read_search
+from blockqnn.settings.search import PAPER_SCHEDULE
+from blockqnn.space import Block
 
 GOOD = Outcome(kind="trained", accuracy=50.0)
 

@@ -9,17 +9,18 @@ import pytest
 from test_workers import CODE, ONE, PATIENCE, holder, in_background, wait_for
 from tiny_search import finish, journal_of, timeless, tiny_settings
 
-from blockqnn.search.candidate import train_candidate
-from blockqnn.data.dataset import load
-from blockqnn.training.devices import resolve
+from blockqnn.data import load
 from blockqnn.errors import SettingsError
+from blockqnn.search import Search
+from blockqnn.search.candidate import train_candidate
+from blockqnn.search.candidate_files import candidate_directory
 from blockqnn.search.journal import without_times
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.search import Search, candidate_directory
-from blockqnn.search.stopping import CertainlyBad, StoppingRule
-from blockqnn.surrogate.gaussian_process import Surrogate
+from blockqnn.surrogate import CertainlyBad, StoppingRule, Surrogate
+from blockqnn.training.devices import resolve
+from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import WorkerDied
 from flows.tracking.metrics import child_metrics, iteration_metrics
-from blockqnn.workers.local import WorkerDied, open_workers
 
 HALF_OF_FIRST = StoppingRule(50.0, 2.0, (((0.5,), 20.0, 5.0), ((0.0, 1.0), 1.0, 2.0)))
 """After one epoch: 20 + half of it, give or take 5; after two: the second and 1, give or take 2."""

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blockqnn.settings.search import (
-    PAPER_SCHEDULE,
-    DataSettings,
-    EvolutionSettings,
-    QLearningSettings,
-    RandomSettings,
-    Settings,
-)
 from blockqnn.errors import SettingsError
 from blockqnn.params import load_settings, profiles, settings_from_dict
-from blockqnn.settings.recipe import Recipe
-from blockqnn.space.spaces import V1, V2, Space
-from blockqnn.settings.workers import InlineSettings
+from blockqnn.settings import (
+    DataSettings,
+    EvolutionSettings,
+    InlineSettings,
+    QLearningSettings,
+    RandomSettings,
+    Recipe,
+    Settings,
+)
+from blockqnn.settings.search import PAPER_SCHEDULE
+from blockqnn.space import V1, V2, Space
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
@@ -61,7 +61,7 @@ class TestParamsFile:
                     yield from missing(value, tree[field.name], f"{where}{field.name}.")
 
         tree = yaml.safe_load(PARAMS.read_text())["search"]
-        # what a search has no use for, or no need to set, is explained in blockqnn/recipe.py
+        # what a search has no use for, or no need to set, is as_search_error in blockqnn/recipe.py
         rare = {"data.reader", "data.loaders"} | {
             f"recipe.{field.name}" for field in dataclasses.fields(Recipe)
         } - {f"recipe.{name}" for name in tree["recipe"]}

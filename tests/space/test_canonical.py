@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockqnn.space.spaces import V2, Block, Layer, Op, Space
+from blockqnn.space import V2, Block, Layer, Op, Space
 from blockqnn.zoo import BLOCKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -291,7 +291,9 @@ def test_keys_of_the_published_blocks_stay():
 
 def test_keys_are_the_same_in_another_process():
     block = sample(7)
-    command = "import sys; from blockqnn.space.spaces import Block; print(Block.parse(sys.argv[1]).key)"
+    command = (
+        "import sys; from blockqnn.space.spaces import Block; print(Block.parse(sys.argv[1]).key)"
+    )
     for hash_seed in ("1", "2"):
         found = subprocess.run(
             [sys.executable, "-c", command, str(block)],

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockqnn.cost import Cost, network_cost
-from blockqnn.network.network import build_network
-from blockqnn.space.spaces import V2, Block, Layer, Op, Space
+from blockqnn.network import build_network
+from blockqnn.space import V2, Block, Layer, Op, Space
 from blockqnn.zoo import BLOCKS
 
 CIFAR = {"filters": (32, 64, 128), "repeats": 4, "num_classes": 100}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from blockqnn.reward import latency_price, parameters_price, reward
-from blockqnn.space.spaces import Block
+from blockqnn.space import Block
 from blockqnn.zoo import BLOCKS
 
 

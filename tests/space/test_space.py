@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockqnn.space.spaces import KERNELS, V1, V2, Block, Layer, Op, Space
+from blockqnn.space import KERNELS, V1, V2, Block, Layer, Op, Space
 
 RESIDUAL = "(1,4,0,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,5,0,1,3)(5,7,0,0,0)"
 SEEDS = st.integers(0, 2**32)

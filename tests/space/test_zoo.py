@@ -2,8 +2,8 @@
 
 import pytest
 
+from blockqnn.space import Block, Op, Space
 from blockqnn.space.skeleton import network_depth
-from blockqnn.space.spaces import Block, Op, Space
 from blockqnn.zoo import BLOCKS
 
 

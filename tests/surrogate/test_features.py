@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockqnn.cost import network_cost
-from blockqnn.surrogate.features import FEATURES, block_features
-from blockqnn.space.spaces import Block, Layer, Op, Space, predecessors
+from blockqnn.space import Block, Layer, Op, Space, predecessors
+from blockqnn.surrogate import block_features
+from blockqnn.surrogate.features import FEATURES
 from blockqnn.zoo import BLOCKS
 
 SEEDS = st.integers(0, 2**32)

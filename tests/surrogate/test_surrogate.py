@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
-from blockqnn.surrogate.gaussian_process import LARGEST, Surrogate
+from blockqnn.surrogate import Surrogate
+from blockqnn.surrogate.gaussian_process import LARGEST
 
 NOISE = 1.5
 EPOCHS = 6

@@ -16,16 +16,17 @@ import torch
 from safetensors.torch import load_file
 from tiny_search import small_disk
 
-from blockqnn.network.timm_networks import count_macs
 from blockqnn.cost import network_cost
-from blockqnn.data.dataset import load
+from blockqnn.data import load
+from blockqnn.data.memory_feed import normalised_batches
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.data.feed import normalised_batches
-from blockqnn.training.final.__main__ import STOPPED
-from blockqnn.training.final.job import block_of, load_network, prepare_job, read_job, read_result
+from blockqnn.network.timm_networks import count_macs
 from blockqnn.params import plan_from_dict
+from blockqnn.training.final.job import load_network, prepare_job, read_job
+from blockqnn.training.final.result import read_result
+from blockqnn.training.final.run import STOPPED
 from blockqnn.training.precision import count_correct
-from blockqnn.zoo import BLOCKS
+from blockqnn.zoo import BLOCKS, block_of
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

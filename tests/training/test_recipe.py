@@ -10,12 +10,12 @@ from tiny_search import small_disk
 from tiny_training import CPU, tiny_data, tiny_network, tiny_trainer, without_seconds
 from torch import nn
 
-from blockqnn.training.checkpoint import Checkpoint
-from blockqnn.network.network import build_network
-from blockqnn.settings.plan import CheckpointSettings
-from blockqnn.training.precision import count_correct
+from blockqnn.network import build_network
 from blockqnn.seeds import seed_for
-from blockqnn.space.spaces import Block
+from blockqnn.settings import CheckpointSettings
+from blockqnn.space import Block
+from blockqnn.training.checkpoint import Checkpoint
+from blockqnn.training.precision import count_correct
 from blockqnn.training.trainer import Stopped
 from blockqnn.zoo import BLOCKS
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from blockqnn.network.timm_networks import build_comparator, count_macs
-from blockqnn.settings.search import DataSettings
 from blockqnn.cost import network_cost
-from blockqnn.data.dataset import load
+from blockqnn.data import load
+from blockqnn.data.memory_feed import normalised_batches
 from blockqnn.errors import SearchError
-from blockqnn.data.feed import normalised_batches
-from blockqnn.network.network import build_network
-from blockqnn.settings.plan import EvaluationSettings
+from blockqnn.network import build_network
+from blockqnn.network.timm_networks import build_comparator, count_macs
+from blockqnn.settings import DataSettings, EvaluationSettings
 from blockqnn.training.speed import measure_speed
 from blockqnn.zoo import BLOCKS
 from evaluation.test_set import evaluate_network, judge

@@ -23,14 +23,14 @@ from tiny_training import (
 )
 from torch import nn
 
-from blockqnn.search import candidate
+from blockqnn.data import ImageSet
 from blockqnn.data import dataset as data
 from blockqnn.data import feed as feeds
+from blockqnn.search import candidate
 from blockqnn.search.candidate import train_candidate
-from blockqnn.training.checkpoint import Checkpoint
-from blockqnn.data.dataset import ImageSet
-from blockqnn.training.precision import count_correct
 from blockqnn.seeds import seed_for
+from blockqnn.training.checkpoint import Checkpoint
+from blockqnn.training.precision import count_correct
 from blockqnn.training.trainer import NoBetterThanChance, NotFinite
 from blockqnn.zoo import BLOCKS
 

@@ -21,10 +21,12 @@ from test_crash import without_workers
 from test_workers import CODE, alive
 from tiny_search import finish, timeless, tiny_settings
 
+from blockqnn.search import Search
 from blockqnn.search.history import read_search
-from blockqnn.search.search import Search
+from blockqnn.workers.inline import InlineWorker
 from blockqnn.workers.leash import descendants
-from blockqnn.workers.local import InlineWorker, WorkerDied, open_workers
+from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import WorkerDied
 
 SMALL = {
     "batch": 3,

@@ -16,7 +16,7 @@ from tiny_search import tiny_settings
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.workers.leash import descendants
-from blockqnn.workers.local import open_workers
+from blockqnn.workers.open import open_workers
 
 pytest.importorskip("ray")
 ALONE = {"kind": "ray", "count": 1, "gpus_per_candidate": 0}

@@ -12,14 +12,16 @@ import pytest
 import torch
 from tiny_search import small_disk, tiny_settings
 
-from blockqnn.search.candidate import identity
-from blockqnn.training.checkpoint import Checkpoint
-from blockqnn.data.dataset import load
+from blockqnn.data import load
 from blockqnn.errors import SearchError
+from blockqnn.search.candidate_files import candidate_directory, identity
 from blockqnn.search.journal import without_times
-from blockqnn.search.search import candidate_directory
-from blockqnn.space.spaces import Block
-from blockqnn.workers.local import InlineWorker, LocalWorkers, WorkerDied, open_workers
+from blockqnn.space import Block
+from blockqnn.training.checkpoint import Checkpoint
+from blockqnn.workers.inline import InlineWorker
+from blockqnn.workers.local import LocalWorkers
+from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import WorkerDied
 
 ROOT = Path(__file__).parents[2]
 CODE = "(1,1,3,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,7,0,0,0)"

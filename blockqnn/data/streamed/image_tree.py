@@ -6,7 +6,6 @@ import os
 import stat
 import struct
 import tarfile
-import unicodedata
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from blockqnn.data.folder import check_names
 from blockqnn.errors import SettingsError
 
 UNREADABLE = (
@@ -194,16 +194,6 @@ def read_tar(root: Path, split: str) -> ImageTree:
             "folder, or the tar file, of its class, two classes or more"
         )
     return ImageTree(path, reader, classes, tuple(get_img_extensions()))
-
-
-def check_names(path: Path, names: Iterable[str]) -> None:
-    """Refuse class folders whose names no table, log or JSON could hold."""
-    for name in names:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-            raise SettingsError(
-                f"{path} has a class folder called {name!r}: give it a name in UTF-8 without "
-                "control characters"
-            )
 
 
 def file_size(path: str | Path) -> int:

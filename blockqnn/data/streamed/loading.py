@@ -27,7 +27,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from blockqnn.data.streamed.image_tree import ImageTree
 from blockqnn.errors import SettingsError, UserError
-from blockqnn.settings.recipe import Recipe
+from blockqnn.settings import Recipe
 
 Item = tuple[int, int | None]
 """Number of an image, and the seed of its augmentation; None cuts the centre instead."""

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from blockqnn.data.streamed.image_tree import UNREADABLE
-from blockqnn.errors import SettingsError
 from blockqnn.data.feed import Part
-from blockqnn.storage.files import read_json
+from blockqnn.data.streamed.image_tree import UNREADABLE
 from blockqnn.data.streamed.loading import Loaded, seeded
-from blockqnn.settings.recipe import Recipe
+from blockqnn.errors import SettingsError
 from blockqnn.seeds import seed_for
+from blockqnn.settings import Recipe
+from blockqnn.storage import read_json
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""Batches of images that lie on the device, augmented there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from blockqnn.data.augment import augment
+from blockqnn.data.dataset import Dataset, ImageSet
+from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Batch, Part
+from blockqnn.seeds import seed_for
+from blockqnn.settings import Recipe
+
+
+class MemoryFeed:
+    """A `Feed` of images that lie on the device as one tensor."""
+
+    def __init__(
+        self, data: Dataset, recipe: Recipe, seed: int, device: torch.device, part: Part = ALONE
+    ) -> None:
+        """`data` is on `device` already."""
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self._device = device
+        self._part = part
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self._data.classes
+
+    @property
+    def train_images(self) -> int:
+        """Images of an epoch, over all processes."""
+        return len(self._data.train)
+
+    @property
+    def held_out_images(self) -> int:
+        """Images held out, over all processes."""
+        return len(self._data.held_out)
+
+    def steps(self) -> int:
+        """Optimiser steps an epoch."""
+        whole, rest = divmod(len(self._data.train), self._recipe.batch)
+        return whole + (rest >= self._part.smallest)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from step `first` on."""
+        data, recipe = self._data, self._recipe
+        shuffle = torch.Generator().manual_seed(seed_for(self._seed, "order", epoch))
+        order = torch.randperm(len(data.train), generator=shuffle).to(self._device)
+        for step in range(first, self.steps()):
+            whole = order[step * recipe.batch : (step + 1) * recipe.batch]
+            part = self._part.of(len(whole))
+            draws = torch.Generator(self._device)
+            draws.manual_seed(seed_for(self._seed, "augment", f"{epoch}/{step}"))
+            images = data.normalised(data.train.images.index_select(0, whole[part]))
+            yield Batch(
+                augment(images, recipe, draws, of=len(whole), part=part),
+                data.train.labels.index_select(0, whole[part]),
+                len(whole),
+            )
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the held-out images, normalised, and their labels."""
+        return normalised_batches(self._data, self._data.held_out, self._part)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def normalised_batches(
+    data: Dataset, images: ImageSet, part: Part = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A process's share of an image set for evaluation: images as `data` normalises them, and their
+    labels.
+    """
+    mine = part.of(len(images))
+    for start in range(mine.start, mine.stop, EVALUATION_BATCH):
+        batch = slice(start, min(start + EVALUATION_BATCH, mine.stop))
+        yield data.normalised(images.images[batch]), images.labels[batch]

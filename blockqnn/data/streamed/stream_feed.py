@@ -1,0 +1,186 @@
+"""Batches of images that are read from disk while a network trains."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blockqnn.data.feed import ALONE, Batch, Part
+from blockqnn.data.streamed.image_tree import ImageTree
+from blockqnn.data.streamed.loading import (
+    Item,
+    Loaded,
+    Loader,
+    ToDevice,
+    TreeBatches,
+    augmented,
+    centred,
+    data_loader,
+)
+from blockqnn.data.streamed.shards import ShardBatches, Shards
+from blockqnn.data.streamed.stream import CROP, ImageStream, Numbers, in_batches
+from blockqnn.seeds import seed_for
+from blockqnn.settings import Recipe
+
+
+class StreamFeed:
+    """A `Feed` of images that are read from disk while the network trains."""
+
+    def __init__(
+        self,
+        stream: ImageStream,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        part: Part = ALONE,
+        everything: bool = False,
+    ) -> None:
+        """Trains on all images of train with `everything`, else on those not held out.
+
+        Raises `SettingsError` for what shards cannot do.
+        """
+        from timm.data.random_erasing import RandomErasing
+
+        self._stream = stream
+        self._recipe = recipe
+        self._seed = seed
+        self._device = device
+        self._part = part
+        self._everything = everything
+        self._augmented = augmented(stream.image_size, recipe)
+        self._erase = RandomErasing(recipe.random_erasing, device=device)
+        self._to_device = ToDevice(device)
+        self._loader: Loader | None = None
+        if isinstance(stream.train, Shards):
+            stream.train.check_training(recipe, part, everything)
+        self._numbers = np.arange(len(stream.train)) if everything else stream.training
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self._stream.classes
+
+    @property
+    def train_images(self) -> int:
+        """Images trained on; repeated augmentation shows a part of them in an epoch."""
+        return self._stream.counts(self._everything)[0]
+
+    @property
+    def held_out_images(self) -> int:
+        """Images held out, over all processes; 0 when all are trained on."""
+        return self._stream.counts(self._everything)[1]
+
+    def steps(self) -> int:
+        """Optimiser steps an epoch."""
+        return len(self._sizes())
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from step `first` on; ends any other pass over the images."""
+        sizes = self._sizes()
+        if isinstance(self._stream.train, Shards):
+            loaded = self._shards_loaded(self._stream.train, epoch, first, len(sizes))
+        else:
+            loaded = self._load(self._items(epoch, first, sizes))
+        for step, (images, labels) in enumerate(self._to_device(loaded), first):
+            if self._recipe.random_erasing:
+                self._erase_some(images, epoch, step, sizes[step])
+            yield Batch(images, labels, sizes[step])
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the held-out images, normalised centre crops, and their labels.
+
+        Ends any other pass over the images.
+        """
+        mine = self._stream.held_out[self._part.of(self.held_out_images)]
+        each = -(-self._recipe.batch // (self._part.world * self._recipe.accumulate))
+        return self._to_device(self._load(in_batches(mine, each)))
+
+    def close(self) -> None:
+        """End the loader processes, and any pass over the images; a later one starts new ones."""
+        if self._loader is not None:
+            self._loader.close()
+
+    def _sizes(self) -> list[int]:
+        """Images of each step of an epoch, over all processes."""
+        images, batch = self.train_images, self._recipe.batch
+        if self._recipe.augment_repeats > 1:
+            images = len(self._sampler())
+        whole, rest = divmod(images, batch)
+        if isinstance(self._stream.train, Shards) or rest < self._part.smallest:
+            return [batch] * whole
+        return [batch] * whole + [rest]
+
+    def _order(self, epoch: int) -> Numbers:
+        """Numbers of an epoch's images, over all processes."""
+        seed = seed_for(self._seed, "order", epoch)
+        if self._recipe.augment_repeats > 1:
+            sampler = self._sampler()
+            sampler.set_epoch(seed)
+            order = np.fromiter(sampler, np.int64)
+        else:
+            shuffle = torch.Generator().manual_seed(seed)
+            order = torch.randperm(len(self._numbers), generator=shuffle).numpy()
+        return self._numbers[order]
+
+    def _sampler(self) -> Any:
+        """timm's sampler of repeated augmentation, for all processes together."""
+        from timm.data.distributed_sampler import RepeatAugSampler
+
+        repeats = self._recipe.augment_repeats
+        return RepeatAugSampler(
+            range(len(self._numbers)), num_replicas=1, rank=0, num_repeats=repeats
+        )
+
+    def _places(self, step: int, size: int) -> range:
+        """Where in the epoch this process's share of a step of so many images lies."""
+        start = step * self._recipe.batch
+        if self._recipe.augment_repeats > 1:  # copies of an image go to different processes
+            return range(start + self._part.rank, start + size, self._part.world)
+        share = self._part.of(size)
+        return range(start + share.start, start + share.stop)
+
+    def _items(self, epoch: int, first: int, sizes: list[int]) -> Iterator[list[Item]]:
+        order = self._order(epoch)
+        for step in range(first, len(sizes)):
+            yield [
+                (int(order[place]), seed_for(self._seed, "augment", f"{epoch}/{place}"))
+                for place in self._places(step, sizes[step])
+            ]
+
+    def _load(self, batches: Iterable[list[Item]]) -> Iterator[Loaded]:
+        if self._loader is None:
+            train = self._stream.train
+            assert isinstance(train, ImageTree)
+            centre = centred(self._stream.image_size, CROP)
+            loading = TreeBatches(train, centre, self._augmented)
+            self._loader = Loader(loading, self._stream.settings.loaders, self._device)
+        return self._loader.load(batches)
+
+    def _shards_loaded(
+        self, shards: Shards, epoch: int, first: int, steps: int
+    ) -> Iterator[Loaded]:
+        batches = ShardBatches(
+            shards,
+            self._augmented,
+            batch=self._recipe.batch // self._part.world,
+            part=self._part,
+            seed=self._seed,
+            epoch=epoch,
+            first=first,
+        )
+        loaders = min(self._stream.settings.loaders, len(shards.names) // self._part.world)
+        seed = seed_for(self._seed, "order", epoch)
+        return islice(data_loader(batches, loaders, self._device, seed), steps)
+
+    def _erase_some(self, images: Tensor, epoch: int, step: int, size: int) -> None:
+        before = random.getstate()
+        for number, place in enumerate(self._places(step, size)):
+            random.seed(seed_for(self._seed, "erase", f"{epoch}/{place}"))
+            self._erase(images[number])
+        random.setstate(before)

@@ -1,0 +1,53 @@
+"""The files of one candidate: where they lie, and its outcome as soon as it is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from blockqnn.search.outcome import Outcome
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.storage import read_json, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def candidate_directory(directory: Path, number: int) -> Path:
+    """Where a search keeps the work on one candidate until its outcome is in the journal."""
+    return directory / "candidates" / f"{number:06d}"
+
+
+def keep_outcome(directory: Path, identity: str, outcome: Outcome) -> None:
+    """Put an outcome on disk until its turn in the journal comes; raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"identity": identity, "outcome": outcome.to_dict()})
+    write_atomically(directory / "outcome.json", lambda file: file.write(text.encode()))
+
+
+def kept_outcome(directory: Path, identity: str) -> Outcome | None:
+    """What `keep_outcome` put on disk for the same work; None when there is nothing of use."""
+    path = directory / "outcome.json"
+    try:
+        kept = read_json(path)
+        return Outcome.from_dict(kept["outcome"]) if kept["identity"] == identity else None
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("%s is not used, the candidate is trained again: %s", path, error)
+    return None
+
+
+def identity(block: Block, settings: Settings, fingerprint: str) -> str:
+    """Names all that a block's outcome depends on; `fingerprint` is the data set's."""
+    network, recipe = settings.network.described(), asdict(settings.recipe)
+    parts = (str(block), settings.seed, network, recipe, fingerprint)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def candidate_url(place: str, number: int) -> str:
+    """Where the work on a candidate lies below a URL."""
+    return f"{place.rstrip('/')}/candidates/{number:06d}"

@@ -1,0 +1,70 @@
+"""Settings of the agents, the section `agent` of params.yaml."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from blockqnn.settings.checks import MOST, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class QLearningSettings:
+    """Tabular Q-learning with experience replay (paper section 3.2)."""
+
+    kind: Literal["q_learning"] = "q_learning"
+    learning_rate: float = 0.01
+    """Step size of a Q update (alpha)."""
+    discount: float = 1.0
+    """Discount factor (gamma)."""
+    initial_q: float = 0.5
+    """Q of an action never tried; rewards are learned as percent / 100."""
+    replay: int = 64
+    """Trajectories replayed for each iteration's worth of outcomes."""
+
+    def __post_init__(self) -> None:
+        rate = self.learning_rate
+        require(0 < rate <= 1, "agent.learning_rate", rate, "give more than 0 and at most 1")
+        require(0 <= self.discount <= 1, "agent.discount", self.discount, "give 0 to 1")
+        require(math.isfinite(self.initial_q), "agent.initial_q", self.initial_q, "give a number")
+        require(0 <= self.replay <= MOST, "agent.replay", self.replay, f"give 0 to {MOST:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSettings:
+    """Uniform random walks: the baseline."""
+
+    kind: Literal["random"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionSettings:
+    """Regularised evolution (Real et al. 2019): the stronger baseline."""
+
+    kind: Literal["evolution"] = "evolution"
+    population: int = 100
+    """Youngest candidates kept as possible parents."""
+    tournament: int = 25
+    """Candidates drawn for one tournament; the best of them is the parent."""
+
+    def __post_init__(self) -> None:
+        population = self.population
+        require(2 <= population <= MOST, "agent.population", population, f"give 2 to {MOST:,}")
+        fits = 1 <= self.tournament <= self.population
+        require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynaQSettings:
+    """Q-learning that learns mostly from predicted rewards: the faster version, our reading."""
+
+    kind: Literal["dyna_q"] = "dyna_q"
+    imagined: int = 512
+    """Trajectories imagined before a proposal, each with a predicted reward."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.imagined <= MOST, "agent.imagined", self.imagined, f"give 1 to {MOST:,}")
+
+
+AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings

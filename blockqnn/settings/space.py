@@ -1,0 +1,38 @@
+"""Settings of the search space, the section `space` of params.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from blockqnn.settings.checks import require
+from blockqnn.space import LONGEST, VERSIONS, Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSettings:
+    """Which blocks may be proposed."""
+
+    version: Literal["v1", "v2"] = "v1"
+    """v1: the 2018 paper's layers; v2: separable convolutions for its 3x3 and 5x5 ones, poolings of
+    3x3 only, our reading of the journal version's more constrained space (blockqnn/space.py)."""
+    max_index: int = None  # type: ignore[assignment]  # set below: a number from then on
+    """Largest layer index, terminal included; left out, 23 as in the paper, or 12 in v2."""
+    max_width: int | None = None
+    """Leaves of a block at most, which its output concatenates; null is the version's: no limit,
+    or 4 in v2."""
+
+    def __post_init__(self) -> None:
+        require(self.version in VERSIONS, "space.version", self.version, "choose v1 or v2")
+        for name in ("max_index", "max_width"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(VERSIONS[self.version], name))
+        fits = 2 <= self.max_index <= LONGEST
+        require(fits, "space.max_index", self.max_index, f"give 2 to {LONGEST}")
+        width = self.max_width
+        require(width is None or width >= 1, "space.max_width", width, "give 1 or more, or null")
+
+    def build(self) -> Space:
+        """The space that these settings describe."""
+        own = VERSIONS[self.version]
+        return Space(self.max_index, own.operations, self.max_width)

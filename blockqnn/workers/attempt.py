@@ -1,0 +1,69 @@
+"""One attempt at a candidate by a worker, whichever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blockqnn.data import Dataset
+from blockqnn.errors import UserError
+from blockqnn.search.candidate import train_candidate
+from blockqnn.search.candidate_files import identity, keep_outcome, kept_outcome
+from blockqnn.search.outcome import Outcome
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.storage import DirectoryInUse, DirectoryLock, as_search_error
+from blockqnn.storage.lock import LOCK_WAIT
+from blockqnn.surrogate import StoppingRule
+
+
+def answer(train: Callable[[], Outcome]) -> dict[str, Any]:
+    """What a worker says of an attempt; other errors are its end, or its attempt's."""
+    try:
+        return {"outcome": train().to_dict()}
+    except DirectoryInUse as error:  # of another worker that was taken for lost and is not
+        return {"lost": str(error)}
+    except (UserError, OSError) as error:
+        return {"error": str(error)}
+
+
+def train_and_keep(
+    block: Block,
+    settings: Settings,
+    data: Dataset,
+    directory: Path,
+    device: torch.device,
+    *,
+    alone: bool = True,
+    rule: StoppingRule | None = None,
+) -> Outcome:
+    """Train a candidate and put its outcome on disk, in its own directory, which nobody else may
+    use.
+
+    Running out of memory is no outcome yet unless it was `alone` on its device. Raises
+    `DirectoryInUse`, and `SearchError` when the disk does not take the outcome.
+    """
+    with as_search_error(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        own = identity(block, settings, data.fingerprint)
+        lock = DirectoryLock(directory, wait=LOCK_WAIT)
+        try:
+            outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
+            if outcome is None:
+                outcome = train_candidate(block, settings, data, directory, device, rule=rule)
+                if outcome.out_of_memory and not alone:
+                    return outcome
+                keep_outcome(directory, own, outcome)
+            (directory / "checkpoint").unlink(missing_ok=True)
+            return outcome
+        finally:
+            lock.release()
+
+
+def read_rule(task: Mapping[str, Any]) -> StoppingRule | None:
+    """The stopping rule of a candidate, if it has one."""
+    rule = task.get("rule")
+    return None if rule is None else StoppingRule.from_dict(rule)

@@ -1,0 +1,57 @@
+"""Candidates trained in the search's own process, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from blockqnn.data import load
+from blockqnn.errors import UserError
+from blockqnn.search.candidate_files import candidate_directory
+from blockqnn.search.outcome import Outcome
+from blockqnn.settings import InlineSettings, Settings
+from blockqnn.space import Block
+from blockqnn.training.devices import resolve
+from blockqnn.workers.attempt import read_rule, train_and_keep
+from blockqnn.workers.lines import Message
+from blockqnn.workers.protocol import WorkerDied
+
+
+class InlineWorker:
+    """Trains in the calling thread."""
+
+    slots = 1
+
+    def __init__(self, settings: Settings, workers: InlineSettings, directory: Path) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._device = resolve(workers.device)
+        torch.set_num_threads(workers.threads)
+        self._data = load(settings.data, settings.seed).to(self._device)
+
+    def train(
+        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+    ) -> Outcome:
+        """Train a candidate here and now; it is alone always."""
+        block = Block.parse(code, self._settings.space.max_index)
+        directory = candidate_directory(self._directory, number)
+        try:
+            return train_and_keep(
+                block,
+                self._settings,
+                self._data,
+                directory,
+                self._device,
+                rule=read_rule({"rule": rule}),
+            )
+        except UserError:
+            raise
+        except Exception as error:  # what would have killed a process
+            raise WorkerDied(f"{type(error).__name__}: {error}") from error
+
+    def forget(self, number: int) -> None:
+        """Nothing is kept elsewhere."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""

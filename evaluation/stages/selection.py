@@ -1,0 +1,97 @@
+"""selection.json: a search's best blocks, ranked on held-out images, and the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blockqnn.errors import SearchError
+from blockqnn.space import LONGEST, Block
+from blockqnn.storage import read_json, write_json
+
+SELECTION = "selection.json"
+
+VERSION = 1
+"""Of selection.json; later versions of this package read it or say that they cannot."""
+
+WINNER = "winner"
+
+Results = Mapping[Path, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of a search's best blocks, its candidate number, and the directory of its training."""
+
+    number: int
+    block: Block
+    directory: Path
+
+
+def write_selection(
+    directory: Path, search: str, contenders: Sequence[Contender], results: Results
+) -> dict[str, Any]:
+    """Rank the contenders by their accuracy on held-out images, write it to selection.json and
+    return it.
+
+    A diverged training ranks last and cannot win; of equals the search's better one comes first.
+    Raises `SearchError` when all diverged, and OSError.
+    """
+    rows = [_row(contender, results[contender.directory]) for contender in contenders]
+    rows.sort(key=lambda row: -1.0 if row["accuracy"] is None else row["accuracy"], reverse=True)
+    ranking = [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
+    best = ranking[0]
+    if best["accuracy"] is None:
+        reason = results[contenders[0].directory].get("reason", "")
+        raise SearchError(
+            f"none of the {len(contenders)} best blocks of search {search} can be trained "
+            f"({reason}): lower recipe.learning_rate, or choose another recipe"
+        )
+    selection = {
+        "version": VERSION,
+        "search": search,
+        "ranking": ranking,
+        "winner": {key: best[key] for key in ("block", "accuracy", "number")},
+    }
+    write_json(selection, directory / SELECTION)
+    return selection
+
+
+def read_selection(path: Path) -> dict[str, Any]:
+    """What a selection.json says; `SearchError` when there is none to be read."""
+    try:
+        selection: dict[str, Any] = read_json(path)
+        if selection["version"] != VERSION:
+            raise SearchError(
+                f"{path} has format {selection['version']}, this version reads {VERSION}: select "
+                "again with blockqnn train --step selection"
+            )
+        Block.parse(selection["winner"]["block"], LONGEST)
+        return selection
+    except OSError as error:
+        raise SearchError(
+            f"no winner has been selected, there is no {path} ({error.strerror}): run blockqnn "
+            "train --step selection first, or name a selection.json with --winner"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SearchError(
+            f"{path} does not hold a selection ({type(error).__name__}: {error}): delete it and "
+            "select again with blockqnn train --step selection"
+        ) from None
+
+
+def _row(contender: Contender, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "label": result["label"],
+        "number": contender.number,
+        "block": str(contender.block),
+        "key": contender.block.key,
+        "accuracy": result["accuracy"],
+        "parameters": result["parameters"],
+        "macs": result["macs"],
+        "seconds": result["seconds"],
+        "devices": result.get("devices") or 1,
+        "id": contender.directory.name,
+    }
