@@ -6,8 +6,6 @@ Takes about ten minutes on two cores, with --scale (what one search carries) hal
 else should run meanwhile.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess

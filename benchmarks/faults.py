@@ -8,8 +8,6 @@ tests; those not run now (`-k`, `tests/test_faults.py`) keep their row. All of t
 of an hour on two quiet cores; --quick only collects the tests and writes nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import sys

@@ -1,7 +1,5 @@
 """Errors whose message is one sentence for the person at the keyboard."""
 
-from __future__ import annotations
-
 
 class UserError(Exception):
     """Something the user can mend; the message says what is wrong and how."""

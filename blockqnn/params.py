@@ -1,7 +1,5 @@
 """Settings from params.yaml, a profile and `--set` into the classes of `blockqnn.settings`."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import types

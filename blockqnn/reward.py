@@ -1,7 +1,5 @@
 """Accuracy, FLOPs and density become one number (paper section 3.3, equation 7)."""
 
-from __future__ import annotations
-
 import math
 
 

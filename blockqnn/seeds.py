@@ -1,7 +1,5 @@
 """Random numbers from (seed, purpose, counter): no generator state has to be saved to resume."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -4,8 +4,6 @@ builds them, `block` being a code or a zoo name.
 Not imported by `blockqnn.network.network`, as timm takes a second that a search need not wait for.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -2,8 +2,6 @@
 blocks.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from blockqnn.search.history import History

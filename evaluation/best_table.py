@@ -1,7 +1,5 @@
 """The table of a search's best blocks, the same for the terminal, Prefect and files."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pareto fronts: what is most accurate for what it costs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import sys

@@ -1,7 +1,5 @@
 """What each whole iteration of a search came to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby

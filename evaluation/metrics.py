@@ -1,7 +1,5 @@
 """How good a classifier's outputs are: accuracy with its uncertainty, likelihood, calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any

@@ -1,7 +1,5 @@
 """Numbers that others have published, to stand beside ours: printed there, not measured here."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a run's finished trainings and their evaluations come to: one row a network."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

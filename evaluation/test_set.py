@@ -1,7 +1,5 @@
 """Judges one finished training on the test set: the only place where that is opened."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

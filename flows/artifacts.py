@@ -1,7 +1,5 @@
 """Prefect's tables of a run, published behind it: it never waits for a server that is gone."""
 
-from __future__ import annotations
-
 import contextvars
 import logging
 import re

@@ -4,8 +4,6 @@ Nothing before it opens the test set. What was judged lies in evaluations/<id>.j
 is not judged again while training and settings stay the same.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

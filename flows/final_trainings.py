@@ -5,8 +5,6 @@ images; the winner alone is trained on everything. selection.json says who won. 
 so that it is the same whenever the same trainings are ranked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

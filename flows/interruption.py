@@ -5,8 +5,6 @@ callback, Python prints it and goes on: the signal would be lost. So it is remem
 loops that wait for trainings look.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

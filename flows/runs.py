@@ -1,7 +1,5 @@
 """Where a search of a given name lives."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ results are neither persisted nor cached here. The flow resumes by being run aga
 parameters.
 """
 
-from __future__ import annotations
-
 import math
 import queue
 import shutil

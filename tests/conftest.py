@@ -2,8 +2,6 @@
 files first; a Prefect server that tests share.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Every benchmark runs, and ends with its comparison; what it measures is for `make bench`."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -19,8 +19,6 @@ three to ten times as long. The journals do not wait for the disk.
    the difference by seed with a 95 % interval (Student's t).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -11,8 +11,6 @@
    are copies made in the database, of what a sync wrote: making them would take most of an hour.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import logging

@@ -16,8 +16,6 @@ a candidate waits for it is measured apart, and so is what curves of 12 epochs a
 simulated training has none of.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -4,8 +4,6 @@ The clock is virtual. A training takes as long as its network's multiply-accumul
 noise; the next event is the earliest end, as it would be for real workers that are never late.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ the maximum over that; the alternative looks at every legal next action each tim
 reads. Both draw the same random numbers and must end with the same blocks and the same values.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable, Sequence

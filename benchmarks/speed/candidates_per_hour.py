@@ -8,8 +8,6 @@ itself, with one thread, and through a Ray of this machine. Every worker has tra
 before; the variants take turns.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import tempfile

@@ -8,8 +8,6 @@ cost of a whole search. Then the search is opened again as a resume does it (eve
 the agent taught anew), and read as `blockqnn status` reads it.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

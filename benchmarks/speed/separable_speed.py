@@ -8,8 +8,6 @@ block without its 5x5 depthwise convolutions in float32, which is what `Depthwis
 matters on CPUs alone. CPU milliseconds, the best of several rounds, all variants in each.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 

@@ -11,8 +11,6 @@ of median MACs among 101 random ones. Every process is warmed up; the variants t
 medians over the rounds are compared. The ladder adds one trick after the other to the plain loop.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

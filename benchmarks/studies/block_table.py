@@ -14,8 +14,6 @@ Digits takes some minutes on two cores, CIFAR-10 (official files under ROOT) abo
 here depends on the time. What is done is kept under runs/tables: the same command goes on there.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import gzip

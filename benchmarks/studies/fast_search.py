@@ -12,8 +12,6 @@ stopped trainings too. Written are fast.csv and the table of fast.md between its
 minutes on one core.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Iterable, Iterator

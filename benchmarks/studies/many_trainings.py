@@ -1,7 +1,5 @@
 """Many candidates trained by a process a core; what is done is kept and not done again."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

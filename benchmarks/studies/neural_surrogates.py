@@ -9,8 +9,6 @@ networks kept aside are predicted best; the errors there and the members' disagr
 uncertainty.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

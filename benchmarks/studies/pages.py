@@ -2,8 +2,6 @@
 what is said about it, is kept.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ proxies.csv, proxies.png and the tables of proxies.md between its marks are writ
 around them is kept.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import gzip

@@ -7,8 +7,6 @@ held-out accuracy in percent, mean over seeds and their spread, and the differen
 together. A short training on few images is not 300 epochs on all: regularisers cost at first.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace

@@ -9,8 +9,6 @@ surrogate.csv with every split, surrogate.png, and the tables of surrogate.md be
 what is said around them is kept. Takes about half an hour on one core.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import time

@@ -1,7 +1,5 @@
 """The agent that the settings name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

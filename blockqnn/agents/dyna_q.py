@@ -10,8 +10,6 @@ greedily. The journal version of the paper learns mostly from predicted rewards,
 not read: this is our reading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Generic
 

@@ -4,8 +4,6 @@ The population is a queue: the oldest dies, however good. A proposal is a mutati
 random tournament.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Container, Sequence
 from typing import Generic

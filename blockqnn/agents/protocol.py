@@ -1,7 +1,5 @@
 """What a search asks of an agent, and an agent of a space."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from typing import Protocol
 

@@ -5,8 +5,6 @@ the paper leaves open follows MetaQNN: a trajectory is updated from its end back
 best actions are broken at random, replay keeps everything and is sampled with replacement.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from typing import Any, Generic
 

@@ -1,7 +1,5 @@
 """The baseline every search has to beat: uniform random walks through the space."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from typing import Generic
 

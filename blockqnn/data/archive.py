@@ -1,7 +1,5 @@
 """The file of prepared images: a NumPy archive whose bytes depend on the images alone."""
 
-from __future__ import annotations
-
 import struct
 import zipfile
 import zlib

@@ -1,7 +1,5 @@
 """Random crops, mirrored images and cutout, for a whole batch on its device."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ The same (seed, epoch, step) always gives the same images in the same order with
 augmentation, so that a training can go on in the middle of an epoch without any generator's state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol

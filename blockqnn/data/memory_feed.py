@@ -1,7 +1,5 @@
 """Batches of images that lie on the device, augmented there."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

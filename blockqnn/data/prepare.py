@@ -2,8 +2,6 @@
 kept, shared and checked by its hash. Of images that stay on disk the file only says what they are.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

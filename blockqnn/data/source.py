@@ -1,7 +1,5 @@
 """All images of a data set, as every reader hands them on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Images set apart, each class in proportion: the held-out ones, and a test set where none is."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

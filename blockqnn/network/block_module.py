@@ -3,8 +3,6 @@
 Maps are (N, C, H, W). Everything inside a block keeps height and width.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The modules that layer codes stand for: convolutions, additions, concatenations."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Either takes any number of images, (N, C, H, W) float32, normalised as the metad
 (N, classes) logits. A file gets its name only after what it holds has given the network's outputs.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Blocks are connected with each other within a stage (`blockqnn.space.skeleton` says how)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Networks a user would otherwise take: any timm model, fitted to the images it is trained on."""
 
-from __future__ import annotations
-
 import difflib
 from typing import Any
 

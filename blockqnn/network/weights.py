@@ -7,8 +7,6 @@ Nothing in such a file is ever executed. A checksum is kept with them, since the
 notice a changed bit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

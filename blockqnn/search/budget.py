@@ -1,7 +1,5 @@
 """Which networks a search may not train, decided from their cost alone."""
 
-from __future__ import annotations
-
 from blockqnn.cost import Cost
 from blockqnn.settings import Budget, Recipe
 

@@ -1,7 +1,5 @@
 """Train one block for the search: restarts, budgets, typed outcomes."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The files of one candidate: where they lie, and its outcome as soon as it is known."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

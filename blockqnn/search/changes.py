@@ -1,7 +1,5 @@
 """A changed setting never slips into a search that was begun with another."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a journal says: the search's settings, its candidates and their results."""
 
-from __future__ import annotations
-
 from bisect import insort
 from collections.abc import Iterable
 from dataclasses import asdict

@@ -6,8 +6,6 @@ opened for writing. Damage anywhere else is refused, never repaired silently. Th
 out the times, so that two journals of the same search are equal but for these.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Settings of the agents, the section `agent` of params.yaml."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

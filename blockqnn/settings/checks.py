@@ -1,7 +1,5 @@
 """Checks of settings: each raises a `SettingsError` that names the field, the value, the remedy."""
 
-from __future__ import annotations
-
 import math
 
 from blockqnn.errors import SettingsError

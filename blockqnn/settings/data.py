@@ -1,7 +1,5 @@
 """Settings of the images, the section `data` of params.yaml."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from blockqnn.settings.checks import require

@@ -1,7 +1,5 @@
 """Settings of the network around the blocks, the section `network` of params.yaml."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

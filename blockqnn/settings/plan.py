@@ -1,7 +1,5 @@
 """What networks are finally trained on, how, and how they are judged: one plan a data set."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any

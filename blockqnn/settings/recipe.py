@@ -2,8 +2,6 @@
 ones.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ where users set them, and `blockqnn.params` reads that file. Every error is a `S
 names the field, its value and the remedy.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass, field

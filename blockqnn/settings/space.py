@@ -1,7 +1,5 @@
 """Settings of the search space, the section `space` of params.yaml."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The settings of who trains candidates, and where: of `workers` in params.yaml."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """What an agent asks of a search space: designs, made by one choice after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 

@@ -1,7 +1,5 @@
 """Blocks one layer away from a block: what evolution tries, and what an agent imagines."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

@@ -2,8 +2,6 @@
 one; and files at URLs, which fsspec (a dependency of torch) reads and writes.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """One writer for a directory: a lock that the kernel drops when its holder dies."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """Small files at URLs such as s3://bucket/name, written and read through fsspec."""
 
-from __future__ import annotations
-
 import contextlib
 
 

@@ -5,8 +5,6 @@ equal features. Identities and poolings of kernel 1 compute nothing and are fold
 The journal paper's surrogate could not be read: predicting from such numbers is our reading of it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

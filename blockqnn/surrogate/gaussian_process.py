@@ -15,8 +15,6 @@ ones will be (Bonilla et al., NIPS 2007). Length, linear share and noise are the
 Nothing is drawn at random: equal data give equal predictions.
 """
 
-from __future__ import annotations
-
 from typing import Self
 
 import numpy as np

@@ -3,8 +3,6 @@
 Only numbers go in and out; what they describe is the surrogate's business.
 """
 
-from __future__ import annotations
-
 from typing import Self
 
 import numpy as np

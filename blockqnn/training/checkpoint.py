@@ -1,7 +1,5 @@
 """The state of a training on disk: whole, its own, and with the one before it to fall back on."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Which device a training runs on, and how much of its memory it may take."""
 
-from __future__ import annotations
-
 import importlib
 import platform
 import re

@@ -1,7 +1,5 @@
 """Several processes that train one network, data-parallel: started by torchrun, joined here."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How fast a network is on the device at hand: latency of a batch, throughput."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -6,8 +6,6 @@ draws the same batches and, on a CPU, ends with the same weights. Optimisers, sc
 average of weights and clipping are timm's.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

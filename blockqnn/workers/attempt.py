@@ -1,7 +1,5 @@
 """One attempt at a candidate by a worker, whichever kind it is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

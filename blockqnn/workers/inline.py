@@ -1,7 +1,5 @@
 """Candidates trained in the search's own process, one after the other."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -14,8 +14,6 @@ those whose chain of parents still leads to the guard.
 The guard imports the standard library only, so that it starts in milliseconds and stays small.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """How a worker talks with whoever started it: JSON lines on standard input and output."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@ task waits for it in a thread. A process that crashes, is killed or hangs takes 
 candidate with it.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

@@ -1,7 +1,5 @@
 """The workers that the settings name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from blockqnn.settings import LocalSettings, RaySettings, Settings

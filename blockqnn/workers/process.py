@@ -11,8 +11,6 @@ of whoever asked. When standard input closes, whoever asked is gone, and the wor
 the middle of a training too.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

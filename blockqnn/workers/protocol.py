@@ -1,7 +1,5 @@
 """What every kind of workers offers, and what can go wrong with one."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from blockqnn.search.outcome import Outcome

@@ -8,8 +8,6 @@ with its number and `outcome`, `lost` (with `blame`: whether it may be the candi
 `error`. `{"error": ...}` without a number, and `{"unreachable": ...}`, are its end.
 """
 
-from __future__ import annotations
-
 import queue
 import shutil
 import socket

@@ -3,8 +3,6 @@
 The node has Ray and what `blockqnn` needs, and neither Prefect nor MLflow.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator, Mapping

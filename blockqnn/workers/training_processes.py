@@ -5,8 +5,6 @@ leash: when this process lets go of it, in order or because it was killed, the t
 state and ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import queue

@@ -1,7 +1,5 @@
 """The agents of a comparison, from texts such as `q_learning:learning_rate=0.1`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

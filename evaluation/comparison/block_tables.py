@@ -1,7 +1,5 @@
 """Tables of really trained blocks, as benchmarks/block_table.py writes them, as tasks."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator

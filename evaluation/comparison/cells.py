@@ -3,8 +3,6 @@
 A cell is a list of choices, each one of a number of options.
 """
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass

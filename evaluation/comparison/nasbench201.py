@@ -4,8 +4,6 @@ Another table needs a loader alone, such as `read_nasbench201`: the options of e
 reward and the accuracy of each cell.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import math

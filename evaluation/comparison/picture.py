@@ -1,7 +1,5 @@
 """The best so far of several agents, with bands, as one picture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

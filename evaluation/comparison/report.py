@@ -1,7 +1,5 @@
 """A comparison of agents as comparison.md, comparison.csv and comparison.png."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

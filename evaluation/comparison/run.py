@@ -5,8 +5,6 @@ proposal, as if each cost a training; `trainings` only new designs, since a sear
 twice: repeats are learned from again and cost nothing, as in `blockqnn.search.search`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,5 @@
 """Finished searches, real trainings and all, as courses to compare: from their journals."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

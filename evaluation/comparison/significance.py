@@ -1,7 +1,5 @@
 """Whether agents differ, over seeds: means with intervals, and a paired test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

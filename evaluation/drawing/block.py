@@ -1,7 +1,5 @@
 """A block as a picture, in the manner of the paper's figure 8: the input on top, a box a layer."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

@@ -5,8 +5,6 @@ setting, which threads would share, and it takes ten times as long. PNG is paint
 from the very same boxes and curves. All lengths are in points, y downwards.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path

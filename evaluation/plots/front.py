@@ -1,7 +1,5 @@
 """A search's Pareto fronts as one picture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any

@@ -1,7 +1,5 @@
 """The learning curve of a search, in the manner of the paper's figure 8a."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Colours and widths that all pictures share, and numbers short enough for an axis."""
 
-from __future__ import annotations
-
 from typing import Any
 
 BEST_COLOUR, MEAN_COLOUR, DOT_COLOUR, FAILED_COLOUR = "#c2571a", "#1f5fa8", "#7ba4d1", "#b83232"

@@ -1,7 +1,5 @@
 """The report's plots: accuracy against cost, training curves, calibration, a frozen search."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any

@@ -1,7 +1,5 @@
 """What a report consists of, before it is written as a page or as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """A report as one HTML file that needs nothing else: no script, no font, no address."""
 
-from __future__ import annotations
-
 import re
 from functools import singledispatch
 from html import escape

@@ -1,7 +1,5 @@
 """A report as Markdown, for places where it is read beside the code."""
 
-from __future__ import annotations
-
 import re
 from functools import singledispatch
 

@@ -2,8 +2,6 @@
 is needed to make it all again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime

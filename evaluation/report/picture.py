@@ -4,8 +4,6 @@ Drawings are made on white with the colours below; in the page each of these bec
 the style sheet, so that the same picture suits a light and a dark screen.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re

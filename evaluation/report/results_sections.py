@@ -1,7 +1,5 @@
 """The report's sections on what the final networks came to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 

@@ -1,7 +1,5 @@
 """A search as the report shows it, from its journal or from the small files that outlive it."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 small files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean

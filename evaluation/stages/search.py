@@ -4,8 +4,6 @@ A journal grows and holds times; these say the same whenever the same search is 
 latencies aside, so that what depends on them runs again only when another block was found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate

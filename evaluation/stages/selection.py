@@ -1,7 +1,5 @@
 """selection.json: a search's best blocks, ranked on held-out images, and the winner."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -2,8 +2,6 @@
 say the same whenever the same trainings are frozen.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """`blockqnn compare`: agents on a table or in finished searches, by the same budget and seeds."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

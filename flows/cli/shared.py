@@ -1,7 +1,5 @@
 """The arguments of the `blockqnn` command and of its subcommands."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ alone. `blockqnn serve` makes them for its work pool; for another server's pool,
     watch_over("http://HOST:4200/api", "POOL")
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -5,8 +5,6 @@ does for the servers, the worker and every command. They pass through the enviro
 through an argument, which every user of the machine can see, and never into a file.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import secrets
 import socket

@@ -4,8 +4,6 @@ Both read the environment once, at import, so every entry point calls `quiet` fi
 is imported here.
 """
 
-from __future__ import annotations
-
 import atexit
 import base64
 import json

@@ -4,8 +4,6 @@ Each runs under a guard (`blockqnn.workers.leash`), so that they end when this p
 it ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import os

@@ -1,7 +1,5 @@
 """Lines for a person, and durations in words."""
 
-from __future__ import annotations
-
 import logging
 
 

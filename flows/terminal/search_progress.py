@@ -1,7 +1,5 @@
 """How far a search is: a live line on a terminal, a plain one an iteration elsewhere."""
 
-from __future__ import annotations
-
 import time
 from statistics import fmean
 from typing import Any

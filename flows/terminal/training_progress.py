@@ -1,7 +1,5 @@
 """How far final trainings are: live lines on a terminal, a plain one now and then elsewhere."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The table of a run's final trainings, the same for the terminal and Prefect."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ MLflow takes in once. One writer at a time works on a database (`database_lock`)
 MLflow is imported by the first sync, not before: it takes seconds that nobody should wait for.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """Where MLflow keeps its records, and who may write there."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

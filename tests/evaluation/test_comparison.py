@@ -1,7 +1,5 @@
 """Rows of the result table, by hand."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """What a person reads off the learning curve."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path

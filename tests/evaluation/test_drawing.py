@@ -1,7 +1,5 @@
 """What a person sees in the drawing of a block."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter

@@ -1,7 +1,5 @@
 """Accuracy, intervals, likelihood and calibration, against scikit-learn, SciPy and by hand."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """The published numbers, as printed."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

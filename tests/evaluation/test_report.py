@@ -1,7 +1,5 @@
 """The report as a reader, a browser and a spreadsheet see it."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

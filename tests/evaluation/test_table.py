@@ -1,7 +1,5 @@
 """The table of the best blocks, by hand."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path

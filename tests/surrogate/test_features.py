@@ -1,7 +1,5 @@
 """The numbers that describe a block, by hand, and that they do not depend on how it is written."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The surrogate on functions and curves whose truth is known."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

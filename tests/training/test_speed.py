@@ -1,7 +1,5 @@
 """Speed as a person would measure it, and one training judged as its files say."""
 
-from __future__ import annotations
-
 import json
 import time
 

@@ -1,7 +1,5 @@
 """Images in class folders or tar files, listed and checked before a training reads them."""
 
-from __future__ import annotations
-
 import os
 import stat
 import struct

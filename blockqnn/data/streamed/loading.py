@@ -4,8 +4,6 @@ The work is timm's; here it gets random numbers that depend on an image's place 
 alone, whichever process draws them, and errors that arrive as one sentence.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -5,8 +5,6 @@ going on within an epoch reads what was read before. An image that cannot be rea
 warning, as timm does.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import tarfile

@@ -5,8 +5,6 @@ on (seed, epoch, place in the epoch) alone: neither on the number of loader proc
 training processes. WebDataset shards are the exception (`blockqnn.data.streamed.shards`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Batches of images that are read from disk while a network trains."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice

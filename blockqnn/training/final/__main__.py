@@ -7,8 +7,6 @@ stopped with its state saved (SIGTERM, Ctrl-C, or, with --leash, standard input 
 sentence for a person on standard error.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -1,7 +1,5 @@
 """The result of a final training, as result.json holds it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One final training, from its job to its result; it goes on where it was stopped or killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading
