@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from blockqnn.data import read as sources
+from blockqnn.data.read import read
 from blockqnn.data.source import Source
 from blockqnn.data.split import stratified
 from blockqnn.seeds import seed_for
@@ -121,7 +121,7 @@ def load(settings: DataSettings, seed: int) -> Dataset:
     stratified and fixed by `seed`. Raises `SettingsError` when files are missing, or a class is too
     small to split.
     """
-    source = sources.read(settings)
+    source = read(settings)
     pixels, labels = source.train_pixels, source.train_labels
     if settings.images is not None and settings.images < len(labels):
         keep = stratified(settings, labels, settings.images, seed_for(seed, "subset"))[1]

@@ -1,6 +1,6 @@
 """A command that ends, with everything it started, when the process that wanted it ends.
 
-    python flows/guard.py COMMAND [ARGUMENT...]
+    python blockqnn/workers/leash.py COMMAND [ARGUMENT...]
 
 Standard input is the leash: whoever starts the guard holds the other end of the pipe and keeps it
 open. The kernel closes it when the holder exits, is killed (-9 too) or crashes; the guard then
@@ -38,7 +38,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `command` under a guard, in a session of its own; output goes to `log`.
 
-    It is out of the terminal's reach: a Ctrl-C is for the caller to act upon, through `stop`.
+    It is out of the terminal's reach: a Ctrl-C is for the caller to act upon, through `let_go`.
     """
     return subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).resolve()), *command],
@@ -50,7 +50,7 @@ def start(
     )
 
 
-def stop(guard: subprocess.Popen[bytes]) -> None:
+def let_go(guard: subprocess.Popen[bytes]) -> None:
     """Let go of the leash and wait until the command and all its descendants are gone."""
     assert guard.stdin is not None
     with contextlib.suppress(OSError):

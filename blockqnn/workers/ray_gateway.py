@@ -24,7 +24,7 @@ from blockqnn.data import load
 from blockqnn.errors import SearchError, UserError
 from blockqnn.params import settings_from_dict
 from blockqnn.settings import RaySettings, Settings
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from blockqnn.workers.lines import Message, serve
 from blockqnn.workers.protocol import KEEP_MEMORY
 from blockqnn.workers.ray_node import train_on_node
@@ -259,7 +259,7 @@ def main() -> None:
 
     def leave() -> None:
         if isinstance(begin, dict) and (own := begin.get("temporary")):
-            guard.stop_descendants(grace=0)  # the Ray of this process, which Ray may leave to hang
+            leash.stop_descendants(grace=0)  # the Ray of this process, which Ray may leave to hang
             shutil.rmtree(own, ignore_errors=True)
 
     send = serve(events.put, leave)

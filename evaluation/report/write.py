@@ -10,8 +10,7 @@ from typing import Any
 from blockqnn.errors import SearchError
 from blockqnn.storage import write_atomically, write_json, write_rows
 from evaluation.plots.style import plain_count
-from evaluation.report import origin_sections as origins
-from evaluation.report import results_sections as findings
+from evaluation.report import origin_sections, results_sections
 from evaluation.report.document import Beside, Document, Element, Figures, Plates, Section
 from evaluation.report.html import page
 from evaluation.report.markdown import markdown
@@ -93,16 +92,16 @@ def _document(
 ) -> Document:
     data = networks[0].results[-1]["data"]
     sections = [
-        findings.results(networks, pareto(networks), run),
-        origins.search_section(searched) if searched is not None else None,
-        origins.selection_section(run),
-        origins.blocks_section(networks, run.selection),
-        findings.training(networks),
-        findings.best_in_detail(networks[0]),
-        findings.speed(networks),
-        findings.published(networks),
-        origins.cost_section(run, networks, searched),
-        origins.provenance(run, networks, searched, command),
+        results_sections.results(networks, pareto(networks), run),
+        origin_sections.search_section(searched) if searched is not None else None,
+        origin_sections.selection_section(run),
+        origin_sections.blocks_section(networks, run.selection),
+        results_sections.training(networks),
+        results_sections.best_in_detail(networks[0]),
+        results_sections.speed(networks),
+        results_sections.published(networks),
+        origin_sections.cost_section(run, networks, searched),
+        origin_sections.provenance(run, networks, searched, command),
     ]
     name = data.get("label") or data.get("name") or run.name
     count = "1 network" if len(networks) == 1 else f"{len(networks)} networks"
@@ -118,8 +117,8 @@ def _document(
 def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> Iterator[Element]:
     best = networks[0]
     seeds = len(best.accuracies)
-    selecting = origins.selection_results(run)
-    lost = origins.lost_results(run)
+    selecting = origin_sections.selection_results(run)
+    lost = origin_sections.lost_results(run)
     hours = device_hours([*selecting, *lost, *(r for n in networks for r in n.results)])
     parts = ["selection"] * bool(selecting) + ["final training"]
     if searched is not None:
@@ -127,7 +126,7 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
         parts.insert(0, "search")
     items = []
     if best.accuracy is not None:
-        value = f"{findings.spread(best.accuracy, best.std)} %"
+        value = f"{results_sections.spread(best.accuracy, best.std)} %"
         seeds_in_words = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
         items.append((value, f"test accuracy of {best.label}", f"the best here, {seeds_in_words}"))
     items += [

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from blockqnn.errors import UserError
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from flows.servers.passwords import PREFECT, prefect_password
 
 SERVER_TIMEOUT = 300.0
@@ -97,7 +97,7 @@ class PrefectAPI:
     def close(self) -> None:
         """Stop a temporary server and forget its address; does nothing to one that ran already."""
         if self._server is not None:
-            guard.stop(self._server)
+            leash.let_go(self._server)
             if os.environ.get("PREFECT_API_URL") == self.url:
                 del os.environ["PREFECT_API_URL"]  # nobody answers there any more
 
@@ -228,4 +228,4 @@ def _temporary_server() -> PrefectAPI:
     environment = server_environment(
         PREFECT_UI_ENABLED="0", PREFECT__SERVER_EPHEMERAL="1", PREFECT__SERVER_FINAL="1"
     )
-    return PrefectAPI(url, guard.start(command, env=environment, log=subprocess.DEVNULL))
+    return PrefectAPI(url, leash.start(command, env=environment, log=subprocess.DEVNULL))

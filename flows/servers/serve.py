@@ -21,9 +21,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from blockqnn.errors import UserError
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from flows.runs import RUNS_VARIABLE
-from flows.servers import automations as restarting
+from flows.servers import automations
 from flows.servers.passwords import (
     check_exposed,
     exposed_environment,
@@ -130,7 +130,7 @@ class _Servers:
             **{name: value for name, value in own.items() if name not in os.environ},
             **settings,
             PREFECT_API_URL=url,
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(restarting.HEARTBEAT),
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(automations.HEARTBEAT),
             **{RUNS_VARIABLE: str(logs.parent.resolve())},
             PREFECT_WORKER_QUERY_SECONDS="2",
             PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
@@ -140,7 +140,7 @@ class _Servers:
 
     def start(self, name: str, command: list[str]) -> None:
         with (self._logs / f"{name}.log").open("wb") as log:
-            self._guards[name] = guard.start(command, env=self._environment, log=log)
+            self._guards[name] = leash.start(command, env=self._environment, log=log)
 
     def wait_for(self, name: str, ready: Any) -> None:
         if not wait_until(ready, alive=lambda: self._guards[name].poll() is None):
@@ -150,7 +150,7 @@ class _Servers:
         """Create the work pool, start its worker and apply prefect.yaml."""
         self._run("pool", ["work-pool", "create", POOL, "--type", "process", "--overwrite"])
         try:
-            restarting.watch_over(self.url, POOL)  # before the dead are found: those go on
+            automations.watch_over(self.url, POOL)  # before the dead are found: those go on
             self._forget_dead_runs()
         except OSError as error:
             raise ServeError(self._failure(f"prefect refuses ({error})", "prefect")) from None
@@ -162,10 +162,10 @@ class _Servers:
         """Wait until one of the servers ends; 1."""
         looked = time.monotonic()
         while True:
-            if time.monotonic() - looked > restarting.PAUSE:
+            if time.monotonic() - looked > automations.PAUSE:
                 looked = time.monotonic()
                 with contextlib.suppress(OSError):  # it is tried again
-                    restarting.restart_missed(self.url, POOL, self._begun)
+                    automations.restart_missed(self.url, POOL, self._begun)
             for name, process in self._guards.items():
                 if process.poll() is not None:
                     print(self._failure(f"{name} has ended", name), file=sys.stderr, flush=True)
@@ -175,13 +175,14 @@ class _Servers:
     def stop(self) -> None:
         """Stop everything; the worker first, so that its flow runs can still report their end."""
         with contextlib.suppress(OSError):  # the server may be what has ended
-            restarting.remove(self.url, POOL)  # what is stopped stays stopped
+            automations.remove(self.url, POOL)  # what is stopped stays stopped
         if (worker := self._guards.pop("worker", None)) is not None:
-            guard.stop(worker)
+            leash.let_go(worker)
             with contextlib.suppress(OSError):
                 self._forget_dead_runs()
         stops = [
-            threading.Thread(target=guard.stop, args=[process]) for process in self._guards.values()
+            threading.Thread(target=leash.let_go, args=[process])
+            for process in self._guards.values()
         ]
         for stop in stops:
             stop.start()
@@ -199,7 +200,7 @@ class _Servers:
             raise ServeError(self._failure(f"`prefect {arguments[0]}` hangs", name)) from None
         if process.returncode:
             raise ServeError(self._failure(f"`prefect {arguments[0]}` failed", name))
-        guard.stop(self._guards.pop(name))
+        leash.let_go(self._guards.pop(name))
 
     def _failure(self, what: str, name: str) -> str:
         path = self._logs / f"{name}.log"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_contest import write_cells
+from cell_table import write_cells
 from tiny_search import finish, tiny_settings
 
 from blockqnn.errors import UserError

@@ -1,10 +1,10 @@
 """Agents on tables with a known best: what is counted, and that jobs change nothing."""
 
-import gzip
 import itertools
 import math
 
 import pytest
+from cell_table import write_cells
 
 from blockqnn.errors import SettingsError, UserError
 from evaluation.comparison.agents import contestants
@@ -21,17 +21,6 @@ def small_table(options=(3, 3, 3)):
         scores[space.cell(made).key] = Score(reward, 50 + reward)
     subject = Subject(title="t", about="a", measure="accuracy", measured="m", best=56.0)
     return CellTable(space, scores, subject)
-
-
-def write_cells(path, change=lambda rows: rows):
-    """A whole table in which the digits' sum is the reward, and 50 more the accuracy."""
-    names = ["code", "cifar10_val_12ep", "cifar10_test_200ep_mean", "cifar100_val_12ep"]
-    lines = [",".join([*names, "cifar100_val_200ep"])]
-    for code in itertools.product("01234", repeat=6):
-        total = sum(map(int, code))
-        lines.append(f"{''.join(code)},{total},{50 + total},{total},{total};{total + 2}")
-    path.write_bytes(gzip.compress("\n".join(change(lines)).encode()))
-    return path
 
 
 def test_repeats_count_as_evaluations_and_not_as_trainings():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from blockqnn.data import dataset as data
-from blockqnn.data import read as sources
+from blockqnn.data.augment import augment
 from blockqnn.data.source import Source
 from blockqnn.errors import SettingsError
 from blockqnn.settings import DataSettings, Recipe
@@ -20,7 +20,7 @@ def digits():
 
 def load_source(monkeypatch, source, seed=0, **settings):
     """What `data.load` makes of a source given by the test."""
-    monkeypatch.setattr(sources, "read", lambda settings: source)
+    monkeypatch.setattr(data, "read", lambda settings: source)
     return data.load(DataSettings(name="digits", **{"holdout": 0.25, **settings}), seed)
 
 
@@ -194,7 +194,7 @@ def images(count=40, channels=3, size=9):
 
 
 def augmented(batch, seed=0, **recipe):
-    return data.augment(batch, Recipe(**recipe), torch.Generator().manual_seed(seed))
+    return augment(batch, Recipe(**recipe), torch.Generator().manual_seed(seed))
 
 
 class TestAugmentation:
@@ -280,7 +280,7 @@ def test_data_moves_to_the_device_and_is_used_there(digits):
     assert moved.train.images.dtype == torch.uint8
     recipe = Recipe(crop=2, flip=True, cutout=3)
     draws = torch.Generator(device).manual_seed(0)
-    values = data.augment(moved.normalised(moved.train.images), recipe, draws)
+    values = augment(moved.normalised(moved.train.images), recipe, draws)
     assert values.device == device
     assert values.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from blockqnn.data import dataset as data
-from blockqnn.data import read as sources
+from blockqnn.data import folder as class_folders
+from blockqnn.data.read import read
 from blockqnn.errors import SettingsError
 from blockqnn.settings import DataSettings
 
@@ -37,7 +38,7 @@ def load_folder(root, size=8, seed=0, holdout=0.3):
 
 def first_pixels(root, size=8):
     """The top left pixel of every image, training and test together."""
-    source = sources.read(DataSettings(name="folder", root=str(root), image_size=size))
+    source = read(DataSettings(name="folder", root=str(root), image_size=size))
     return np.concatenate([source.train_pixels, source.test_pixels])[:, 0, 0].tolist()
 
 
@@ -85,7 +86,7 @@ class TestFolder:
                 with Image.open(path) as image:
                     image.paste((255, 255, 255), (10, 0, 20, 10))  # the middle third
                     image.save(path)
-        source = sources.read(DataSettings(name="folder", root=str(tmp_path), image_size=10))
+        source = read(DataSettings(name="folder", root=str(tmp_path), image_size=10))
         assert source.train_pixels.min() == 255  # the centre square and nothing else
 
     @pytest.mark.parametrize(
@@ -197,11 +198,9 @@ class TestFolder:
 class TestFolderCache:
     def test_a_second_load_reads_no_image(self, tmp_path, monkeypatch):
         first = load_folder(folder(tmp_path))
-        monkeypatch.setattr(sources, "_resized", lambda file, size: pytest.fail(f"read {file}"))
-        second = load_folder(tmp_path)
-        assert second.fingerprint == first.fingerprint
-        assert second.classes == first.classes
-        assert rows(second.train) == rows(first.train)
+        monkeypatch.setattr(class_folders, "_resized", lambda file, size: pytest.fail(f"read
+        {file}")) second = load_folder(tmp_path) assert second.fingerprint == first.fingerprint
+        assert second.classes == first.classes assert rows(second.train) == rows(first.train)
 
     def test_another_size_is_another_cache(self, tmp_path):
         load_folder(folder(tmp_path))

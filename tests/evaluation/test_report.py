@@ -14,8 +14,7 @@ from tiny_search import finish, supplied, tiny_settings
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
-from evaluation.report import results_sections as findings
-from evaluation.report import write_report
+from evaluation.report import results_sections, write_report
 from evaluation.report.search_summary import read_searched, searched
 from evaluation.results import compare, run_of
 from evaluation.stages.search import write_frozen
@@ -307,7 +306,7 @@ def test_many_classes_are_not_all_listed(tmp_path):
 def test_published_numbers_stand_apart(name, shown):
     content = result("S", block=S)
     content["data"] |= {"name": name, "classes": [f"kind {i}" for i in range(10)]}
-    section = findings.published(compare(run_of("run", [content], [])))
+    section = results_sections.published(compare(run_of("run", [content], [])))
     if not shown:
         assert section is None
         return

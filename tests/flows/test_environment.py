@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from flows.servers import prefect_api as environment
 from flows.servers.prefect_api import PrefectError, choose_prefect_api, is_prefect, quiet
 
@@ -60,7 +60,7 @@ time.sleep(600)
     process.stdout.close()
     assert temporary == "True"
     assert is_prefect(url)
-    servers = guard.descendants(process.pid)
+    servers = leash.descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 20

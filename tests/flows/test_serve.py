@@ -20,7 +20,7 @@ from tiny_search import journal_of
 
 from blockqnn.errors import SettingsError
 from blockqnn.search.search import read_search
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from flows.cli import main
 from flows.servers.prefect_api import PrefectError, choose_prefect_api
 from flows.servers.serve import ServeError, serve
@@ -90,7 +90,7 @@ class Served:
 
     def end(self, number):
         """Send a signal; the exit status, once every process it had started is gone."""
-        processes = guard.descendants(self.process.pid)
+        processes = leash.descendants(self.process.pid)
         assert processes
         self.process.send_signal(number)
         status = self.process.wait(60)
@@ -211,7 +211,7 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch, capsys
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", f"night:{password}" if password else "")
         with pytest.raises(PrefectError, match=r"wants a.* password: export PREFECT_API_AUTH"):
             choose_prefect_api()
-    for pid in guard.descendants(served.process.pid):
+    for pid in leash.descendants(served.process.pid):
         assert SECRET not in command_line(pid)
 
     again = subprocess.run(

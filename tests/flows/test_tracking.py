@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).parents[2]
 SYNC = """
 import sys
 from pathlib import Path
-from flows.tracking.background import Tracker
+from flows.tracking.searches import Tracker
 directory = Path(sys.argv[1])
 Tracker(directory, "demo", directory.parent).sync()
 """

@@ -4,7 +4,7 @@ import socket
 import sys
 from contextlib import contextmanager
 
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from flows.servers.prefect_api import is_prefect, server_environment, wait_until
 
 
@@ -22,10 +22,10 @@ def prefect_server(home):
         PREFECT__SERVER_EPHEMERAL="1",  # no services that tests do without: idle, it costs nothing
     )
     with (home / "server.log").open("wb") as log:
-        server = guard.start(command, env=environment, log=log)
+        server = leash.start(command, env=environment, log=log)
     url = f"http://127.0.0.1:{port}/api"
     try:
         assert wait_until(lambda: is_prefect(url), alive=lambda: server.poll() is None)
         yield url
     finally:
-        guard.stop(server)
+        leash.let_go(server)

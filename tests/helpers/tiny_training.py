@@ -13,7 +13,8 @@ import torch
 
 from blockqnn.data import MemoryFeed
 from blockqnn.data import dataset as data
-from blockqnn.data import feed as feeds
+from blockqnn.data import memory_feed as feeds
+from blockqnn.data.augment import augment as plain_augment
 from blockqnn.network import build_network
 from blockqnn.params import settings_from_dict
 from blockqnn.search import candidate
@@ -112,7 +113,7 @@ def stop_in_an_epoch(batches):
         seen += 1
         if seen == batches:
             stop_here()
-        return data.augment(*arguments, **options)
+        return plain_augment(*arguments, **options)
 
     feeds.augment = augment
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from journals import without_workers
 from tiny_search import finish, journal_of, timeless, tiny_settings
 
 from blockqnn.errors import SearchError
@@ -42,7 +43,8 @@ from pathlib import Path
 
 from blockqnn.params import settings_from_dict
 from blockqnn.search.search import Search
-from blockqnn.workers.local import WorkerDied, open_workers
+from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import WorkerDied
 
 directory, settings = Path(sys.argv[1]), settings_from_dict(json.loads(sys.argv[2]))
 writes_left = int(sys.argv[3])
@@ -221,14 +223,6 @@ def uninterrupted(directory):
     worker = InlineWorker(settings, settings.workers, directory)
     finish(directory, settings, lambda c: worker.train(c.number, str(c.block)))
     return directory
-
-
-def without_workers(records):
-    """Records without the settings of workers, in which the two searches differ."""
-    first = dict(records[0])
-    settings = {key: value for key, value in first["settings"].items() if key != "workers"}
-    first.update(settings=settings, crc=None)
-    return [first, *records[1:]]
 
 
 @pytest.mark.fault(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 900.0
@@ -126,7 +126,7 @@ class Pipeline:
 
     def kill(self, *, family=True):
         """SIGKILL for dvc, and unless told otherwise for all that it started."""
-        started = guard.descendants(self.process.pid)
+        started = leash.descendants(self.process.pid)
         for pid in [self.process.pid, *(started if family else ())]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from journals import without_workers
 from mlflow import MlflowClient
 from ray_cluster import PATIENCE, ROOT, wait_for
-from test_crash import without_workers
 from tiny_search import finish, timeless, tiny_settings
 
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 from blockqnn.workers.inline import InlineWorker
 from flows.servers.prefect_api import prefect_call, server_environment
 
@@ -47,11 +47,11 @@ class Server:
 
     def start(self):
         with (self._place / "server.log").open("ab") as log:
-            self._process = guard.start(self._command, env=self._environment, log=log)
+            self._process = leash.start(self._command, env=self._environment, log=log)
         wait_for(self._answers, "the server")
 
     def stop(self):
-        guard.stop(self._process)
+        leash.let_go(self._process)
         assert not self._answers()
 
     def _answers(self):
@@ -80,7 +80,7 @@ def told(directory):
 def workers_of(flow):
     """Its worker processes."""
     found = []
-    for pid in guard.descendants(flow.pid):
+    for pid in leash.descendants(flow.pid):
         with suppress(OSError):
             if b"blockqnn.workers.process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)

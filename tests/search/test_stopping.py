@@ -6,8 +6,8 @@ import signal
 
 import numpy as np
 import pytest
-from test_workers import CODE, ONE, PATIENCE, holder, in_background, wait_for
 from tiny_search import finish, journal_of, timeless, tiny_settings
+from worker_processes import CODE, ONE, PATIENCE, holder, in_background, wait_for
 
 from blockqnn.data import load
 from blockqnn.errors import SettingsError

@@ -24,8 +24,8 @@ from tiny_training import (
 from torch import nn
 
 from blockqnn.data import ImageSet
-from blockqnn.data import dataset as data
-from blockqnn.data import feed as feeds
+from blockqnn.data import memory_feed as feeds
+from blockqnn.data.augment import augment as plain_augment
 from blockqnn.search import candidate
 from blockqnn.search.candidate import train_candidate
 from blockqnn.seeds import seed_for
@@ -170,7 +170,7 @@ class TestOneEpoch:
         batches = []
 
         def spy(images, recipe, generator, **share):
-            batches.append((images.clone(), data.augment(images, recipe, generator, **share)))
+            batches.append((images.clone(), plain_augment(images, recipe, generator, **share)))
             return batches[-1][1]
 
         monkeypatch.setattr(feeds, "augment", spy)
@@ -271,7 +271,7 @@ class TestResume:
             seen += 1
             if seen == batch:
                 raise Stop
-            return data.augment(*arguments, **share)
+            return plain_augment(*arguments, **share)
 
         monkeypatch.setattr(feeds, "augment", augment)
         with pytest.raises(Stop):

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from journals import without_workers
 from ray_cluster import PATIENCE, ROOT, ray_cluster, wait_for
-from test_crash import without_workers
 from test_workers import CODE, alive
 from tiny_search import finish, timeless, tiny_settings
 

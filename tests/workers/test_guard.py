@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from blockqnn.workers import leash as guard
+from blockqnn.workers import leash
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -25,8 +25,8 @@ ORPHAN = STUBBORN.replace("time.sleep(600)\n", "")
 
 HOLDER = """
 import sys, time
-from blockqnn.workers import leash as guard
-guarded = guard.start([sys.executable, "-c", sys.argv[1]], log=sys.stdout.fileno())
+from blockqnn.workers import leash
+guarded = leash.start([sys.executable, "-c", sys.argv[1]], log=sys.stdout.fileno())
 print(guarded.pid, flush=True)
 time.sleep(600)
 """
@@ -50,17 +50,17 @@ def all_end(pids, seconds=20):
 def start(program):
     """A guard of a program, and the pids of both and of the program's child."""
     read, write = os.pipe()
-    guarded = guard.start([sys.executable, "-c", program], log=write)
+    guarded = leash.start([sys.executable, "-c", program], log=write)
     os.close(write)
     with os.fdopen(read) as output:
         child = int(output.readline())
-    return guarded, [guarded.pid, *guard.descendants(guarded.pid), child]
+    return guarded, [guarded.pid, *leash.descendants(guarded.pid), child]
 
 
 def test_stopping_ends_a_command_that_refuses_and_its_child_in_another_session():
     guarded, pids = start(STUBBORN)
     assert all(map(is_alive, pids))
-    guard.stop(guarded)
+    leash.let_go(guarded)
     assert all_end(pids, 1)
 
 
@@ -69,7 +69,7 @@ def test_a_killed_holder_takes_everything_along():
         [sys.executable, "-c", HOLDER, STUBBORN], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
     )
     numbers = [int(holder.stdout.readline()) for _ in range(2)]
-    pids = [*numbers, *guard.descendants(holder.pid)]
+    pids = [*numbers, *leash.descendants(holder.pid)]
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     holder.stdout.close()
@@ -84,6 +84,6 @@ def test_what_a_command_leaves_behind_ends_with_it():
 
 
 def test_the_status_is_the_commands():
-    guarded = guard.start([sys.executable, "-c", "raise SystemExit(7)"], log=subprocess.DEVNULL)
+    guarded = leash.start([sys.executable, "-c", "raise SystemExit(7)"], log=subprocess.DEVNULL)
     assert guarded.wait() == 7
     guarded.stdin.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ports import LOOPBACK, listening
 from ray_cluster import wait_for
-from test_workers import CODE, PARENT, alive, holder
 from tiny_search import tiny_settings
+from worker_processes import CODE, PARENT, alive, holder
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.workers.leash import descendants

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_search import small_disk, tiny_settings
+from worker_processes import CODE, ONE, PARENT, PATIENCE, alive, holder, in_background, wait_for
 
 from blockqnn.data import load
 from blockqnn.errors import SearchError
@@ -24,31 +25,6 @@ from blockqnn.workers.open import open_workers
 from blockqnn.workers.protocol import WorkerDied
 
 ROOT = Path(__file__).parents[2]
-CODE = "(1,1,3,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,7,0,0,0)"
-ONE = {"kind": "local", "count": 1}
-PATIENCE = 120.0
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.002)
-    return result
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def holder(directory, number=0):
-    """The process that trains a candidate, once it does."""
-    lock = candidate_directory(directory, number) / "lock"
-    content = wait_for(lambda: lock.exists() and lock.read_text(), "a training")
-    return json.loads(content)["pid"]
 
 
 @pytest.fixture
@@ -64,16 +40,6 @@ def opened():
     yield open_for
     for workers in closing:
         workers.close()
-
-
-def in_background(workers, number=0, code=CODE, rule=None):
-    """A training under way in a thread."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    executor = ThreadPoolExecutor(1)
-    future = executor.submit(workers.train, number, code, rule=rule)
-    executor.shutdown(wait=False)
-    return future
 
 
 def test_inline_and_processes_give_the_same_outcome(tmp_path, opened):
@@ -121,16 +87,6 @@ def test_an_outcome_that_could_not_be_answered_is_not_trained_again(tmp_path, op
     workers = opened(tiny_settings(workers=ONE), tmp_path)
     first = workers.train(0, CODE)
     assert workers.train(0, CODE) == first  # the very seconds
-
-
-PARENT = """
-import json, sys
-from pathlib import Path
-from blockqnn.params import settings_from_dict
-from blockqnn.workers.local import open_workers
-workers = open_workers(settings_from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]))
-workers.train(0, sys.argv[3])
-"""
 
 
 @pytest.mark.fault(
@@ -282,7 +238,7 @@ def test_a_process_bound_to_one_core_has_one_worker(tmp_path):
     script = (
         "import os, sys; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); "
         f"sys.path.insert(0, {str(ROOT / 'tests' / 'helpers')!r}); from pathlib import Path; "
-        "from tiny_search import tiny_settings; from blockqnn.workers.local import open_workers; "
+        "from tiny_search import tiny_settings; from blockqnn.workers.open import open_workers; "
         "settings = tiny_settings(workers={'kind': 'local', 'devices': ['cpu']}); "
         "workers = open_workers(settings, Path(sys.argv[1])); print(workers.slots); workers.close()"
     )
