@@ -198,9 +198,11 @@ class TestFolder:
 class TestFolderCache:
     def test_a_second_load_reads_no_image(self, tmp_path, monkeypatch):
         first = load_folder(folder(tmp_path))
-        monkeypatch.setattr(class_folders, "_resized", lambda file, size: pytest.fail(f"read
-        {file}")) second = load_folder(tmp_path) assert second.fingerprint == first.fingerprint
-        assert second.classes == first.classes assert rows(second.train) == rows(first.train)
+        monkeypatch.setattr(class_folders, "_resized", lambda file, size: pytest.fail(str(file)))
+        second = load_folder(tmp_path)
+        assert second.fingerprint == first.fingerprint
+        assert second.classes == first.classes
+        assert rows(second.train) == rows(first.train)
 
     def test_another_size_is_another_cache(self, tmp_path):
         load_folder(folder(tmp_path))
