@@ -26,12 +26,12 @@ from evaluation.stages.trained import Trained, read_trained
 from evaluation.test_set import judge
 from flows.artifacts import Publisher
 from flows.attempts import attempt_task
-from flows.final_trainings import Trainees
+from flows.final_trainings import PlannedTrainings
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.say import say
 from flows.terminal.training_tables import network_table
 from flows.tracking.background import BackgroundTracker
-from flows.tracking.trainings import TrainingMirror
+from flows.tracking.trainings import TrainingRuns
 
 EVALUATIONS = "evaluations"
 
@@ -72,9 +72,9 @@ def evaluate(
     plan = load_plan(Path(params), data, profile, overrides)
     home = Path(runs) if runs else runs_directory()
     name, directory = run_directory(home, name, data)
-    trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
+    planned = PlannedTrainings(directory, home, plan, data, Path(winner) if winner else None)
     with open_run(directory, wait), as_search_error(directory):
-        found = finals(trainees, networks, Path(models) if models else None)
+        found = finals(planned, networks, Path(models) if models else None)
         publisher = Publisher(name)
         try:
             evaluations = _Judge(directory, plan).run(found)
@@ -83,12 +83,12 @@ def evaluate(
         finally:
             publisher.close()
         if plan.tracking and models is None:
-            BackgroundTracker(TrainingMirror(directory, name, home)).close(TRACKING_PATIENCE)
+            BackgroundTracker(TrainingRuns(directory, name, home)).close(TRACKING_PATIENCE)
         return table
 
 
 def finals(
-    trainees: Trainees, networks: Sequence[str] | None = None, models: Path | None = None
+    planned: PlannedTrainings, networks: Sequence[str] | None = None, models: Path | None = None
 ) -> list[Trained]:
     """A plan's final trainings that have finished, in its order, or those frozen in `models`.
 
@@ -99,12 +99,12 @@ def finals(
     else:
         found = [
             Trained(directory.name, result, directory / "weights.safetensors")
-            for directory, result in trainees.finished(networks).items()
+            for directory, result in planned.finished(networks).items()
         ]
     if not found:
         raise SearchError(
             f"no final training {'below ' + str(models) if models else 'of this plan'} has "
-            f"finished{' in ' + str(trainees.directory) if not models else ''}: run blockqnn train "
+            f"finished{' in ' + str(planned.directory) if not models else ''}: run blockqnn train "
             "first, with the same settings"
         )
     return found
@@ -124,7 +124,7 @@ class _Judge:
         self._plan = plan
         devices = plan.workers.devices
         self._device = resolve(devices[0] if devices else "auto")
-        self._images: Unseen | None = None
+        self._images: TestImages | None = None
 
     def run(self, found: Sequence[Trained]) -> list[Record]:
         """The evaluations of all that were trained, written down where they are new."""
@@ -167,27 +167,27 @@ class _Judge:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class TestImages:
     """The test images of a data set; `batches` yields them normalised, at a size if given."""
 
     fingerprint: str
     batches: Callable[[torch.device, int | None], Batches]
 
 
-def open_test_images(settings: DataSettings, seed: int) -> Unseen:
+def open_test_images(settings: DataSettings, seed: int) -> TestImages:
     """The test images that belong to trainings on everything. Raises `SettingsError`."""
     if settings.streamed:
         from blockqnn.data.streamed.stream import open_stream
 
         stream = open_stream(settings, seed)
-        return Unseen(stream.fingerprint, stream.test_batches)
+        return TestImages(stream.fingerprint, stream.test_batches)
     data = load(settings, seed).everything()  # whose mean and deviation the networks know
 
     def batches(device: torch.device, size: int | None) -> Batches:
         here = data.to(device)
         return normalised_batches(here, here.test)
 
-    return Unseen(data.fingerprint, batches)
+    return TestImages(data.fingerprint, batches)
 
 
 def _kept(directory: Path, each: Trained, plan: Plan) -> Record | None:

@@ -17,7 +17,7 @@ from blockqnn.space import LONGEST, Block
 from blockqnn.training.final.job import Split, prepare_job
 from blockqnn.training.final.result import read_result
 from blockqnn.zoo import block_of
-from evaluation.stages.search import read_frozen
+from evaluation.stages.search import read_search_summary
 from evaluation.stages.selection import SELECTION, WINNER, Contender, read_selection
 from flows.runs import search_directory
 
@@ -37,7 +37,7 @@ class Work:
     then_winner: bool
 
 
-class Trainees:
+class PlannedTrainings:
     """The networks of a plan; their trainings' directories lie under that of the run."""
 
     def __init__(
@@ -148,7 +148,7 @@ class Trainees:
     def _searched(self) -> tuple[str, list[tuple[int, Block]]]:
         name, top = self.plan.search or "", self.plan.top
         if name.endswith(".json"):  # what `blockqnn search --to` wrote
-            frozen = read_frozen(Path(name))
+            frozen = read_search_summary(Path(name))
             if not frozen.blocks:
                 raise SearchError(f"{name} has no block: {NO_BLOCK}")
             return frozen.search, [(best.number, best.block) for best in frozen.blocks[:top]]

@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM, which a preempted machine gets: heard wherever Python happens to be.
+"""Ctrl-C, and SIGTERM, which a preempted machine gets: noticed wherever Python happens to be.
 
 A signal's exception is raised between any two instructions. Where that is within a finaliser or a
 callback, Python prints it and goes on: the signal would be lost. So it is remembered too, and the
@@ -15,7 +15,7 @@ _asked = False
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def remember_signals() -> Iterator[None]:
     """Both signals raise KeyboardInterrupt and are remembered until the block ends.
 
     In the main thread only. A SIGINT that is ignored, as in a shell's background, stays so.
@@ -33,7 +33,7 @@ def heard() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def check() -> None:
+def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if there was a signal, whatever became of its exception."""
     if _asked:
         raise KeyboardInterrupt

@@ -30,11 +30,11 @@ from evaluation.after_search import BEST, write_pictures
 from evaluation.best_table import best_table
 from flows.artifacts import Publisher
 from flows.attempts import attempt_task
-from flows.interruption import check
+from flows.interruption import raise_if_interrupted
 from flows.runs import announce_holder, runs_directory, search_directory
 from flows.terminal.search_progress import Progress
 from flows.tracking.background import BackgroundTracker
-from flows.tracking.searches import Tracker
+from flows.tracking.searches import SearchRuns
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each further attempt; the last one holds from then on."""
@@ -76,12 +76,12 @@ def search(
     with Search.open(directory, settings, wait=math.inf if wait else 0.0) as opened:
         tracker = None
         if settings.tracking:
-            tracker = BackgroundTracker(Tracker(directory, name, home, opened))
+            tracker = BackgroundTracker(SearchRuns(directory, name, home, opened))
         progress = Progress(name, opened)
         publisher = Publisher(name)
         workers = open_workers(settings, directory)
         try:
-            _Round(opened, workers, progress, publisher, tracker).run()
+            _CandidateLoop(opened, workers, progress, publisher, tracker).run()
         finally:
             workers.close()  # Prefect's threads, which wait for them, end with that
             progress.close()
@@ -104,7 +104,7 @@ def summary(history: History) -> dict[str, Any]:
     }
 
 
-class _Round:
+class _CandidateLoop:
     """Keeps every worker busy until the search is finished."""
 
     def __init__(
@@ -131,7 +131,7 @@ class _Round:
         """Ask, train, tell, until the schedule is done."""
         search, iteration = self._search, self._search.iteration
         while not search.finished:
-            check()
+            raise_if_interrupted()
             while self._running < self._workers.slots and (candidate := search.ask()) is not None:
                 self._submit(candidate)
             if self._running:

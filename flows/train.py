@@ -21,17 +21,17 @@ from blockqnn.errors import SearchError, UserError
 from blockqnn.params import load_plan
 from blockqnn.storage import as_search_error
 from blockqnn.training.final.result import read_result
-from blockqnn.workers.training_processes import Result, TrainingDied, Trainings
+from blockqnn.workers.training_processes import Result, TrainingDied, TrainingProcesses
 from evaluation.stages.selection import WINNER, write_selection
 from flows.artifacts import Publisher
 from flows.attempts import attempt_task
-from flows.final_trainings import Step, Trainees, Work
-from flows.interruption import check
+from flows.final_trainings import PlannedTrainings, Step, Work
+from flows.interruption import raise_if_interrupted
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.training_progress import TrainingProgress
 from flows.terminal.training_tables import outcome_in_words, training_table
 from flows.tracking.background import BackgroundTracker
-from flows.tracking.trainings import TrainingMirror
+from flows.tracking.trainings import TrainingRuns
 
 RETRY_DELAYS = [1.0, 5.0, 30.0]
 """Seconds before each further attempt at a training whose process was lost."""
@@ -73,22 +73,22 @@ def train(
     plan = load_plan(Path(params), data, profile, overrides)
     home = Path(runs) if runs else runs_directory()
     name, directory = run_directory(home, name, data)
-    trainings = Trainings(plan.workers)
-    trainees = Trainees(directory, home, plan, data, Path(winner) if winner else None)
-    trainees.chosen(networks)
+    trainings = TrainingProcesses(plan.workers)
+    planned = PlannedTrainings(directory, home, plan, data, Path(winner) if winner else None)
+    planned.chosen(networks)
     with open_run(directory, wait):
         with as_search_error(directory):
-            work = trainees.work(step, networks)
+            work = planned.work(step, networks)
         contenders = [contender.directory for contender in work.contenders]
         later = plan.seeds if work.then_winner else 0
         progress = TrainingProgress(name, len(contenders) + len(work.others) + later)
         publisher = Publisher(name)
         tracker = None
         if plan.tracking:
-            tracker = BackgroundTracker(TrainingMirror(directory, name, home))
+            tracker = BackgroundTracker(TrainingRuns(directory, name, home))
         try:
-            pool = _Pool(trainings, progress, tracker)
-            results = pool.run(contenders, work.others, lambda: _select(trainees, work, pool))
+            pool = _TrainingLoop(trainings, progress, tracker)
+            results = pool.run(contenders, work.others, lambda: _select(planned, work, pool))
             publisher.publish(results=training_table(results))
         finally:
             trainings.close()  # Prefect's threads, which wait for them, end with that
@@ -99,19 +99,19 @@ def train(
         return training_table(results)
 
 
-def _select(trainees: Trainees, work: Work, pool: _Pool) -> list[Path]:
+def _select(planned: PlannedTrainings, work: Work, pool: _TrainingLoop) -> list[Path]:
     """Write the selection down; the winner's final trainings if they are wanted."""
-    with as_search_error(trainees.directory):
-        write_selection(trainees.directory, work.search, work.contenders, pool.results)
-        return trainees.final(WINNER) if work.then_winner else []
+    with as_search_error(planned.directory):
+        write_selection(planned.directory, work.search, work.contenders, pool.results)
+        return planned.final(WINNER) if work.then_winner else []
 
 
-class _Pool:
+class _TrainingLoop:
     """Keeps every slot busy until all trainings have ended."""
 
     def __init__(
         self,
-        trainings: Trainings,
+        trainings: TrainingProcesses,
         progress: TrainingProgress,
         tracker: BackgroundTracker | None,
     ) -> None:
@@ -168,7 +168,7 @@ class _Pool:
     def _take(self) -> None:
         """Wait until a training has ended, showing how far they all are."""
         while True:
-            check()
+            raise_if_interrupted()
             try:
                 directory, future = self._ended.get(timeout=POLL)
                 break

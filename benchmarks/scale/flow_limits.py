@@ -6,7 +6,8 @@
    server on SQLite beside it. The first 1,000 trainings end when all of them wait, each in a thread
    of Prefect's; the others take no time. So the first rate is that of beginning tasks, the second
    of whole ones, and both are the most that one flow carries on this machine, whatever the workers.
-2. Runs a second that `Tracker.sync` writes into MLflow's SQLite database, each a trained block with
+2. Runs a second that `SearchRuns.sync` writes into MLflow's SQLite database, each a trained block
+with
    curves of 12 epochs and a picture, when none, 1,000 and 10,000 are there. Those that are there
    are copies made in the database, of what a sync wrote: making them would take most of an hour.
 """
@@ -35,7 +36,7 @@ from benchmarks.speed.stack_overhead import cpu_seconds  # noqa: E402
 from blockqnn.search import Search  # noqa: E402
 from blockqnn.search.outcome import Outcome  # noqa: E402
 from blockqnn.settings import Budget  # noqa: E402
-from flows.tracking.searches import Tracker  # noqa: E402
+from flows.tracking.searches import SearchRuns  # noqa: E402
 
 BATCH = 64
 COPIED = "run_uuid IN (SELECT run_uuid FROM originals)"
@@ -134,14 +135,14 @@ def mirror(root: Path, counts: tuple[int, ...], batch: int) -> float:
         with Search.open(search, settings) as opened:
             work(opened, deque(), 1, 2, with_curve)
         if count == 0:
-            Tracker(search, "warm-up", runs).sync()  # imports, MLflow's tables
+            SearchRuns(search, "warm-up", runs).sync()  # imports, MLflow's tables
         else:
-            Tracker(search, "demo", runs).sync()
+            SearchRuns(search, "demo", runs).sync()
             multiply(runs / "mlflow.db", count)
         with Search.open(search, settings) as opened:
             work(opened, deque(), 1, 4, with_curve)
         begun, cpu = time.perf_counter(), time.process_time()
-        written = Tracker(search, "demo", runs).sync()
+        written = SearchRuns(search, "demo", runs).sync()
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         rate = written / seconds
         size = (runs / "mlflow.db").stat().st_size

@@ -39,7 +39,7 @@ HELD_OUT = 40
 """Blocks to judge by, at least."""
 SPLITS = 10
 WIDE = 1.6449
-"""Standard deviations on either side of a normal's mean that hold 90 %."""
+"""Standard deviations on either side of a normal's mean that run_agents 90 %."""
 CURVE_ALONE = "curve alone"
 
 

@@ -15,7 +15,7 @@ EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """Which share of every batch a process of a data-parallel training takes."""
 
     rank: int = 0
@@ -33,7 +33,7 @@ class Part:
         return 2 * self.world
 
 
-ALONE = Part()
+ALONE = Share()
 """All of every batch: one process trains by itself."""
 
 

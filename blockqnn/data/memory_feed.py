@@ -7,7 +7,7 @@ from torch import Tensor
 
 from blockqnn.data.augment import augment
 from blockqnn.data.dataset import Dataset, ImageSet
-from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Batch, Part
+from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Batch, Share
 from blockqnn.seeds import seed_for
 from blockqnn.settings import Recipe
 
@@ -16,7 +16,7 @@ class MemoryFeed:
     """A `Feed` of images that lie on the device as one tensor."""
 
     def __init__(
-        self, data: Dataset, recipe: Recipe, seed: int, device: torch.device, part: Part = ALONE
+        self, data: Dataset, recipe: Recipe, seed: int, device: torch.device, part: Share = ALONE
     ) -> None:
         """`data` is on `device` already."""
         self._data = data
@@ -71,7 +71,7 @@ class MemoryFeed:
 
 
 def normalised_batches(
-    data: Dataset, images: ImageSet, part: Part = ALONE
+    data: Dataset, images: ImageSet, part: Share = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """A process's share of an image set for evaluation: images as `data` normalises them, and their
     labels.

@@ -26,7 +26,7 @@ _CHECKSUM = "sha256"
 LARGEST = 4096
 """Sides of images in pixels that a file may ask for; a timm model is tried with two of them."""
 
-BLOCKS = 1000
+MOST_BLOCKS = 1000
 """Blocks that a file may ask for without weights to show for them: poolings have none."""
 
 
@@ -142,7 +142,7 @@ def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Mod
 
     filters, repeats = json.loads(metadata["filters"]), json.loads(metadata["repeats"])
     blocks = repeats * len(filters) if isinstance(repeats, int) else sum(repeats)
-    if blocks > max(len(state), BLOCKS):
+    if blocks > max(len(state), MOST_BLOCKS):
         raise ValueError(f"repeats is {metadata['repeats']}, which its {len(state)} weights lack")
     _number(metadata, "image_size", LARGEST)
     with torch.device("meta"):

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 
 
 @dataclass(frozen=True)
-class Group(Part):
+class Group(Share):
     """The processes of a training; one alone by default."""
 
     def sum(self, values: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class NoBetterThanChance(ArithmeticError):
         self.curve = curve
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """Somebody asked the training to stop; its state is saved."""
 
 
@@ -66,10 +66,10 @@ class Trainer:
     `restart` counts the fresh starts before this one, each with a smaller learning rate. `chance`
     is the held-out accuracy in percent that the first epoch has to exceed; None does not ask.
     `group` are the processes that train together. `best` gets the weights of the best held-out
-    epoch. `stop` is asked at every step whether to save and raise `Stopped`; `watch` is told (epoch
-    from 0, steps done of it). `judge` sees the curve after every epoch but the last, before the
-    checkpoint does, and may raise what ends the training. `save_end` writes a checkpoint after the
-    last epoch too.
+    epoch. `stop` is asked at every step whether to save and raise `Interrupted`; `watch` is told
+    (epoch from 0, steps done of it). `judge` sees the curve after every epoch but the last, before
+    the checkpoint does, and may raise what ends the training. `save_end` writes a checkpoint after
+    the last epoch too.
     """
 
     network: nn.Module
@@ -93,7 +93,7 @@ class Trainer:
         """Train to the last epoch and return the curve: one mapping an epoch, as `Outcome`
         describes, without an accuracy where nothing is held out.
 
-        Raises `NotFinite`, `NoBetterThanChance`, `Stopped`, torch's out-of-memory errors, and
+        Raises `NotFinite`, `NoBetterThanChance`, `Interrupted`, torch's out-of-memory errors, and
         OSError when the checkpoint cannot be written.
         """
         self._prepare()
@@ -316,7 +316,7 @@ class Trainer:
         if due or stop:
             self._save(step)
         if stop:
-            raise Stopped
+            raise Interrupted
 
     def _share_statistics(self) -> None:
         """Every process gets the mean of all processes' statistics of batch norm."""

@@ -42,7 +42,7 @@ class TrainingDied(RuntimeError):
     """A training's process was lost; the training goes on from its checkpoint when run again."""
 
 
-class Trainings:
+class TrainingProcesses:
     """Runs final trainings, `slots` at a time, each on devices of its own."""
 
     def __init__(self, workers: TrainingWorkers) -> None:
@@ -86,7 +86,7 @@ class Trainings:
             self._closed = True
             running = list(self._running.values())
         for process in running:
-            _let_go(process)
+            _release(process)
         give_up = time.monotonic() + STOP_TIMEOUT
         for process in running:
             try:
@@ -124,7 +124,7 @@ class Trainings:
             finally:
                 with self._change:
                     del self._running[directory]
-                _let_go(process)
+                _release(process)
         if (result := read_result(directory)) is not None:
             return result
         if self._closed or status == STOPPED:
@@ -177,7 +177,7 @@ class Trainings:
         return process
 
 
-def by_hand(directory: Path) -> str:
+def torchrun_command(directory: Path) -> str:
     """The command that trains a prepared job on several machines, to be given on each of them."""
     return (
         "torchrun --nnodes N --nproc-per-node GPUS --rdzv-backend c10d --rdzv-endpoint HOST:29400 "
@@ -192,7 +192,7 @@ def _no_start(directory: Path, error: OSError) -> SearchError:
     )
 
 
-def _let_go(process: subprocess.Popen[bytes]) -> None:
+def _release(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(OSError):
         process.stdin.close()

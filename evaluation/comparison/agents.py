@@ -25,7 +25,7 @@ FIRST = {"dyna_q": 10}
 
 
 @dataclass(frozen=True)
-class Contestant:
+class AgentSpec:
     """An agent's settings, and how it is used."""
 
     label: str
@@ -56,7 +56,7 @@ class Contestant:
         return build_agent(space, self.settings, self.batch, encode)
 
 
-def contestants(texts: Sequence[str], budget: int) -> list[Contestant]:
+def agent_specs(texts: Sequence[str], budget: int) -> list[AgentSpec]:
     """The agents of these texts; raises `SettingsError`.
 
     A text is an agent's name and, each after a colon, settings of that agent, or `batch` and
@@ -70,7 +70,7 @@ def contestants(texts: Sequence[str], budget: int) -> list[Contestant]:
     return found
 
 
-def _contestant(text: str, budget: int) -> Contestant:
+def _contestant(text: str, budget: int) -> AgentSpec:
     name, *assignments = text.split(":")
     require(name in AGENTS, "agents", name, f"choose of {', '.join(AGENTS)}")
     values: dict[str, Any] = {}
@@ -84,13 +84,13 @@ def _contestant(text: str, budget: int) -> Contestant:
     if name == TPE:
         require(not values, "agents", text, "tpe has no settings but batch and first")
         require(first == 0, "agents", text, "tpe begins with ten of its own; leave first out")
-        return Contestant(text, None, batch)
+        return AgentSpec(text, None, batch)
     if name == "evolution":
         population = values.setdefault("population", min(100, max(10, budget // 8)))
         if type(population) is int:
             values.setdefault("tournament", max(2, population // 5))
     settings = settings_from_dict({"agent": {"kind": name, **values}}).agent
-    return Contestant(text, settings, batch, first)
+    return AgentSpec(text, settings, batch, first)
 
 
 def _count(

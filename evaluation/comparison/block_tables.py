@@ -20,7 +20,7 @@ from blockqnn.settings import RewardSettings, Settings
 from blockqnn.space import Block, Layer, Op, Space
 from blockqnn.surrogate import block_features
 from evaluation.comparison.cells import read_table_file
-from evaluation.comparison.run import Score, Subject
+from evaluation.comparison.run import About, Score
 
 IMAGES = {
     "digits": (10, 1, 8),
@@ -133,10 +133,10 @@ class BlockTask:
         self._best = max(every)
 
     @cached_property
-    def subject(self) -> Subject:
+    def subject(self) -> About:
         """Rewards are what agents are compared by: accuracy alone is not what they look for."""
         made = self.table.provenance
-        return Subject(
+        return About(
             title=f"Agents on a table of trained blocks, {self.data}",
             about=f"Every block of Space(max_index={self.space.max_index}), by "
             f"{len(self.table.outcomes)} real trainings, those of {made.get('command', '?')}, "

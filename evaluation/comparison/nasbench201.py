@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from blockqnn.errors import UserError
 from blockqnn.settings.checks import require
 from evaluation.comparison.cells import Cell, CellSpace, read_table_file
-from evaluation.comparison.run import Score, Subject
+from evaluation.comparison.run import About, Score
 
 NASBENCH201 = CellSpace((5,) * 6)
 """An operation (none, skip, conv 1x1, conv 3x3, average pool 3x3) for each edge 0-1, 0-2, 1-2, 0-3,
@@ -45,7 +45,7 @@ class CellTable:
 
     space: CellSpace
     scores: Mapping[str, Score]
-    subject: Subject
+    subject: About
 
     def __post_init__(self) -> None:
         whole = math.prod(self.space.options)
@@ -103,11 +103,11 @@ def read_nasbench201(path: Path, data: str) -> CellTable:
     return CellTable(NASBENCH201, scores, _subject(content, data, scores))
 
 
-def _subject(content: str, data: str, scores: Mapping[str, Score]) -> Subject:
+def _subject(content: str, data: str, scores: Mapping[str, Score]) -> About:
     name = NASBENCH201_DATA[data]
     kind = "test" if data == "cifar10" else "validation"
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return Subject(
+    return About(
         title=f"Agents on NAS-Bench-201, {name}",
         about=f"A table of all {len(scores):,} cells of NAS-Bench-201 (SHA-256 of its text "
         f"{digest}...). The reward is the validation accuracy after 12 epochs; the pick, the "

@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from evaluation.comparison.agents import Unit
-from evaluation.comparison.run import Subject
+from evaluation.comparison.run import About
 from evaluation.comparison.significance import half_width
 from evaluation.plots.style import FAINT, INK, RULE, WIDTH, shortened, style_of
 
@@ -16,7 +16,7 @@ FIRST_SHOWN = 40
 """The curves begin at the budget over so much: what is found before would fill the picture."""
 
 
-def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: Subject, unit: Unit) -> Figure:
+def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: About, unit: Unit) -> Figure:
     """Mean and 95 % interval of the mean by evaluation; `values` has (seeds, budget) by label."""
     figure = Figure(figsize=(WIDTH, 4.6), facecolor="white")
     axes = figure.subplots()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blockqnn.storage import write_atomically
 from evaluation.comparison.agents import Unit
 from evaluation.comparison.picture import draw_courses
-from evaluation.comparison.run import Course, Subject
+from evaluation.comparison.run import About, AgentRun
 from evaluation.comparison.significance import FEWEST, holm, paired
 from evaluation.report.document import Column, Document, Element, Section, Table, Text
 from evaluation.report.markdown import code, markdown
@@ -30,8 +30,8 @@ COUNTED = {
 class Comparison:
     """Courses of several agents with the same seeds and budget; `against` is the reference."""
 
-    subject: Subject
-    courses: Sequence[Course]
+    subject: About
+    courses: Sequence[AgentRun]
     unit: Unit
     checkpoints: Sequence[int]
     against: str
@@ -44,7 +44,7 @@ class Comparison:
         """The agents in order."""
         return list(dict.fromkeys(course.label for course in self.courses))
 
-    def of(self, label: str) -> list[Course]:
+    def of(self, label: str) -> list[AgentRun]:
         """An agent's courses by seed."""
         found = [course for course in self.courses if course.label == label]
         return sorted(found, key=lambda course: course.seed)

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from blockqnn.agents import Agent
 from blockqnn.seeds import generator
 from blockqnn.space.design import Choices, D
-from evaluation.comparison.agents import Contestant, Unit
+from evaluation.comparison.agents import AgentSpec, Unit
 
 PATIENCE = 1000
 """Repeats in a row after which an agent has nothing new to say: its curve stays where it is."""
@@ -34,7 +34,7 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class About:
     """What a report says about a task."""
 
     title: str
@@ -49,14 +49,14 @@ class Subject:
     publication: str = ""
 
 
-class Task(Protocol[D]):
+class Benchmark(Protocol[D]):
     """A space, and what each of its designs came to."""
 
     @property
     def space(self) -> Choices[D]: ...
 
     @property
-    def subject(self) -> Subject: ...
+    def subject(self) -> About: ...
 
     def encode(self, design: D) -> NDArray[np.float64]:
         """A vector of the design, for agents that have a model."""
@@ -66,7 +66,7 @@ class Task(Protocol[D]):
 
 
 @dataclass(frozen=True)
-class Course:
+class AgentRun:
     """One agent and seed; one entry a counted evaluation in each sequence."""
 
     label: str
@@ -87,7 +87,7 @@ class Course:
         return self.rewards if measure == "reward" else self.accuracies
 
 
-class Record:
+class _Best:
     """Takes in designs one by one and keeps the best so far."""
 
     def __init__(self, unit: Unit) -> None:
@@ -116,20 +116,22 @@ class Record:
         else:  # a repeat belongs to the training before it; its reward may be better
             self._rows[-1] = row
 
-    def course(self, label: str, seed: int, budget: int, seconds: float = 0.0) -> Course:
+    def course(self, label: str, seed: int, budget: int, seconds: float = 0.0) -> AgentRun:
         """What was recorded; what is missing of the budget stays as it was at the end."""
         rows = self._rows[:budget]
         rows += rows[-1:] * (budget - len(rows))
         rewards, accuracies, evaluations, distinct = zip(*rows, strict=True)
-        return Course(label, seed, rewards, accuracies, evaluations, distinct, seconds)
+        return AgentRun(label, seed, rewards, accuracies, evaluations, distinct, seconds)
 
 
-def compete(task: Task[D], contestant: Contestant, budget: int, unit: Unit, seed: int) -> Course:
+def run_agent(
+    task: Benchmark[D], contestant: AgentSpec, budget: int, unit: Unit, seed: int
+) -> AgentRun:
     """One agent on the task until the budget is spent."""
     with threadpool_limits(1):
         begun = time.process_time()
         agent: Agent[D] = contestant.build(task.space, task.encode)
-        record = Record(unit)
+        record = _Best(unit)
         number = 0
         for turn in _turns(record, budget):
             finished: list[tuple[D, float]] = []
@@ -146,32 +148,32 @@ def compete(task: Task[D], contestant: Contestant, budget: int, unit: Unit, seed
     return record.course(contestant.label, seed, budget, spent)
 
 
-def _turns(record: Record, budget: int) -> Iterator[int]:
+def _turns(record: _Best, budget: int) -> Iterator[int]:
     turn = 0
     while len(record) < budget and record.repeats < PATIENCE:
         yield turn
         turn += 1
 
 
-def hold(
-    task: Task[D],
-    contestants: Sequence[Contestant],
+def run_agents(
+    task: Benchmark[D],
+    agent_specs: Sequence[AgentSpec],
     *,
     budget: int,
     unit: Unit,
     seeds: int,
     jobs: int,
-    done: Callable[[Course], None] = lambda course: None,
-) -> list[Course]:
+    done: Callable[[AgentRun], None] = lambda course: None,
+) -> list[AgentRun]:
     """Every agent with seeds 0 to `seeds` - 1, in `jobs` processes: the same for any number.
 
     Agent by agent, seeds ascending; `done` is called with each as it arrives.
     """
-    pairs = [(contestant, seed) for contestant in contestants for seed in range(seeds)]
+    pairs = [(contestant, seed) for contestant in agent_specs for seed in range(seeds)]
     courses = []
     if jobs == 1:
         for contestant, seed in pairs:
-            courses.append(compete(task, contestant, budget, unit, seed))
+            courses.append(run_agent(task, contestant, budget, unit, seed))
             done(courses[-1])
         return courses
     start = partial(_begin, task, budget, unit)
@@ -190,6 +192,6 @@ def _begin(*given: Any) -> None:
     _given[:] = given
 
 
-def _one(contestant: Contestant, seed: int) -> Course:
+def _one(contestant: AgentSpec, seed: int) -> AgentRun:
     task, budget, unit = _given
-    return compete(task, contestant, budget, unit, seed)
+    return run_agent(task, contestant, budget, unit, seed)

@@ -7,20 +7,20 @@ from typing import Any
 from blockqnn.errors import UserError
 from blockqnn.search.history import History
 from evaluation.comparison.agents import Unit
-from evaluation.comparison.run import Course, Record, Score, Subject
+from evaluation.comparison.run import About, AgentRun, Score, _Best
 
 HARMLESS = ("seed", "agent", "workers", "tracking")
 USE = ("mode", "batch", "schedule")
 """How an agent is used: it may differ between agents, as their settings do."""
 
 
-def courses_of(searches: Mapping[str, History], unit: Unit) -> list[Course]:
+def courses_of(searches: Mapping[str, History], unit: Unit) -> list[AgentRun]:
     """A course a search, grouped by agent, as long as the shortest of them; raises `UserError`
     where they cannot be compared.
     """
     check_comparable(searches)
     labels = _labels(searches)
-    records = {name: Record(unit) for name in searches}
+    records = {name: _Best(unit) for name in searches}
     for name, history in searches.items():
         chance = history.task.chance
         for result in history.results:
@@ -94,10 +94,10 @@ def _task(history: History) -> dict[str, Any]:
     return {part: value for part, value in tree.items() if part not in (*HARMLESS, *USE)}
 
 
-def subject_of(searches: Mapping[str, History]) -> Subject:
+def subject_of(searches: Mapping[str, History]) -> About:
     """What a report says about these searches."""
     task = next(iter(searches.values())).task
-    return Subject(
+    return About(
         title=f"Agents in real searches, {task.data}",
         about=f"{len(searches)} searches on {task.train_images:,} training images, rewards from "
         f"{task.held_out_images:,} held-out ones. The pick is the candidate with the best reward, "

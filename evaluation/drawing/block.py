@@ -13,8 +13,8 @@ from evaluation.drawing.canvas import (
     TITLE_SIZE,
     TITLE_STEP,
     Arrow,
+    BlockDrawing,
     Box,
-    Picture,
     Point,
     svg,
     write_png,
@@ -67,7 +67,7 @@ def layer_label(layer: Layer) -> str:
     return NAMES[Op(layer.op)] + kernel
 
 
-def _compose(block: Block, title: str) -> Picture:
+def _compose(block: Block, title: str) -> BlockDrawing:
     layers = block.layers[:-1]
     output = len(layers) + 1
     edges = [(p, layer.index) for layer in layers for p in predecessors(layer)]
@@ -98,7 +98,7 @@ def _compose(block: Block, title: str) -> Picture:
         stops = [x[edge[0]], *lanes[edge], ports[edge]]
         arrows.append(_arrow(edge, stops, y[layout.rows[edge[0]] :]))
     height = y[-1] + BOX_HEIGHT / 2 + MARGIN
-    return Picture(width, height, lines, tuple(boxes), tuple(arrows))
+    return BlockDrawing(width, height, lines, tuple(boxes), tuple(arrows))
 
 
 def _wrap(title: str, width: float) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Arrow:
 
 
 @dataclass(frozen=True)
-class Picture:
+class BlockDrawing:
     width: float
     height: float
     title: tuple[str, ...]
@@ -58,7 +58,7 @@ def _head(arrow: Arrow) -> tuple[Point, Point, Point]:
     return ((x - HEAD_WIDTH / 2, y), (x + HEAD_WIDTH / 2, y), (x, y + HEAD_HEIGHT))
 
 
-def svg(picture: Picture) -> str:
+def svg(picture: BlockDrawing) -> str:
     """The picture as an SVG document; each arrow is a group "edge-SOURCE-TARGET"."""
     width, height = picture.width, picture.height
     head = (
@@ -109,7 +109,7 @@ def _points(points: tuple[Point, ...]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def write_png(picture: Picture, path: Path) -> None:
+def write_png(picture: BlockDrawing, path: Path) -> None:
     """Paints the picture; the same picture gives the same bytes."""
     # Imported here because it takes most of a second, which drawing SVG has no use for.
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evaluation.report.picture import Plate
+from evaluation.report.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Figures:
+class KeyNumbers:
     """The few numbers to remember: value, what it is, and a remark."""
 
     items: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
-class Plates:
+class Pictures:
     """Pictures side by side."""
 
-    plates: Sequence[Plate]
+    plates: Sequence[Picture]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBySide:
     """Tables and pictures that stand side by side where there is room."""
 
-    elements: Sequence[Table | Plates | Matrix]
+    elements: Sequence[Table | Pictures | Matrix]
 
 
-Element = Beside | Text | Table | Facts | Figures | Plates | Matrix
+Element = SideBySide | Text | Table | Facts | KeyNumbers | Pictures | Matrix
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,19 @@ from html import escape
 from importlib.resources import files
 
 from evaluation.report.document import (
-    Beside,
     Column,
     Document,
     Element,
     Facts,
-    Figures,
+    KeyNumbers,
     Matrix,
-    Plates,
+    Pictures,
     Section,
+    SideBySide,
     Table,
     Text,
 )
-from evaluation.report.picture import Plate
+from evaluation.report.picture import Picture
 
 WIDE_NAME = 4
 """Characters of a class name above which a matrix has its column heads upright."""
@@ -69,7 +69,7 @@ def _element(element: Element) -> str:
 
 
 @_element.register
-def _(element: Beside) -> str:
+def _(element: SideBySide) -> str:
     return f'<div class="beside">{"".join(map(_element, element.elements))}</div>'
 
 
@@ -80,7 +80,7 @@ def _(element: Text) -> str:
 
 
 @_element.register
-def _(element: Figures) -> str:
+def _(element: KeyNumbers) -> str:
     items = [
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
         f'<dd class="remark">{escape(remark)}</dd></div>'
@@ -133,11 +133,11 @@ def _cell(cell: str, column: Column, first: bool) -> str:
 
 
 @_element.register
-def _(element: Plates) -> str:
+def _(element: Pictures) -> str:
     return f'<div class="plates">{"".join(map(_plate, element.plates))}</div>'
 
 
-def _plate(plate: Plate) -> str:
+def _plate(plate: Picture) -> str:
     kind = "block" if plate.code else "wide" if plate.wide else ""
     words = escape(plate.caption) + (_code(plate.code) if plate.code else "")
     caption = f"<figcaption>{words}</figcaption>" if words else ""

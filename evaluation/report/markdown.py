@@ -4,14 +4,14 @@ import re
 from functools import singledispatch
 
 from evaluation.report.document import (
-    Beside,
     Document,
     Element,
     Facts,
-    Figures,
+    KeyNumbers,
     Matrix,
-    Plates,
+    Pictures,
     Section,
+    SideBySide,
     Table,
     Text,
 )
@@ -55,7 +55,7 @@ def _element(element: Element, pictures: str) -> str:
 
 
 @_element.register
-def _(element: Beside, pictures: str) -> str:
+def _(element: SideBySide, pictures: str) -> str:
     return "\n\n".join(_element(inner, pictures) for inner in element.elements)
 
 
@@ -65,7 +65,7 @@ def _(element: Text, pictures: str) -> str:
 
 
 @_element.register
-def _(element: Figures, pictures: str) -> str:
+def _(element: KeyNumbers, pictures: str) -> str:
     return "\n".join(
         f"- {plain(name)}: **{plain(value)}**{f' ({plain(remark)})' if remark else ''}"
         for value, name, remark in element.items
@@ -101,7 +101,7 @@ def _(element: Table, pictures: str) -> str:
 
 
 @_element.register
-def _(element: Plates, pictures: str) -> str:
+def _(element: Pictures, pictures: str) -> str:
     parts = []
     for plate in element.plates:
         parts.append(f"![{plain(plate.alt)}]({pictures}/{plate.name}.png)")

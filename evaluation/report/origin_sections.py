@@ -11,7 +11,7 @@ from blockqnn.space import LONGEST, Block
 from evaluation.front import fronts
 from evaluation.plots.style import plain_count
 from evaluation.plots.trainings import held_out_curves
-from evaluation.report.document import Column, Element, Facts, Plates, Section, Table, Text
+from evaluation.report.document import Column, Element, Facts, Pictures, Section, Table, Text
 from evaluation.report.picture import block_plate, plot
 from evaluation.report.results_sections import number
 from evaluation.report.search_summary import Searched
@@ -49,7 +49,7 @@ def search_section(searched: Searched) -> Section:
         "Search",
         [
             *(Text(text) for text in searched.sentences),
-            Plates([searched.plate]),
+            Pictures([searched.plate]),
             Table(columns, rows, "The best blocks by reward, as small networks trained briefly"),
             *_front(searched),
         ],
@@ -60,7 +60,7 @@ def _front(searched: Searched) -> Iterator[Element]:
     """What is most accurate for what it costs: the picture, and the blocks on the fronts."""
     if searched.front_plate is None:
         return
-    yield Plates([searched.front_plate])
+    yield Pictures([searched.front_plate])
     measured = any(point.latency is not None for point in searched.front)
     on = fronts(searched.front)
     rows = [
@@ -108,7 +108,7 @@ def blocks_section(networks: Sequence[Network], selection: Record | None) -> Sec
             words += f", candidate {winner['number']} of the search"
         plates.append(block_plate(block, f"block_{number_}", f"Block {labels[0]}", f"{words}."))
     more = len(codes) - len(plates)
-    elements: list[Element] = [Plates(plates)]
+    elements: list[Element] = [Pictures(plates)]
     if more > 0:
         elements.append(Text(f"Not drawn: {more} more.", quiet=True))
     return Section("Blocks", elements)
@@ -161,7 +161,7 @@ def selection_section(run: Run) -> Section | None:
             "Held-out accuracy by epoch of the blocks in the selection",
             "Held-out accuracy of the contenders while they were trained.",
         )
-        elements.append(Plates([picture]))
+        elements.append(Pictures([picture]))
     return Section("Selection", elements)
 
 

@@ -48,7 +48,7 @@ LARGEST_SVG = 1_500_000
 
 
 @dataclass(frozen=True)
-class Plate:
+class Picture:
     """A picture with its file name (no suffix), what it shows in words, and a caption.
 
     `svg` is made for the page, `write_png` for the Markdown.
@@ -63,7 +63,7 @@ class Plate:
     wide: bool = True
 
 
-def plot(figure: Figure, name: str, alt: str, caption: str = "", wide: bool = True) -> Plate:
+def plot(figure: Figure, name: str, alt: str, caption: str = "", wide: bool = True) -> Picture:
     """A plate of a matplotlib figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -72,19 +72,19 @@ def plot(figure: Figure, name: str, alt: str, caption: str = "", wide: bool = Tr
         write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=PNG_DPI))
 
     svg = inline(buffer.getvalue(), name, VARIABLES)
-    return Plate(name, svg, write, alt, caption, wide=wide)
+    return Picture(name, svg, write, alt, caption, wide=wide)
 
 
-def block_plate(block: Block, name: str, alt: str, caption: str) -> Plate:
+def block_plate(block: Block, name: str, alt: str, caption: str) -> Picture:
     """A plate of a block's drawing, with the block's code below it."""
     with TemporaryDirectory() as directory:
         path = Path(directory) / "block.svg"
         draw_block(block, path)
         svg = inline(path.read_text(encoding="utf-8"), name, LINES)
-    return Plate(name, svg, partial(draw_block, block), alt, caption, str(block), wide=False)
+    return Picture(name, svg, partial(draw_block, block), alt, caption, str(block), wide=False)
 
 
-def search_plate(history: History, search: str) -> Plate:
+def search_plate(history: History, search: str) -> Picture:
     """A plate of a search's learning curve, which is titled with the search's name."""
     with TemporaryDirectory() as directory:
         place = Path(directory) / (re.sub(r"[/\0]", "-", search).strip(". ") or "search")
@@ -101,7 +101,7 @@ def search_plate(history: History, search: str) -> Plate:
     def write(path: Path) -> None:
         write_atomically(path, lambda file: file.write(png))
 
-    return Plate(
+    return Picture(
         "search",
         svg,
         write,

@@ -6,7 +6,16 @@ from statistics import fmean
 from evaluation.plots.style import plain_count
 from evaluation.plots.trainings import accuracy_against_cost, reliability, training_curves
 from evaluation.published import published_on
-from evaluation.report.document import Beside, Column, Element, Matrix, Plates, Section, Table, Text
+from evaluation.report.document import (
+    Column,
+    Element,
+    Matrix,
+    Pictures,
+    Section,
+    SideBySide,
+    Table,
+    Text,
+)
 from evaluation.report.picture import plot
 from evaluation.results import Network, Record, Run
 
@@ -143,7 +152,7 @@ def _cost_picture(networks: Sequence[Network], front: Sequence[Network]) -> Iter
     names = ", ".join(network.label for network in front)
     several = any(network.std is not None for network in networks)
     bars = " Bars: one standard deviation over the seeds." if several else ""
-    yield Plates(
+    yield Pictures(
         [
             plot(
                 accuracy_against_cost(networks, front),
@@ -192,7 +201,7 @@ def training(networks: Sequence[Network]) -> Section:
     return Section(
         "Training",
         [
-            Plates(
+            Pictures(
                 [
                     plot(
                         training_curves(networks),
@@ -236,12 +245,12 @@ def best_in_detail(network: Network) -> Section | None:
     if len(classes) <= MATRIX_CLASSES:
         table = _class_table(known, "Accuracy by class, with 95 % Wilson intervals")
         caption = "Confusions: rows are true classes, columns what they were taken for"
-        elements.append(Beside([table, Matrix(names, test["confusion"], caption)]))
+        elements.append(SideBySide([table, Matrix(names, test["confusion"], caption)]))
     else:
         worst = sorted(known, key=lambda row: float(row["accuracy"]))[:SHOWN]
         caption = f"The {len(worst)} classes with the lowest accuracy of {len(classes):,}"
         table = _class_table(worst, f"{caption}, with 95 % intervals")
-        elements.append(Beside([table, _confusion_table(names, test["confusion"])]))
+        elements.append(SideBySide([table, _confusion_table(names, test["confusion"])]))
     if test.get("calibration"):
         caption = (
             f"Calibration: expected error {test['ece']:.2f} %, negative log likelihood "
@@ -251,7 +260,7 @@ def best_in_detail(network: Network) -> Section | None:
         )
         alt = "Accuracy against confidence"
         elements.append(
-            Plates(
+            Pictures(
                 [plot(reliability(test["calibration"]), "calibration", alt, caption, wide=False)]
             )
         )

@@ -17,8 +17,8 @@ from evaluation.front import Point, on_front, points_of, read_front
 from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
 from evaluation.plots.trainings import frozen_search
-from evaluation.report.picture import Plate, plot, search_plate
-from evaluation.stages.search import BEST, FRONT, FrozenBlock, read_frozen
+from evaluation.report.picture import Picture, plot, search_plate
+from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary
 
 AGENTS = {
     "q_learning": "Q-learning",
@@ -36,11 +36,11 @@ class Searched:
 
     name: str
     sentences: Sequence[str]
-    plate: Plate
-    best: Sequence[FrozenBlock]
+    plate: Picture
+    best: Sequence[SummaryBlock]
     front: Sequence[Point]
     """Those on a Pareto front."""
-    front_plate: Plate | None
+    front_plate: Picture | None
     trainings: int
     hours: float
     held_out_images: int | None = None
@@ -61,7 +61,7 @@ def read_searched(path: Path) -> Searched:
 def searched(history: History, name: str) -> Searched:
     """The same of a search that is read already."""
     found = [
-        FrozenBlock(
+        SummaryBlock(
             result.candidate.number,
             result.candidate.block,
             result.reward,
@@ -85,7 +85,7 @@ def searched(history: History, name: str) -> Searched:
     )
 
 
-def _front_plate(points: Sequence[Point], dots: str) -> Plate | None:
+def _front_plate(points: Sequence[Point], dots: str) -> Picture | None:
     if not points:
         return None
     return plot(
@@ -178,7 +178,7 @@ def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:
 
 
 def _frozen(path: Path) -> Searched:
-    found = read_frozen(path / BEST)
+    found = read_search_summary(path / BEST)
     metrics = _metrics(path / "metrics.json")
     rows = _iterations(path / "iterations.csv")
     points = read_front(path / FRONT)

@@ -11,10 +11,10 @@ from blockqnn.errors import SearchError
 from blockqnn.storage import write_atomically, write_json, write_rows
 from evaluation.plots.style import plain_count
 from evaluation.report import origin_sections, results_sections
-from evaluation.report.document import Beside, Document, Element, Figures, Plates, Section
+from evaluation.report.document import Document, Element, KeyNumbers, Pictures, Section, SideBySide
 from evaluation.report.html import page
 from evaluation.report.markdown import markdown
-from evaluation.report.picture import Plate
+from evaluation.report.picture import Picture
 from evaluation.report.search_summary import Searched, read_searched
 from evaluation.results import Network, Run, compare, device_hours, pareto, read_run
 
@@ -63,7 +63,7 @@ def write_report(
 ) -> Path:
     """Write report.html and report.md (its pictures in report/) into `to`; returns the page.
 
-    Beside them: results.csv (a row a network), metrics.json (accuracy and std by network),
+    SideBySide them: results.csv (a row a network), metrics.json (accuracy and std by network),
     training_curves.csv, pareto.csv and per_class.csv (of the best network). `run` is the directory
     of a run, of which `trainings` may name the ones to report on, or one that is read already;
     `search` the directory of a search, or of what was kept of one; `command` what made all of it.
@@ -134,7 +134,7 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
         (plain_count(best.macs), "multiply-accumulates", "for one image"),
         (f"{hours:.3g}", "device-hours", ", ".join(parts)),
     ]
-    yield Figures(items)
+    yield KeyNumbers(items)
 
 
 def _write_pictures(sections: Sequence[Section], to: Path) -> None:
@@ -144,11 +144,11 @@ def _write_pictures(sections: Sequence[Section], to: Path) -> None:
             plate.write_png(to / f"{plate.name}.png")
 
 
-def _plates(elements: Sequence[Element]) -> Iterator[Plate]:
+def _plates(elements: Sequence[Element]) -> Iterator[Picture]:
     for element in elements:
-        if isinstance(element, Plates):
+        if isinstance(element, Pictures):
             yield from element.plates
-        elif isinstance(element, Beside):
+        elif isinstance(element, SideBySide):
             yield from _plates(element.elements)
 
 

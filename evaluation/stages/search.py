@@ -31,7 +31,7 @@ CURVE = ("iteration", "epsilon", "mean_accuracy", "best_accuracy", "mean_reward"
 
 
 @dataclass(frozen=True)
-class FrozenBlock:
+class SummaryBlock:
     """One of a search's best blocks: reward and held-out accuracy in percent, cost of the network
     that the search trained, `macs` multiply-accumulates of one image.
     """
@@ -45,22 +45,22 @@ class FrozenBlock:
 
 
 @dataclass(frozen=True)
-class FrozenSearch:
+class SearchSummary:
     """The name of a search, the fingerprint of its images, and its best blocks, best first."""
 
     search: str
     data: str
     fingerprint: str
-    blocks: tuple[FrozenBlock, ...]
+    blocks: tuple[SummaryBlock, ...]
 
 
-def write_frozen(history: History, name: str, to: Path) -> None:
+def write_search(history: History, name: str, to: Path) -> None:
     """Write best.json, metrics.json, iterations.csv and front.csv of a finished search into `to`.
 
-    best.json has the best blocks (`read_frozen` reads it), metrics.json what the search came to,
-    iterations.csv its learning curve, front.csv the blocks that are most accurate for what they
-    cost. All but metrics.json are the same for the same journal but for times. Raises OSError when
-    they cannot be written.
+    best.json has the best blocks (`read_search_summary` reads it), metrics.json what the search
+    came to, iterations.csv its learning curve, front.csv the blocks that are most accurate for what
+    they cost. All but metrics.json are the same for the same journal but for times. Raises OSError
+    when they cannot be written.
     """
     to.mkdir(parents=True, exist_ok=True)
     write_rows(CURVE, _curve(history), to / "iterations.csv")
@@ -80,7 +80,7 @@ def write_frozen(history: History, name: str, to: Path) -> None:
     )
 
 
-def read_frozen(path: Path) -> FrozenSearch:
+def read_search_summary(path: Path) -> SearchSummary:
     """The best blocks of a search from a best.json; `SearchError` when it is not one."""
     try:
         content = read_json(path)
@@ -89,7 +89,7 @@ def read_frozen(path: Path) -> FrozenSearch:
                 f"{path} has format {content['version']}, this version reads {VERSION}: write it "
                 "again with blockqnn search --to"
             )
-        return FrozenSearch(
+        return SearchSummary(
             content["search"],
             content["data"],
             content["fingerprint"],
@@ -120,8 +120,8 @@ def _row(rank: int, result: Result) -> dict[str, Any]:
     }
 
 
-def _block(row: Mapping[str, Any]) -> FrozenBlock:
-    return FrozenBlock(
+def _block(row: Mapping[str, Any]) -> SummaryBlock:
+    return SummaryBlock(
         int(row["number"]),
         Block.parse(row["block"], LONGEST),
         float(row["reward"]),

@@ -11,9 +11,9 @@ from typing import Any
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings.checks import require
 from blockqnn.training.devices import usable_cores
-from evaluation.comparison.agents import TPE, Contestant, Unit, contestants
+from evaluation.comparison.agents import TPE, AgentSpec, Unit, agent_specs
 from evaluation.comparison.report import Comparison, write_comparison
-from evaluation.comparison.run import Course, hold
+from evaluation.comparison.run import AgentRun, run_agents
 from flows.runs import runs_directory, search_directory
 
 AGENTS = "dyna_q,q_learning,evolution,random"
@@ -60,7 +60,7 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
     for name, value in (("budget", budget), ("seeds", seeds), ("jobs", jobs)):
         require(1 <= value <= MOST, name, value, f"give 1 to {MOST:,}")
     texts = (options.agents or AGENTS).split(",")
-    agents = contestants(texts, budget)
+    agents = agent_specs(texts, budget)
     if any(agent.settings is None for agent in agents):
         from evaluation.comparison.tpe import check_optuna
 
@@ -71,7 +71,7 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
     total = len(agents) * seeds
     arrived = 0
 
-    def progress(course: Course) -> None:
+    def progress(course: AgentRun) -> None:
         nonlocal arrived
         arrived += 1
         if sys.stderr.isatty():
@@ -79,7 +79,7 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
             print(f"\r{arrived} of {total} runs", end=end, file=sys.stderr, flush=True)
 
     try:
-        courses = hold(
+        courses = run_agents(
             task, agents, budget=budget, unit=unit, seeds=seeds, jobs=jobs, done=progress
         )
     except BrokenProcessPool:
@@ -108,7 +108,7 @@ def _task(options: argparse.Namespace) -> tuple[Any, list[str]]:
 def _comparison(
     options: argparse.Namespace,
     unit: Unit,
-    courses: list[Course],
+    courses: list[AgentRun],
     subject: Any,
     source: list[str],
     how: str = "",
@@ -146,7 +146,7 @@ def _against(options: argparse.Namespace, labels: list[str]) -> str:
     return str(options.against)
 
 
-def _how(agents: list[Contestant]) -> str:
+def _how(agents: list[AgentSpec]) -> str:
     said = []
     for agent in agents:
         if agent.settings is None:

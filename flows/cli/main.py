@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SettingsError, UserError
 from flows.cli.shared import assignment, parse
-from flows.interruption import heard
+from flows.interruption import remember_signals
 from flows.runs import name_by_settings, run_directory, search_directory
 from flows.servers.prefect_api import PrefectError, quiet
 
 if TYPE_CHECKING:
     from blockqnn.settings import Plan
     from evaluation.stages.trained import Trained
-    from flows.final_trainings import Trainees
+    from flows.final_trainings import PlannedTrainings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +121,7 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
     for sender in ("EventsWorker", "APILogWorker"):  # a busy server keeps them: "still processing"
         logging.getLogger(sender).setLevel(logging.ERROR)
     try:
-        with heard():
+        with remember_signals():
             api.wait()
             flow(*arguments)
     except (UserError, KeyboardInterrupt):
@@ -145,10 +145,10 @@ def _run_flow(name: str, arguments: Sequence[Any], finished: Callable[[], bool])
 def _freeze(directory: Path, name: str, to: Path) -> None:
     """The last act of a pipeline's stage: nothing is written before the search is finished."""
     from blockqnn.search.history import read_search
-    from evaluation.stages.search import write_frozen
+    from evaluation.stages.search import write_search
 
     with _writing(to):
-        write_frozen(read_search(directory), name, to)
+        write_search(read_search(directory), name, to)
 
 
 @contextmanager
@@ -174,40 +174,40 @@ def _is_finished(directory: Path) -> bool:
 
 def _train(options: argparse.Namespace) -> int:
     from evaluation.stages.trained import write_trained
-    from flows.final_trainings import Trainees
+    from flows.final_trainings import PlannedTrainings
     from flows.terminal.training_tables import print_trainings
 
     plan = _load_plan(options)  # an error costs no waiting
     name, directory = run_directory(options.runs, options.name, options.data)
-    trainees = Trainees(directory, options.runs, plan, options.data, options.winner)
-    trainees.chosen(options.networks)
+    planned = PlannedTrainings(directory, options.runs, plan, options.data, options.winner)
+    planned.chosen(options.networks)
     if options.prepare:
-        return _prepare(trainees, options)
+        return _prepare(planned, options)
     winner = str(options.winner) if options.winner else None
     common = options.data, name, _profile(options), options.overrides, options.params
     asked = options.step, options.networks
     _run_flow(
         "train",
         [*common, str(options.runs), *asked, winner, options.wait],
-        lambda: bool(trainees.results(*asked)),
+        lambda: bool(planned.results(*asked)),
     )
-    results = trainees.results(*asked)
+    results = planned.results(*asked)
     print_trainings(list(results.values()))
     print(f"All of it: {directory}/trainings/")
     if options.to is not None:
         with _writing(options.to):
-            write_trained(trainees.selection_file, results, options.to)
+            write_trained(planned.selection_file, results, options.to)
     return 0
 
 
-def _prepare(trainees: Trainees, options: argparse.Namespace) -> int:
+def _prepare(planned: PlannedTrainings, options: argparse.Namespace) -> int:
     from blockqnn.storage import as_search_error
-    from blockqnn.workers.training_processes import by_hand
+    from blockqnn.workers.training_processes import torchrun_command
 
-    with as_search_error(trainees.directory):
-        work = trainees.work(options.step, options.networks)
+    with as_search_error(planned.directory):
+        work = planned.work(options.step, options.networks)
     for directory in [*(contender.directory for contender in work.contenders), *work.others]:
-        print(by_hand(directory))
+        print(torchrun_command(directory))
     if work.then_winner:
         print("# then the same command again with --step final: the winner is not known yet")
     return 0
@@ -215,19 +215,19 @@ def _prepare(trainees: Trainees, options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from evaluation.stages.evaluated import write_judged
-    from flows.final_trainings import Trainees
+    from flows.final_trainings import PlannedTrainings
     from flows.terminal.training_tables import network_table, print_networks
 
     plan = _load_plan(options)
     name, directory = run_directory(options.runs, options.name, options.data)
-    trainees = Trainees(directory, options.runs, plan, options.data, options.winner)
+    planned = PlannedTrainings(directory, options.runs, plan, options.data, options.winner)
     places = [str(path) if path else None for path in (options.winner, options.models)]
     common = options.data, name, _profile(options), options.overrides, options.params
 
     def found() -> tuple[list[Trained], list[dict[str, Any]]]:
         from flows.evaluate import finals, read_evaluations
 
-        trained = finals(trainees, options.networks, options.models)
+        trained = finals(planned, options.networks, options.models)
         return trained, read_evaluations(directory, trained, plan)
 
     _run_flow(
@@ -325,22 +325,22 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _track(options: argparse.Namespace) -> int:
-    from flows.tracking.background import Mirror, why
-    from flows.tracking.searches import Tracker
-    from flows.tracking.store import shown
-    from flows.tracking.trainings import TrainingMirror
+    from flows.tracking.background import Mirror, one_line
+    from flows.tracking.searches import SearchRuns
+    from flows.tracking.store import without_password
+    from flows.tracking.trainings import TrainingRuns
 
     directory = search_directory(options.runs, options.name)
     is_run = (directory / "trainings").is_dir()
     place = directory, options.name, options.runs
-    mirror: Mirror = TrainingMirror(*place) if is_run else Tracker(*place)
-    uri = shown(mirror.uri)
+    mirror: Mirror = TrainingRuns(*place) if is_run else SearchRuns(*place)
+    uri = without_password(mirror.uri)
     try:
         print(f"{mirror.sync()} runs written to {uri}")
     except UserError:
         raise
     except Exception as error:  # MLflow raises many things for a server or a database it lacks
-        raise UserError(f"MLflow at {uri} is not written ({why(error)})") from error
+        raise UserError(f"MLflow at {uri} is not written ({one_line(error)})") from error
     return 0
 
 

@@ -37,7 +37,13 @@ from flows.servers.prefect_api import (
     server_environment,
     wait_until,
 )
-from flows.tracking.store import artifacts_uri, database_lock, is_server, shown, tracking_uri
+from flows.tracking.store import (
+    artifacts_uri,
+    database_lock,
+    is_server,
+    tracking_uri,
+    without_password,
+)
 
 POOL = "blockqnn"
 DEPLOYMENTS = Path("prefect.yaml")
@@ -104,7 +110,7 @@ def serve(
                     servers.wait_for("mlflow", lambda: _answers(f"{mlflow_url}/health"))
             servers.wait_for("prefect", lambda: is_prefect(servers.url))
             servers.deploy()
-            _announce(servers.url, shown(mlflow_url), directory, prefect_port)
+            _announce(servers.url, without_password(mlflow_url), directory, prefect_port)
             return servers.watch()
         except _Stop:
             print("Stopping.", flush=True)

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Protocol
 
-from flows.tracking.store import shown
+from flows.tracking.store import without_password
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class BackgroundTracker:
         try:
             self._mirror.sync()
         except Exception as error:  # whatever MLflow raises must not stop the flow
-            self._warn(why(error))
+            self._warn(one_line(error))
         else:
             self._warned = False
 
@@ -84,13 +84,13 @@ class BackgroundTracker:
             log.warning(
                 "MLflow at %s is not up to date (%s); the flow goes on and catches up later, "
                 "or run: blockqnn track --name %s",
-                shown(self._mirror.uri),
+                without_password(self._mirror.uri),
                 reason,
                 self._mirror.name,
             )
 
 
-def why(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What MLflow raised, in a line."""
     if "error code 401" in str(error):
         return (

@@ -23,7 +23,7 @@ CHUNK = 50
 """Results written in one turn; as many may have to be looked up after a kill."""
 
 
-class Turn:
+class _Portion:
     """One turn with the database: up to `CHUNK` results after those that are there already."""
 
     def __init__(self, history: History, directory: Path, name: str, runs: Path) -> None:
@@ -161,7 +161,7 @@ def _title(result: Result) -> str:
     return f"{result.candidate.number}: {score}"
 
 
-class Tracker:
+class SearchRuns:
     """Mirrors the search in `directory` as the MLflow experiment `blockqnn/<name>`."""
 
     def __init__(
@@ -189,7 +189,7 @@ class Tracker:
         written = 0
         while True:
             with database_lock(self.runs):
-                turn = Turn(history, self.directory, self.name, self.runs)
+                turn = _Portion(history, self.directory, self.name, self.runs)
                 written += turn.write()
             if turn.done:
                 return written

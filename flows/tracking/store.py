@@ -27,7 +27,7 @@ def artifacts_uri(runs: Path) -> str:
     return given or (runs.resolve() / ARTIFACTS).as_uri()
 
 
-def shown(uri: str) -> str:
+def without_password(uri: str) -> str:
     """A tracking URI without the password in it, for terminals and logs."""
     return re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", uri)
 

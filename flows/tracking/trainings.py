@@ -45,7 +45,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingFiles:
     """What the files say of one training; `result` and `evaluation` are None while there is none.
 
     `moment` is when the training wrote them last, in seconds since 1970.
@@ -59,7 +59,7 @@ class Seen:
     evaluation: Record | None
 
 
-class TrainingMirror:
+class TrainingRuns:
     """Mirrors the run in `directory` as the MLflow experiment `blockqnn/<name>`."""
 
     def __init__(self, directory: Path, name: str, runs: Path) -> None:
@@ -90,7 +90,7 @@ class TrainingMirror:
                 self._stamps[place.parent] = stamp
                 visited += 1
         if visited:
-            self._crown()
+            self._set_champion()
         return written
 
     def _sync(self, directory: Path) -> bool:
@@ -110,7 +110,7 @@ class TrainingMirror:
         names += [self.directory / SELECTION, self._evaluation(directory)]
         return [_modified(path) for path in names]
 
-    def _see(self, directory: Path) -> Seen | None:
+    def _see(self, directory: Path) -> TrainingFiles | None:
         """None for a training that has not begun."""
         result, progress = _read(directory / "result.json"), _read(directory / "progress.json")
         found = result or progress
@@ -118,12 +118,14 @@ class TrainingMirror:
             return None
         moment = found["finished"] if result else found["time"]
         evaluation = _read(self._evaluation(directory)) if result else None
-        return Seen(directory, read_job(directory), found["curve"], moment, result, evaluation)
+        return TrainingFiles(
+            directory, read_job(directory), found["curve"], moment, result, evaluation
+        )
 
     def _evaluation(self, directory: Path) -> Path:
         return self.directory / "evaluations" / f"{directory.name}.json"
 
-    def _parent(self, experiment: Experiment, seen: Seen) -> str:
+    def _parent(self, experiment: Experiment, seen: TrainingFiles) -> str:
         """The run above all trainings: what was selected."""
         found = experiment.search("tags.kind = 'trainings'")
         if found:
@@ -159,7 +161,7 @@ class TrainingMirror:
             experiment.client.update_run(run_id, status="RUNNING")
         return run_id
 
-    def _register(self, run_id: str, seen: Seen) -> None:
+    def _register(self, run_id: str, seen: TrainingFiles) -> None:
         """Make a finished final training a version of the data set's model."""
         result = seen.result
         if result is None or result["outcome"] != "trained" or seen.job.split != "everything":
@@ -178,7 +180,7 @@ class TrainingMirror:
             tags=tags,
         )
 
-    def _crown(self) -> None:
+    def _set_champion(self) -> None:
         """Let the alias champion name the network that was chosen without the test images: the
         winner of the selection, else the plan's first, trained with the first seed.
         """
@@ -200,7 +202,7 @@ class TrainingMirror:
                 return
 
 
-def _write(experiment: Experiment, parent: str, seen: Seen) -> tuple[str, bool]:
+def _write(experiment: Experiment, parent: str, seen: TrainingFiles) -> tuple[str, bool]:
     """Bring one training's run to where its files are; its id, and whether that took writing."""
     job, result, evaluation = seen.job, seen.result, seen.evaluation
     found = experiment.search(
@@ -233,7 +235,7 @@ def _write(experiment: Experiment, parent: str, seen: Seen) -> tuple[str, bool]:
     return run_id, new
 
 
-def _create(experiment: Experiment, parent: str, seen: Seen) -> Run:
+def _create(experiment: Experiment, parent: str, seen: TrainingFiles) -> Run:
     job = seen.job
     tags = {
         "mlflow.parentRunId": parent,
@@ -314,7 +316,7 @@ def _ends(result: Record) -> dict[str, Any]:
     return tags | ({"mlflow.note.content": result["reason"]} if result["reason"] else {})
 
 
-def _start(seen: Seen) -> int:
+def _start(seen: TrainingFiles) -> int:
     """When a training began, were it not for pauses (ms)."""
     return milliseconds(seen.moment - sum(entry.get("seconds") or 0.0 for entry in seen.curve))
 

@@ -7,10 +7,10 @@ import pytest
 from cell_table import write_cells
 
 from blockqnn.errors import SettingsError, UserError
-from evaluation.comparison.agents import contestants
+from evaluation.comparison.agents import agent_specs
 from evaluation.comparison.cells import CellSpace
 from evaluation.comparison.nasbench201 import CellTable, read_nasbench201
-from evaluation.comparison.run import PATIENCE, Record, Score, Subject, compete, hold
+from evaluation.comparison.run import PATIENCE, About, Score, _Best, run_agent, run_agents
 
 
 def small_table(options=(3, 3, 3)):
@@ -19,13 +19,13 @@ def small_table(options=(3, 3, 3)):
     for made in itertools.product(*map(range, options)):
         reward = float(sum(made))
         scores[space.cell(made).key] = Score(reward, 50 + reward)
-    subject = Subject(title="t", about="a", measure="accuracy", measured="m", best=56.0)
+    subject = About(title="t", about="a", measure="accuracy", measured="m", best=56.0)
     return CellTable(space, scores, subject)
 
 
 def test_repeats_count_as_evaluations_and_not_as_trainings():
     proposals = [("a", 10), ("a", 10), ("b", 5), ("a", 10), ("c", 20)]
-    every, new = Record("evaluations"), Record("trainings")
+    every, new = _Best("evaluations"), _Best("trainings")
     for key, reward in proposals:
         for record in (every, new):
             record.add(key, Score(reward, reward + 1))
@@ -40,24 +40,24 @@ def test_repeats_count_as_evaluations_and_not_as_trainings():
 
 def test_an_agent_that_repeats_itself_for_ever_is_stopped():
     table = small_table((2, 2))
-    (random,) = contestants(["random"], 30)
-    course = compete(table, random, 30, "trainings", 0)
+    (random,) = agent_specs(["random"], 30)
+    course = run_agent(table, random, 30, "trainings", 0)
     assert course.distinct[-1] == 4 and len(course.rewards) == 30
     assert PATIENCE <= course.evaluations[-1] < PATIENCE + 1 + 200
 
 
 def test_every_agent_finds_the_best_of_a_small_table():
-    for contestant in contestants(["dyna_q", "q_learning", "evolution", "random", "tpe"], 27):
-        course = compete(small_table(), contestant, 27, "trainings", 1)
+    for contestant in agent_specs(["dyna_q", "q_learning", "evolution", "random", "tpe"], 27):
+        course = run_agent(small_table(), contestant, 27, "trainings", 1)
         assert (course.rewards[-1], course.accuracies[-1]) == (6.0, 56.0), contestant.label
         assert list(course.rewards) == sorted(course.rewards)
 
 
 def test_the_number_of_jobs_changes_nothing():
-    agents = contestants(["dyna_q:imagined=16", "evolution", "tpe"], 14)
+    agents = agent_specs(["dyna_q:imagined=16", "evolution", "tpe"], 14)
     arrived = []
     alone, together = (
-        hold(
+        run_agents(
             small_table(),
             agents,
             budget=14,
@@ -75,14 +75,14 @@ def test_the_number_of_jobs_changes_nothing():
 
 def test_settings_of_an_agent_follow_its_name():
     texts = ["q_learning:learning_rate=0.1:batch=4", "evolution", "evolution:population=20", "tpe"]
-    quick, evolution, small, tpe = contestants(texts, 400)
+    quick, evolution, small, tpe = agent_specs(texts, 400)
     assert (quick.settings.learning_rate, quick.batch) == (0.1, 4)
     assert (evolution.settings.population, evolution.settings.tournament) == (50, 10)
     assert (small.settings.population, small.settings.tournament) == (20, 4)
     assert tpe.settings is None
     assert [quick.epsilon(done, 400) for done in (0, 399)] == [1.0, 0.1]
-    assert contestants(["dyna_q"], 400)[0].epsilon(9, 400) == 1.0
-    assert contestants(["dyna_q"], 400)[0].epsilon(10, 400) == 0.0
+    assert agent_specs(["dyna_q"], 400)[0].epsilon(9, 400) == 1.0
+    assert agent_specs(["dyna_q"], 400)[0].epsilon(10, 400) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_settings_of_an_agent_follow_its_name():
 )
 def test_agents_that_there_are_not(text, message):
     with pytest.raises(SettingsError, match=message):
-        contestants([text], 100)
+        agent_specs([text], 100)
 
 
 @pytest.mark.parametrize("reward", [math.nan, math.inf])
@@ -118,7 +118,7 @@ def test_a_table_has_a_finite_number_for_every_cell(reward):
 
 def test_an_agent_is_named_once():
     with pytest.raises(SettingsError, match="name each once"):
-        contestants(["random", "random"], 100)
+        agent_specs(["random", "random"], 100)
 
 
 def test_cells_of_nasbench201(tmp_path):

@@ -25,7 +25,7 @@ from tiny_images import (
     tree,
 )
 
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 from blockqnn.data.streamed.stream import open_stream
 from blockqnn.errors import SettingsError, UserError
 
@@ -224,7 +224,7 @@ class TestShards:
         root = shards(tmp_path, plain_tree, each=5)  # six shards
         found = []
         for rank in (0, 1):
-            data = {"batch": 10, "everything": True, "data": self.WDS, "part": Part(rank, 2)}
+            data = {"batch": 10, "everything": True, "data": self.WDS, "part": Share(rank, 2)}
             batches = list(feed(root, **data).batches(0))
             assert [batch.size for batch in batches] == [10, 10, 10]
             found += [number for batch in batches for number in numbers(batch.images)]
@@ -255,7 +255,7 @@ class TestShards:
         with pytest.raises(SettingsError, match="^recipe.batch is 31: there are 30"):
             feed(root, data=self.WDS, everything=True, batch=31)
         with pytest.raises(SettingsError, match="5 training shards for 6 processes"):
-            feed(root, data=self.WDS, everything=True, part=Part(0, 6))
+            feed(root, data=self.WDS, everything=True, part=Share(0, 6))
 
     def test_a_test_image_that_cannot_be_read_is_not_passed_over(self, plain_tree, tmp_path):
         root = shards(tmp_path, plain_tree)

@@ -17,7 +17,7 @@ from tiny_images import CLASSES, CPU, MEAN, STD, feed, noisy, numbers, plain, sa
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 from blockqnn.data.streamed.stream import open_stream
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.seeds import seed_for
@@ -87,7 +87,7 @@ class TestEpoch:
         [(20, 1, [20, 10]), (29, 1, [29]), (28, 1, [28, 2]), (28, 2, [28]), (26, 2, [26, 4])],
     )
     def test_a_batch_too_small_for_batch_norm_is_left_out(self, plain_tree, batch, world, sizes):
-        train = feed(plain_tree, everything=True, batch=batch, part=Part(0, world))
+        train = feed(plain_tree, everything=True, batch=batch, part=Share(0, world))
         assert train.steps() == len(sizes)
         assert [batch.size for batch in train.batches(3)] == sizes
 
@@ -142,20 +142,22 @@ class TestProcesses:
     def test_shares_make_up_the_batch_of_one_process(self, noisy_tree):
         recipe = {"batch": 9, "flip": True, "random_erasing": 0.5, "everything": True}
         whole = list(feed(noisy_tree, **recipe).batches(2))
-        parts = [list(feed(noisy_tree, part=Part(rank, 2), **recipe).batches(2)) for rank in (0, 1)]
+        parts = [
+            list(feed(noisy_tree, part=Share(rank, 2), **recipe).batches(2)) for rank in (0, 1)
+        ]
         assert [batch.size for batch in whole] == [9, 9, 9, 3]
         assert [batch.size for batch in parts[0]] == [9, 9, 9]  # no process is left with one image
         for together, *shares in zip(whole, *parts, strict=False):
             assert torch.equal(torch.cat([share.images for share in shares]), together.images)
             assert torch.equal(torch.cat([share.labels for share in shares]), together.labels)
-        held_out = [feed(noisy_tree, part=Part(rank, 2)).held_out() for rank in (0, 1)]
+        held_out = [feed(noisy_tree, part=Share(rank, 2)).held_out() for rank in (0, 1)]
         images = torch.cat([images for share in held_out for images, _ in share])
         assert torch.equal(images, torch.cat([i for i, _ in feed(noisy_tree).held_out()]))
         stream = open_stream(settings(noisy_tree), 0)
         tested = [
             images
             for rank in range(3)
-            for images, _ in stream.test_batches(CPU, batch=3, part=Part(rank, 3))
+            for images, _ in stream.test_batches(CPU, batch=3, part=Share(rank, 3))
         ]
         assert torch.equal(torch.cat(tested), torch.cat([i for i, _ in stream.test_batches(CPU)]))
 
@@ -164,7 +166,7 @@ class TestProcesses:
         found = []
         for rank in range(3):
             recipe = {"everything": True, "augment_repeats": 3, "batch": 12}
-            train = feed(plain_tree, part=Part(rank, 3), **recipe)
+            train = feed(plain_tree, part=Share(rank, 3), **recipe)
             assert train.steps() == 3
             found.append([n for batch in train.batches(5) for n in numbers(batch.images)])
             sampler = RepeatAugSampler(range(30), num_replicas=3, rank=rank, num_repeats=3)

@@ -11,7 +11,7 @@ from blockqnn.search import search as search_module
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
 from evaluation.stages.evaluated import write_evaluated
-from evaluation.stages.search import read_frozen, write_frozen
+from evaluation.stages.search import read_search_summary, write_search
 from flows.cli import main
 from flows.runs import name_by_settings
 
@@ -36,8 +36,8 @@ def rows_of(path):
 
 class TestSearch:
     def test_best_blocks_come_back(self, history, tmp_path):
-        write_frozen(history, "tiny", tmp_path / "made" / "out")
-        frozen = read_frozen(tmp_path / "made" / "out" / "best.json")
+        write_search(history, "tiny", tmp_path / "made" / "out")
+        frozen = read_search_summary(tmp_path / "made" / "out" / "best.json")
         assert (frozen.search, frozen.data) == ("tiny", "digits")
         assert frozen.fingerprint == history.task.fingerprint
         records = journal_of(tmp_path / "runs" / "tiny")
@@ -64,13 +64,13 @@ class TestSearch:
         again = tmp_path / "again" / "tiny"
         finish(again, tiny_settings())
         for found, to in ((history, "one"), (read_search(again), "other")):
-            write_frozen(found, "tiny", tmp_path / to)
+            write_search(found, "tiny", tmp_path / to)
         for name in ("best.json", "iterations.csv", "front.csv"):
             one, other = (tmp_path / to / name for to in ("one", "other"))
             assert one.read_bytes() == other.read_bytes()
 
     def test_curve_and_metrics(self, history, tmp_path):
-        write_frozen(history, "tiny", tmp_path)
+        write_search(history, "tiny", tmp_path)
         rewards = [r.reward for r in history.results]
         rows = rows_of(tmp_path / "iterations.csv")
         assert [row["iteration"] for row in rows] == ["1", "2", "3", "4", "5"]
@@ -80,7 +80,7 @@ class TestSearch:
             assert float(row["mean_reward"]) == pytest.approx(sum(mine) / 6, abs=1e-3)
             assert float(row["best_reward"]) == pytest.approx(max(rewards[: 6 * i + 6]), abs=1e-3)
         metrics = json.loads((tmp_path / "metrics.json").read_text())["search"]
-        best = read_frozen(tmp_path / "best.json").blocks[0]
+        best = read_search_summary(tmp_path / "best.json").blocks[0]
         assert metrics["reward"] == pytest.approx(best.reward, abs=0.01)
         assert metrics["accuracy"] == pytest.approx(best.accuracy, abs=0.01)
 
@@ -103,7 +103,7 @@ class TestSearch:
         if content is not None:
             (tmp_path / "best.json").write_text(content)
         with pytest.raises(SearchError, match=match) as caught:
-            read_frozen(tmp_path / "best.json")
+            read_search_summary(tmp_path / "best.json")
         assert "blockqnn search --to" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -193,4 +193,4 @@ def test_a_code_as_long_as_any_space_allows(tmp_path):
     blocks = [{**block, "block": code}, {**block, "block": str(BLOCKS["A"])}]
     content = {"version": 1, "search": "s", "data": "d", "fingerprint": "f", "blocks": blocks}
     (tmp_path / "best.json").write_text(json.dumps(content))
-    assert str(read_frozen(tmp_path / "best.json").blocks[0].block) == code
+    assert str(read_search_summary(tmp_path / "best.json").blocks[0].block) == code

@@ -17,7 +17,7 @@ from blockqnn.zoo import BLOCKS
 from evaluation.report import results_sections, write_report
 from evaluation.report.search_summary import read_searched, searched
 from evaluation.results import compare, run_of
-from evaluation.stages.search import write_frozen
+from evaluation.stages.search import write_search
 from flows.cli import main
 
 S, RESIDUAL = str(BLOCKS["S"]), str(BLOCKS["residual"])
@@ -317,7 +317,7 @@ def test_published_numbers_stand_apart(name, shown):
 
 
 def test_what_is_kept_of_a_search_is_enough(tmp_path, search):
-    write_frozen(read_search(search), "night", tmp_path / "kept")
+    write_search(read_search(search), "night", tmp_path / "kept")
     write(tmp_path / "run", result("S", block=S), hits=(80, 70, 60))
     page = Page(write_report(tmp_path / "run", tmp_path / "out", search=tmp_path / "kept"))
     trained = sum(r.same_as is None for r in read_search(search).results if r.outcome.accuracy)
@@ -350,7 +350,7 @@ def test_costs_count_what_was_stopped(tmp_path):
 
     finish(tmp_path / "night", tiny_settings(), stopped)
     history = read_search(tmp_path / "night")
-    write_frozen(history, "night", tmp_path / "kept")
+    write_search(history, "night", tmp_path / "kept")
     begun = [r for r in history.results if r.same_as is None and r.outcome.kind != "infeasible"]
     for found in (searched(history, "night"), read_searched(tmp_path / "kept")):
         assert found.trainings == len(begun) > 10

@@ -1,4 +1,4 @@
-"""Passwords: what is refused before anything starts, and that none is shown or kept."""
+"""Passwords: what is refused before anything starts, and that none is without_password or kept."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from flows.servers.passwords import (
     mlflow_environment,
     prefect_environment,
 )
-from flows.tracking.store import artifacts_uri, shown
+from flows.tracking.store import artifacts_uri, without_password
 
 SECRET = "correct horse battery staple"
 
@@ -77,7 +77,7 @@ def test_where_others_can_reach_them_every_server_needs_one():
     ],
 )
 def test_no_password_is_shown(uri, expected):
-    assert shown(uri) == expected
+    assert without_password(uri) == expected
 
 
 def test_artifacts_go_where_mlflows_own_variable_says(tmp_path, monkeypatch):

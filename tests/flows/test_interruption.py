@@ -10,19 +10,19 @@ ROOT = Path(__file__).parents[2]
 
 DROPPED = """
 import signal
-from flows.interruption import check, heard
+from flows.interruption import raise_if_interrupted, remember_signals
 
 class Finalised:
     def __del__(self):
         signal.raise_signal(signal.{name})
 
 {before}
-with heard():
-    check()
+with remember_signals():
+    raise_if_interrupted()
     Finalised()  # Python prints the exception and goes on
     print("on", flush=True)
-    check()
-    print("not heard", flush=True)
+    raise_if_interrupted()
+    print("not remember_signals", flush=True)
 print("after", flush=True)
 """
 
@@ -47,5 +47,5 @@ def test_what_a_finaliser_swallows_is_remembered(name):
 
 def test_an_ignored_ctrl_c_stays_ignored():
     done = run(name="SIGINT", before="signal.signal(signal.SIGINT, signal.SIG_IGN)")
-    assert done.stdout.split("\n") == ["on", "not heard", "after", ""]
+    assert done.stdout.split("\n") == ["on", "not remember_signals", "after", ""]
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,7 @@ from tiny_search import cached_load, finish, tiny_settings
 
 from blockqnn.search.search import read_search
 from flows.tracking.background import BackgroundTracker
-from flows.tracking.searches import Tracker
+from flows.tracking.searches import SearchRuns
 from flows.tracking.store import tracking_uri
 
 pytestmark = pytest.mark.filterwarnings(
@@ -27,9 +27,9 @@ CHECKOUT = Path(__file__).parents[2]
 SYNC = """
 import sys
 from pathlib import Path
-from flows.tracking.searches import Tracker
+from flows.tracking.searches import SearchRuns
 directory = Path(sys.argv[1])
-Tracker(directory, "demo", directory.parent).sync()
+SearchRuns(directory, "demo", directory.parent).sync()
 """
 
 
@@ -57,7 +57,7 @@ def mirrored(tmp_path_factory, empty_database):
     runs = tmp_path_factory.mktemp("mirrored")
     shutil.copy(empty_database, runs / "mlflow.db")
     finish(runs / "demo", tiny_settings())
-    Tracker(runs / "demo", "demo", runs).sync()
+    SearchRuns(runs / "demo", "demo", runs).sync()
     return runs
 
 
@@ -73,7 +73,7 @@ def tracker(tmp_path, mirrored, empty_database):
     runs = tmp_path / "fresh"
     shutil.copytree(mirrored / "demo", runs / "demo")
     shutil.copy(empty_database, runs / "mlflow.db")
-    return Tracker(runs / "demo", "demo", runs)
+    return SearchRuns(runs / "demo", "demo", runs)
 
 
 def mirror(runs, name="demo"):
@@ -160,7 +160,7 @@ def test_the_searchs_run_has_one_point_an_iteration(mirrored):
 
 def test_syncing_again_writes_nothing(mirrored):
     before = by_number(mirror(mirrored)[1])
-    assert Tracker(mirrored / "demo", "demo", mirrored).sync() == 0
+    assert SearchRuns(mirrored / "demo", "demo", mirrored).sync() == 0
     assert by_number(mirror(mirrored)[1]) == before
 
 
@@ -170,7 +170,7 @@ def test_a_run_left_half_written_is_completed_not_doubled(runs):
     client.update_run(children[0].info.run_id, status="RUNNING")
     client.set_tag(parent.info.run_id, "mirrored_results", "0")
     client.set_tag(parent.info.run_id, "mirrored_iterations", "0")
-    assert Tracker(runs / "demo", "demo", runs).sync() == 1
+    assert SearchRuns(runs / "demo", "demo", runs).sync() == 1
     (parent,), children = mirror(runs)
     assert by_number(children).keys() == distinct(runs).keys()
     assert {run.info.status for run in children} == {"FINISHED"}
@@ -180,7 +180,7 @@ def test_a_run_left_half_written_is_completed_not_doubled(runs):
 
 def test_it_follows_a_search_that_grows(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
-    tracker = Tracker(tmp_path / "demo", "demo", tmp_path)
+    tracker = SearchRuns(tmp_path / "demo", "demo", tmp_path)
     finish(tracker.directory, tiny_settings(), most=5)
     first = tracker.sync()
     assert mirror(tmp_path)[0][0].info.status == "RUNNING"
@@ -200,7 +200,7 @@ def test_a_search_begun_anew_under_the_same_name_has_its_own_run(runs):
     first = len(mirror(runs)[1])
     shutil.rmtree(runs / "demo")
     finish(runs / "demo", tiny_settings(seed=1))
-    second = Tracker(runs / "demo", "demo", runs).sync()
+    second = SearchRuns(runs / "demo", "demo", runs).sync()
     parents, children = mirror(runs)
     assert {run.data.params["seed"] for run in parents} == {"0", "1"}
     assert len(children) == first + second
@@ -239,9 +239,9 @@ def test_without_a_database_everything_is_written_again(mirrored, tracker):
 
 
 def test_two_syncs_at_once_share_the_work(tracker):
-    others = [Tracker(tracker.directory, "demo", tracker.runs) for _ in range(2)]
+    others = [SearchRuns(tracker.directory, "demo", tracker.runs) for _ in range(2)]
     with ThreadPoolExecutor() as threads:
-        written = list(threads.map(Tracker.sync, others))
+        written = list(threads.map(SearchRuns.sync, others))
     assert sum(written) == len(distinct(tracker.runs))
     assert by_number(mirror(tracker.runs)[1]).keys() == distinct(tracker.runs).keys()
 

@@ -17,7 +17,7 @@ from blockqnn.settings import TrainingWorkers
 from blockqnn.space import Block
 from blockqnn.storage import DirectoryLock
 from blockqnn.workers.leash import descendants
-from blockqnn.workers.training_processes import Trainings
+from blockqnn.workers.training_processes import TrainingProcesses
 from blockqnn.zoo import BLOCKS
 from evaluation.stages.selection import Contender, read_selection, write_selection
 from flows.cli import main
@@ -276,7 +276,7 @@ def test_a_damaged_selection_is_refused(tmp_path, content):
     ],
 )
 def test_devices_are_dealt_out(tmp_path, workers, slots, options):
-    trainings = Trainings(TrainingWorkers(**workers))
+    trainings = TrainingProcesses(TrainingWorkers(**workers))
     assert trainings.slots == slots
     command = trainings.command(tmp_path, ["cpu"])
     assert " ".join(options) in " ".join(command)
@@ -284,12 +284,12 @@ def test_devices_are_dealt_out(tmp_path, workers, slots, options):
 
 
 def test_several_processes_go_through_torchrun(tmp_path):
-    trainings = Trainings(TrainingWorkers(devices=("cpu", "cpu"), processes=2, threads=1))
+    trainings = TrainingProcesses(TrainingWorkers(devices=("cpu", "cpu"), processes=2, threads=1))
     command = trainings.command(tmp_path, ["cpu", "cpu"], tmp_path)
     assert command[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
     assert trainings.slots == 1
     with pytest.raises(SettingsError, match="device is 'cuda:99'"):
-        Trainings(TrainingWorkers(devices=("cuda:99",)))
+        TrainingProcesses(TrainingWorkers(devices=("cuda:99",)))
 
 
 def test_several_processes_open_no_port_to_others(tmp_path, monkeypatch):
@@ -299,7 +299,7 @@ def test_several_processes_open_no_port_to_others(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     plan = place.plan(**{"recipe.epochs": 15})
     directory = place.job("residual", plan, block=BLOCKS["residual"])
-    trainings = Trainings(TrainingWorkers(devices=("cpu", "cpu"), processes=2, threads=1))
+    trainings = TrainingProcesses(TrainingWorkers(devices=("cpu", "cpu"), processes=2, threads=1))
     with ThreadPoolExecutor(1) as pool:
         training = pool.submit(trainings.train, directory)
         seen = 0

@@ -12,7 +12,7 @@ from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
 from flows.cli import main
 from flows.tracking.store import tracking_uri
-from flows.tracking.trainings import TrainingMirror
+from flows.tracking.trainings import TrainingRuns
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning",  # MLflow's own
@@ -62,7 +62,7 @@ def place(tmp_path_factory):
     write_json(evaluation, place.run / "evaluations" / f"{winner.name}.json")
     place.directories = {path.name.partition("-")[0]: path for path in (selecting, winner, other)}
     place.begun = begun
-    TrainingMirror(place.run, "train-digits", place.runs).sync()
+    TrainingRuns(place.run, "train-digits", place.runs).sync()
     return place
 
 
@@ -123,7 +123,7 @@ def test_a_running_training_shows_how_far_it_is_and_goes_on(place, tmp_path):
     assert history(place, run, "loss")[1] == 1
     copy = Place(tmp_path / "copy")
     shutil.copytree(place.runs, copy.runs)
-    mirror = TrainingMirror(copy.run, "train-digits", copy.runs)
+    mirror = TrainingRuns(copy.run, "train-digits", copy.runs)
     assert mirror.sync() == 0
     begun = copy.run / "trainings" / place.begun.name
     progress = json.loads((begun / "progress.json").read_text())

@@ -13,7 +13,7 @@ from tiny_training import CPU, tiny_data, tiny_trainer
 
 from blockqnn.data import MemoryFeed
 from blockqnn.training.distributed import join, leave
-from blockqnn.training.trainer import Stopped
+from blockqnn.training.trainer import Interrupted
 
 
 def main():
@@ -31,7 +31,7 @@ def main():
         trainer.stop = lambda: len(given) >= trainer.feed.steps() + 10
     try:
         trainer.run()
-    except Stopped:
+    except Interrupted:
         print("stopped", flush=True)
     statistics = [b.double().sum() for n, b in trainer.kept.named_buffers() if "running" in n]
     print(f"statistics {float(sum(statistics))!r}", flush=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 from blockqnn.data.streamed.stream import open_stream
 from blockqnn.data.streamed.stream_feed import StreamFeed
 from blockqnn.settings import DataSettings, Recipe
@@ -53,7 +53,7 @@ def settings(root, **more):
     return DataSettings(name="imagenet", root=str(root), **values)
 
 
-def feed(root, *, batch=10, seed=7, part=Part(), everything=False, data=None, **recipe):  # noqa: B008
+def feed(root, *, batch=10, seed=7, part=Share(), everything=False, data=None, **recipe):  # noqa: B008
     stream = open_stream(settings(root, **(data or {})), 0)
     recipe = Recipe(batch=batch, **recipe)
     return StreamFeed(stream, recipe, seed, CPU, part, everything)

@@ -1,4 +1,4 @@
-"""Trainings in worker processes, watched and killed."""
+"""TrainingProcesses in worker processes, watched and killed."""
 
 import json
 import time
@@ -51,7 +51,7 @@ PARENT = """
 import json, sys
 from pathlib import Path
 from blockqnn.params import settings_from_dict
-from blockqnn.workers.local import open_workers
+from blockqnn.workers.open import open_workers
 workers = open_workers(settings_from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]))
 workers.train(0, sys.argv[3])
 """

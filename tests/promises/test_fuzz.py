@@ -38,7 +38,7 @@ from evaluation.front import Point, read_front, write_front
 from evaluation.plots.front import draw_fronts
 from evaluation.results import read_run
 from evaluation.stages.evaluated import read_judged
-from evaluation.stages.search import read_frozen, write_frozen
+from evaluation.stages.search import read_search_summary, write_search
 from evaluation.stages.selection import read_selection
 from evaluation.stages.trained import read_trained
 from flows.cli.shared import assignment
@@ -219,7 +219,7 @@ def finished(tmp_path_factory):
         patch.setattr(os, "fsync", lambda descriptor: None)
         directory = tmp_path_factory.mktemp("runs") / "tiny"
         finish(directory, tiny_settings(batch=2, schedule=[[1.0, 2]]))
-    write_frozen(read_search(directory), "tiny", directory / "frozen")
+    write_search(read_search(directory), "tiny", directory / "frozen")
     return directory
 
 
@@ -380,7 +380,7 @@ def test_frozen_searches(data, finished, tmp_path):
     tree = json.loads((finished / "frozen" / "best.json").read_bytes())
     choices = altered(tree).map(text_of) | damaged(text_of(tree)) | st.just(DEEP.encode())
     (tmp_path / "best.json").write_bytes(data.draw(choices))
-    checked(read_frozen, tmp_path / "best.json")
+    checked(read_search_summary, tmp_path / "best.json")
 
 
 @given(data=st.data())

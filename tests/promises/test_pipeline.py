@@ -201,7 +201,7 @@ def test_killed_in_every_stage_it_goes_from_nothing_to_the_report(pipeline):
     finished = {}
 
     def nothing_repeated():
-        """Trainings once finished are as they were."""
+        """TrainingProcesses once finished are as they were."""
         now = pipeline.results()
         assert {name: now.get(name) for name in finished} == finished
         finished.update(now)

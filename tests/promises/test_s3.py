@@ -17,7 +17,7 @@ from blockqnn.search.journal import without_times
 from blockqnn.space import Block
 from blockqnn.storage.urls import read_url, remove_url, write_url
 from blockqnn.workers.ray_workers import check_place
-from flows.tracking.searches import Tracker
+from flows.tracking.searches import SearchRuns
 from flows.tracking.store import tracking_uri
 
 pytestmark = [
@@ -116,7 +116,7 @@ def test_mlflow_keeps_its_artifacts_there(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", f"{bucket}/mlflow")
     monkeypatch.setattr("blockqnn.search.search.load", cached_load)
     finish(tmp_path / "tiny", tiny_settings(batch=2, schedule=[[1.0, 1]]))
-    Tracker(tmp_path / "tiny", "tiny", tmp_path).sync()
+    SearchRuns(tmp_path / "tiny", "tiny", tmp_path).sync()
     pictures = {key for key in keys("mlflow/tiny/") if key.endswith("/artifacts/block.svg")}
     assert len(pictures) == 2
     client = MlflowClient(tracking_uri=tracking_uri(tmp_path))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_training import tiny_data, tiny_trainer
 
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 
 ROOT = Path(__file__).parents[2]
 RECIPE = {
@@ -90,7 +90,7 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch(tmp_path):
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_shares_are_disjoint_and_whole(count, world):
     images = list(range(count))
-    shares = [images[Part(rank, world).of(count)] for rank in range(world)]
+    shares = [images[Share(rank, world).of(count)] for rank in range(world)]
     assert [image for share in shares for image in share] == images
     sizes = [len(share) for share in shares]
     assert max(sizes) - min(sizes) <= 1

@@ -16,7 +16,7 @@ from blockqnn.settings import CheckpointSettings
 from blockqnn.space import Block
 from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.training.precision import count_correct
-from blockqnn.training.trainer import Stopped
+from blockqnn.training.trainer import Interrupted
 from blockqnn.zoo import BLOCKS
 
 PLAIN = {"crop": 0, "flip": False, "cutout": 0, "optimizer": "momentum"}
@@ -206,7 +206,7 @@ class TestStopping:
         expected = tiny_trainer(digits, network=network_for(recipe), **recipe)
         expected.run()
         first = tiny_trainer(digits, tmp_path, network=network_for(recipe), **recipe)
-        with pytest.raises(Stopped):
+        with pytest.raises(Interrupted):
             stopping_at(first, step).run()
         again = tiny_trainer(digits, tmp_path, network=network_for(recipe, seed=9), **recipe)
         again.run()
@@ -222,7 +222,7 @@ class TestStopping:
             trainer.feed = Recorder(trainer.feed)
             try:
                 stopping_at(trainer, stop).run()
-            except Stopped:
+            except Interrupted:
                 given += trainer.feed.given[:stop]
             else:
                 given += trainer.feed.given

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 from blockqnn.data.streamed.image_tree import UNREADABLE
 from blockqnn.data.streamed.loading import Loaded, seeded
 from blockqnn.errors import SettingsError
@@ -65,7 +65,7 @@ class Shards:
                 "png or webp and a cls entry for each"
             )
 
-    def check_training(self, recipe: Recipe, part: Part, everything: bool) -> None:
+    def check_training(self, recipe: Recipe, part: Share, everything: bool) -> None:
         """Refuse what cannot be done without random access, or with so few shards or images."""
         if not everything:
             raise SettingsError(
@@ -138,7 +138,7 @@ class ShardBatches(IterableDataset[Loaded]):
         augmented: Any,
         *,
         batch: int,
-        part: Part,
+        part: Share,
         seed: int,
         epoch: int,
         first: int,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Part
+from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Share
 from blockqnn.data.split import stratified
 from blockqnn.data.streamed.image_tree import ImageTree, check_both, read_folder, read_tar
 from blockqnn.data.streamed.loading import (
@@ -105,7 +105,7 @@ class ImageStream:
         device: torch.device,
         image_size: int | None = None,
         batch: int = EVALUATION_BATCH,
-        part: Part = ALONE,
+        part: Share = ALONE,
         crop: float = CROP,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """A process's share of the test images, normalised, and their labels `(n,)`, on the device.
@@ -118,7 +118,7 @@ class ImageStream:
         return ToDevice(device)(self._test_loaded(centre, device, batch, part))
 
     def _test_loaded(
-        self, centre: Any, device: torch.device, batch: int, part: Part
+        self, centre: Any, device: torch.device, batch: int, part: Share
     ) -> Iterator[Loaded]:
         loaders = self.settings.loaders
         if isinstance(self.test, ImageTree):

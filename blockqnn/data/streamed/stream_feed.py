@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blockqnn.data.feed import ALONE, Batch, Part
+from blockqnn.data.feed import ALONE, Batch, Share
 from blockqnn.data.streamed.image_tree import ImageTree
 from blockqnn.data.streamed.loading import (
     Item,
@@ -36,7 +36,7 @@ class StreamFeed:
         recipe: Recipe,
         seed: int,
         device: torch.device,
-        part: Part = ALONE,
+        part: Share = ALONE,
         everything: bool = False,
     ) -> None:
         """Trains on all images of train with `everything`, else on those not held out.

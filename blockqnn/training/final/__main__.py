@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.training.final.run import STOPPED, train
-from blockqnn.training.trainer import Stopped
+from blockqnn.training.trainer import Interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = _stop_event(options.leash)
     try:
         train(options.directory, options.device, options.threads, stop, options.meeting)
-    except Stopped:
+    except Interrupted:
         return STOPPED
     except UserError as error:
         print(f"blockqnn: {error}", file=sys.stderr)

@@ -122,7 +122,7 @@ def load_network(directory: Path) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ImageFacts:
     """What a data set's images are."""
 
     fingerprint: str
@@ -132,7 +132,7 @@ class _Kind:
 
 
 @cache
-def _kind(data: DataSettings, seed: int) -> _Kind:
+def _image_facts(data: DataSettings, seed: int) -> _ImageFacts:
     images: Dataset | ImageStream
     if data.streamed:
         from blockqnn.data.streamed.stream import open_stream
@@ -141,13 +141,13 @@ def _kind(data: DataSettings, seed: int) -> _Kind:
     else:
         images = load(data, seed)
     size = images.image_size
-    return _Kind(images.fingerprint, len(images.classes), images.in_channels, size)
+    return _ImageFacts(images.fingerprint, len(images.classes), images.in_channels, size)
 
 
 @cache
 def _check_comparator(name: str, data: DataSettings, seed: int, recipe: Recipe) -> None:
     """A timm model can be trained on the images, or `SettingsError`: now, not after the others."""
-    images = _kind(data, seed)
+    images = _image_facts(data, seed)
     build_comparator(
         name,
         num_classes=images.classes,
@@ -159,7 +159,7 @@ def _check_comparator(name: str, data: DataSettings, seed: int, recipe: Recipe) 
 
 
 def _identity(code: str | None, timm: str | None, split: str, seed: int, plan: Plan) -> str:
-    return _hash(code, timm, split, seed, plan, _kind(plan.data, plan.seed).fingerprint)
+    return _hash(code, timm, split, seed, plan, _image_facts(plan.data, plan.seed).fingerprint)
 
 
 def identity_of(job: Job, fingerprint: str) -> str:

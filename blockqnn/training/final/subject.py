@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from blockqnn.data import Dataset, Feed, MemoryFeed, load
-from blockqnn.data.feed import Part
+from blockqnn.data.feed import Share
 from blockqnn.errors import SearchError
 from blockqnn.network import build_network
 from blockqnn.network.timm_networks import build_comparator, count_macs
@@ -91,7 +91,7 @@ class Subject:
             image_size=images.image_size,
         ).macs
 
-    def feed(self, recipe: Recipe, seed: int, device: torch.device, part: Part) -> Feed:
+    def feed(self, recipe: Recipe, seed: int, device: torch.device, part: Share) -> Feed:
         """The batches of the job's split, for one process."""
         everything = self._job.split == "everything"
         if self.stream is not None:
