@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from journals import without_workers
 from ray_cluster import PATIENCE, ROOT, ray_cluster, wait_for
-from test_workers import CODE, alive
 from tiny_search import finish, timeless, tiny_settings
+from worker_processes import CODE, alive
 
 from blockqnn.search import Search
 from blockqnn.search.history import read_search
