@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import ChainMap, deque
+from collections import ChainMap
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,11 +35,13 @@ from blockqnn.search.changes import refuse_changes
 from blockqnn.search.history import JOURNAL, History, begin_record, outcome_record, read_search
 from blockqnn.search.journal import Journal, Record
 from blockqnn.search.outcome import Outcome
+from blockqnn.search.pending import Pending, Waiting
 from blockqnn.search.records import Candidate, Result, Task
 from blockqnn.search.stopping import Stopping
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
 from blockqnn.space import Block
+from blockqnn.space.skeleton import STEM_POOLS
 from blockqnn.storage import DirectoryLock, as_search_error
 from blockqnn.surrogate import StoppingRule, block_features
 
@@ -60,13 +62,6 @@ class Search(History):
         self.directory = directory
         self._lock = lock
         self._journal: Journal | None = None
-        self._arrived: dict[int, Outcome] = {}
-        self._queue: deque[Candidate] = deque()
-        self._costs: dict[int, Cost] = {}
-        self._sharing: dict[str, list[int]] = {}
-        """Numbers of the pending candidates by their key, ascending."""
-        self._due: set[int] = set()
-        """Numbers of the pending candidates whose outcome may be known since `_settle` looked."""
         self._repeats = 0
         """Proposals in a row that brought nothing to train, since an outcome was told."""
 
@@ -115,11 +110,13 @@ class Search(History):
         finished. Blocks already scored and blocks over budget are settled here and never handed
         out.
         """
-        while not self._queue and self._may_propose():
+        while (candidate := self._waiting.next_to_train()) is None and self._may_propose():
             self._propose()
-            self._repeats = 0 if self._queue else self._repeats + 1
+            self._repeats += 1
             self._settle()
-        return self._queue.popleft() if self._queue else None
+        if candidate is not None:
+            self._repeats = 0
+        return candidate
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record a candidate's outcome; it is on disk when this returns.
@@ -131,19 +128,21 @@ class Search(History):
         number = candidate.number
         if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
             raise ValueError(f"cannot tell candidate {number}: it was not proposed in this search")
-        if self.result(number) or number in self._arrived:
+        waiting = self._waiting.get(number)
+        if waiting is None or waiting.outcome is not None:
             raise ValueError(f"cannot tell candidate {number}: it was told before")
         if outcome.expected is not None:  # a ValueError for one without a latency that it needs
             latency_price(outcome.latency, self.settings.reward.latency)
-        self._arrived[number] = outcome
-        self._due.add(number)
+        self._waiting.tell(number, outcome)
         self._repeats = 0
         try:
             self._settle()
             if self.result(number) is None:  # its turn in the journal has not come
-                self._keep_early(candidate, outcome)
+                place = candidate_directory(self.directory, number)
+                with as_search_error(self.directory):
+                    keep_outcome(place, self._identity(candidate), outcome)
         except SearchError:
-            self._arrived.pop(number, None)
+            self._waiting.take_back(number)
             raise
 
     def stopping_rule(self, candidate: Candidate) -> StoppingRule | None:
@@ -152,7 +151,7 @@ class Search(History):
         It rests on the whole iterations that have ended, so that an interrupted search has the same
         rules.
         """
-        cost = self._cost(candidate)
+        cost = self._cost(candidate.block)
         costs = -self._reward(0.0, candidate, cost)
         return self._stopping.rule(candidate, cost, costs, self.results)
 
@@ -175,30 +174,34 @@ class Search(History):
             self._append([changed])
         self.settings = settings
         self._stopping = Stopping(settings)
+        self._waiting = Pending(in_turn=settings.mode == "sync")
         for candidate in self.pending:
-            early = self._read_early(candidate)
-            if early is not None:
-                self._arrived[candidate.number] = early
-        self._enter(self.pending)
-        if self.settings.mode == "sync" and len(self.candidates) % self.settings.batch:
+            place = candidate_directory(self.directory, candidate.number)
+            self._enter(candidate, kept_outcome(place, self._identity(candidate)))
+        if len(self.candidates) % self._together:
             self._propose()  # a crash tore the batch of proposals: draw the missing ones
         self._settle()
         self._clean()
 
+    @property
+    def _together(self) -> int:
+        """Candidates that are proposed and learned from together: an iteration's, or one."""
+        return self.settings.batch if self.settings.mode == "sync" else 1
+
     def _add(self, record: Record) -> None:
         super()._add(record)
-        together = self.settings.batch if self.settings.mode == "sync" else 1
+        together = self._together
         if len(self.results) % together == 0:
             finished = [(r.candidate.block, r.reward) for r in self.results[-together:]]
             number = len(self.results) // together - 1
             self._agent.learn_from(finished, generator(self.settings.seed, "replay", number))
 
     def _may_propose(self) -> bool:
+        pending, training = len(self._waiting), len(self._waiting.keys)
         if self.settings.mode == "sync":
-            waits = bool(self._pending)
+            waits = pending > 0
         else:  # a greedy agent may name blocks in training for ever: that many more at most
-            training = len(self._sharing)
-            waits = len(self._pending) - training >= max(self.settings.batch, training)
+            waits = pending - training >= max(self.settings.batch, training)
             # Repeats take no time: the whole schedule of a small space would pass without news.
             waits |= training > 0 and self._repeats >= self.settings.batch
         return not waits and len(self.candidates) < self.total
@@ -206,22 +209,19 @@ class Search(History):
     def _propose(self) -> None:
         """Propose a candidate; in sync mode the rest of the iteration."""
         records: list[Record] = []
-        begin = first = len(self.candidates)
-        iteration, count = self.iteration, 1
-        fresh: dict[str, int] = {}
-        taken = ChainMap[str, Any](fresh, self._sharing, self._by_key)
-        if self.settings.mode == "sync":
-            count = self.settings.batch
-            begin -= first % count
-            taken = ChainMap[str, Any](fresh, self._by_key)  # nothing is in training
+        first = len(self.candidates)
+        begin = first - first % self._together
+        iteration = self.iteration
         epsilon = self.schedule.at(iteration)
-        for number in range(begin, begin + count):
+        fresh: dict[str, int] = {}
+        taken = ChainMap[str, Any](fresh, self._by_key)
+        if self.settings.mode == "async":  # in sync mode, nothing of earlier iterations waits
+            taken.maps.append(self._waiting.keys)
+        for number in range(begin, begin + self._together):
             rng = generator(self.settings.seed, "proposal", number)
             block = self._agent.propose(epsilon, rng, taken)
             if number < first:  # a crash tore the batch: an agent's plan is that of its beginning
                 block = self.candidates[number].block
-                fresh[block.key] = number
-                continue
             fresh[block.key] = number
             records.append(
                 {
@@ -234,67 +234,31 @@ class Search(History):
                     "time": time.time(),
                 }
             )
-        self._append(records)
-        self._enter(self.candidates[first:])
+        self._append(records[first - begin :])
+        for candidate in self.candidates[first:]:
+            self._enter(candidate)
 
-    def _enter(self, candidates: list[Candidate]) -> None:
-        """Queue those of new pending candidates that have to be trained, in order."""
-        for candidate in candidates:
-            self._sharing.setdefault(candidate.key, []).append(candidate.number)
-            self._due.add(candidate.number)
-            if self._needs_training(candidate):
-                self._queue.append(candidate)
-
-    def _needs_training(self, candidate: Candidate) -> bool:
-        """Whether no other candidate's outcome, and no look at its cost, settles a candidate."""
-        if candidate.number in self._arrived or self.result_of(candidate.key) is not None:
-            return False
-        if self._reason_against(candidate):
-            return False
-        return self._sharing[candidate.key][0] == candidate.number
+    def _enter(self, candidate: Candidate, kept: Outcome | None = None) -> None:
+        """Let a candidate wait, with its outcome if that is known: `kept` on disk, shared, or clear
+        from its cost.
+        """
+        if earlier := self.result_of(candidate.key):  # the same graph: the same cost
+            shared = (earlier.cost, earlier.outcome, earlier.candidate.number)
+            self._waiting.add(Waiting(candidate, *shared))
+            return
+        cost = self._cost(candidate.block)
+        if reason := over_budget(cost, self.settings.budget, self.settings.recipe):
+            kept = Outcome(kind="infeasible", reason=reason)
+        self._waiting.add(Waiting(candidate, cost, kept))
 
     def _settle(self) -> None:
-        """Journal every pending candidate whose outcome is known, in order.
-
-        In sync mode the first one not known stops it.
-        """
-        while records := self._due_records():
-            self._append(records)
-            for record in records:
-                self._forget(self.candidates[record["number"]])
-        self._due.clear()
-
-    def _due_records(self) -> list[Record]:
-        """Records of outcomes that may go to the disk together: none shares a training with one
-        before it.
-        """
-        sync = self.settings.mode == "sync"
-        numbers = self._pending if sync else sorted(self._due)
-        records: list[Record] = []
-        keys: set[str] = set()
-        for number in numbers:
-            candidate = self.candidates[number]
-            record = None if candidate.key in keys else self._record_of(candidate)
-            if record is not None:
-                records.append(record)
-                if "same_as" not in record:
-                    keys.add(candidate.key)
-            elif sync:
-                break
-        return records
-
-    def _forget(self, candidate: Candidate) -> None:
-        """Let go of what was kept for a pending candidate; those that share its block are due."""
-        number = candidate.number
-        self._arrived.pop(number, None)
-        self._costs.pop(number, None)
-        self._due.discard(number)
-        sharing = self._sharing[candidate.key]
-        sharing.remove(number)
-        self._due.update(sharing)
-        if not sharing:
-            del self._sharing[candidate.key]
-        shutil.rmtree(candidate_directory(self.directory, number), ignore_errors=True)
+        """Journal every candidate that is ready, and those that become so by that."""
+        while ready := self._waiting.ready():
+            self._append([self._record_of(waiting) for waiting in ready])
+            for waiting in ready:
+                self._waiting.recorded(waiting)
+                place = candidate_directory(self.directory, waiting.candidate.number)
+                shutil.rmtree(place, ignore_errors=True)
 
     def _clean(self) -> None:
         """Remove the work on candidates that are not pending: a kill came before that was done."""
@@ -303,24 +267,14 @@ class Search(History):
             if path not in pending:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _record_of(self, candidate: Candidate) -> Record | None:
-        earlier = self.result_of(candidate.key)
-        if earlier is not None:  # the same graph: the same cost
-            outcome, cost = earlier.outcome, earlier.cost
-        else:
-            cost = self._cost(candidate)
-            if reason := self._reason_against(candidate):
-                outcome = Outcome(kind="infeasible", reason=reason)
-            elif candidate.number in self._arrived:
-                outcome = self._arrived[candidate.number]
-            else:
-                return None
+    def _record_of(self, waiting: Waiting) -> Record:
+        candidate, outcome, cost = waiting.candidate, waiting.outcome, waiting.cost
+        assert outcome is not None
         value = self.task.chance
         if outcome.expected is not None:
             value = self._reward(outcome.expected, candidate, cost)
             value -= latency_price(outcome.latency, self.settings.reward.latency)
-        same_as = earlier.candidate.number if earlier else None
-        return outcome_record(candidate, outcome, value, cost, same_as, time.time())
+        return outcome_record(candidate, outcome, value, cost, waiting.same_as, time.time())
 
     def _reward(self, accuracy: float, candidate: Candidate, cost: Cost) -> float:
         """But for what the latency costs."""
@@ -334,12 +288,7 @@ class Search(History):
         )
         return value - parameters_price(cost.parameters, weights.parameters)
 
-    def _cost(self, candidate: Candidate) -> Cost:
-        if candidate.number not in self._costs:
-            self._costs[candidate.number] = self._cost_of(candidate.block)
-        return self._costs[candidate.number]
-
-    def _cost_of(self, block: Block) -> Cost:
+    def _cost(self, block: Block) -> Cost:
         network = self.settings.network
         return network.cost(
             block,
@@ -349,19 +298,10 @@ class Search(History):
         )
 
     def _features(self, block: Block) -> NDArray[np.float64]:
-        return block_features(block, self._cost_of(block))
+        return block_features(block, self._cost(block))
 
-    def _reason_against(self, candidate: Candidate) -> str:
-        return over_budget(self._cost(candidate), self.settings.budget, self.settings.recipe)
-
-    def _keep_early(self, candidate: Candidate, outcome: Outcome) -> None:
-        with as_search_error(self.directory):
-            own = identity(candidate.block, self.settings, self.task.fingerprint)
-            keep_outcome(candidate_directory(self.directory, candidate.number), own, outcome)
-
-    def _read_early(self, candidate: Candidate) -> Outcome | None:
-        own = identity(candidate.block, self.settings, self.task.fingerprint)
-        return kept_outcome(candidate_directory(self.directory, candidate.number), own)
+    def _identity(self, candidate: Candidate) -> str:
+        return identity(candidate.block, self.settings, self.task.fingerprint)
 
     def _append(self, records: list[Record]) -> None:
         assert self._journal is not None
@@ -372,9 +312,7 @@ class Search(History):
 
 
 def _check_image_size(settings: Settings, task: Task) -> None:
-    pools = (
-        len(settings.network.filters) - 1 + (2 if settings.network.skeleton == "imagenet" else 0)
-    )
+    pools = len(settings.network.filters) - 1 + STEM_POOLS[settings.network.skeleton]
     if task.image_size >> pools == 0:
         raise SettingsError(
             f"network.filters is {settings.network.filters!r}: {pools} poolings leave nothing of "
