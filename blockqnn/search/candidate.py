@@ -1,7 +1,10 @@
 """Train one block for the search: restarts, budgets, typed outcomes."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +23,16 @@ from blockqnn.training.speed import measure_speed
 from blockqnn.training.trainer import NoBetterThanChance, NotFinite, Trainer
 
 
+class _End(NamedTuple):
+    """What one start of a training came to."""
+
+    kind: Kind
+    curve: list[dict[str, float]]
+    reason: str = ""
+    predicted: float | None = None
+    again: bool = False
+
+
 def train_candidate(
     block: Block,
     settings: Settings,
@@ -33,15 +46,13 @@ def train_candidate(
     """Train the network stacked from `block` and say what became of it.
 
     The checkpoint of a training in progress lies in `directory`, and a copy of it at the URL `copy`
-    if given, from where another machine goes on. A first epoch no better than
-    chance is begun again with a smaller learning rate, `recipe.restarts` times (paper section 4.2).
-    A training that the `rule` finds certain to end badly is stopped, one whose measured latency is
-    over the budget is not begun.
-    Whatever the block does is an outcome; OSError (a full disk, say) is not the block's doing and
-    is raised.
+    if given, from where another machine goes on. A first epoch no better than chance is begun again
+    with a smaller learning rate, `recipe.restarts` times (CVPR 2018, section 4.2). A training that
+    the `rule` finds certain to end badly is stopped; one whose measured latency is over the budget
+    is not begun. Whatever the block does is an outcome. Raises OSError, for a full disk say, which
+    is not the block's doing.
     """
     begun = time.perf_counter()
-    seed = seed_for(settings.seed, "training", block.key)
     named = identity(block, settings, data.fingerprint)
     checkpoint = Checkpoint(directory / "checkpoint", named, copy=copy)
     state = checkpoint.load(torch.device("cpu")) or {"restart": 0, "curve": []}
@@ -55,51 +66,64 @@ def train_candidate(
             return Outcome(kind="infeasible", reason=reason, seconds=spent, latency=latency)
     if latency is not None:
         checkpoint.facts = {"latency": latency}
-        if rule is not None:
-            rule = rule.costing(latency_price(latency, settings.reward.latency))
-    kind: Kind = "diverged"
-    reason = ""
-    predicted = None
+        rule = rule and rule.costing(latency_price(latency, settings.reward.latency))
     for restart in range(first, settings.recipe.restarts + 1):
-        try:
-            own = seed_for(seed, "restart", restart)
-            trainer = Trainer(
-                network=_network(block, settings, data, seed_for(seed, "weights", restart)),
-                recipe=settings.recipe,
-                feed=MemoryFeed(data, settings.recipe, own, device),
-                seed=own,
-                device=device,
-                checkpoint=checkpoint,
-                restart=restart,
-                chance=best_constant_guess(data),
-                judge=rule.judge if rule is not None else lambda curve: None,
-            )
-            curve, kind, reason = trainer.run(), "trained", ""
-            break
-        except CertainlyBad as error:
-            curve, kind, reason = trainer.curve, "stopped", str(error)
-            predicted = error.predicted
-            break
-        except NoBetterThanChance as error:
-            curve, reason = error.curve, str(error)
-        except NotFinite as error:
-            curve, reason = error.curve, str(error)
-            if curve:  # the first epoch was fine: a smaller rate is not what the paper restarts for
-                break
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            kind, reason, curve = "infeasible", OUT_OF_MEMORY, []
+        start = partial(_trainer, block, settings, data, device, checkpoint, rule, restart)
+        end = _train_once(start)
+        if not end.again:
             break
     return Outcome(
-        kind=kind,
-        accuracy=curve[-1]["accuracy"] if kind == "trained" else None,
-        curve=tuple(_recorded(entry) for entry in curve),
+        kind=end.kind,
+        accuracy=end.curve[-1]["accuracy"] if end.kind == "trained" else None,
+        curve=tuple(_recorded(entry) for entry in end.curve),
         restarts=restart,
         seconds=spent + time.perf_counter() - begun,
-        reason=reason,
-        predicted=predicted,
+        reason=end.reason,
+        predicted=end.predicted,
         latency=latency,
+    )
+
+
+def _train_once(start: Callable[[], Trainer]) -> _End:
+    """Run the trainer that `start` makes; what the block does to it is an end, not an error."""
+    try:
+        trainer = start()
+        return _End("trained", trainer.run())
+    except CertainlyBad as error:
+        return _End("stopped", trainer.curve, str(error), error.predicted)
+    except NoBetterThanChance as error:
+        return _End("diverged", error.curve, str(error), again=True)
+    except NotFinite as error:
+        # After a fine first epoch a smaller rate is not what the paper restarts for.
+        return _End("diverged", error.curve, str(error), again=not error.curve)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return _End("infeasible", [], OUT_OF_MEMORY)
+
+
+def _trainer(
+    block: Block,
+    settings: Settings,
+    data: Dataset,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    rule: StoppingRule | None,
+    restart: int,
+) -> Trainer:
+    """The trainer of one start, with random numbers and weights of its own."""
+    seed = seed_for(settings.seed, "training", block.key)
+    own = seed_for(seed, "restart", restart)
+    return Trainer(
+        network=_network(block, settings, data, seed_for(seed, "weights", restart)),
+        recipe=settings.recipe,
+        feed=MemoryFeed(data, settings.recipe, own, device),
+        seed=own,
+        device=device,
+        checkpoint=checkpoint,
+        restart=restart,
+        chance=best_constant_guess(data),
+        judge=rule.judge if rule is not None else lambda curve: None,
     )
 
 
