@@ -54,7 +54,7 @@ class KeyNumbers:
 class Pictures:
     """Pictures side by side."""
 
-    plates: Sequence[Picture]
+    pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)

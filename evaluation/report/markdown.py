@@ -103,7 +103,7 @@ def _(element: Table, pictures: str) -> str:
 @_element.register
 def _(element: Pictures, pictures: str) -> str:
     parts = []
-    for plate in element.plates:
+    for plate in element.pictures:
         parts.append(f"![{plain(plate.alt)}]({pictures}/{plate.name}.png)")
         if plate.caption or plate.code:
             parts.append(" ".join(filter(None, [plain(plate.caption), code(plate.code)])))

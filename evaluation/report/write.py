@@ -147,7 +147,7 @@ def _write_pictures(sections: Sequence[Section], to: Path) -> None:
 def _plates(elements: Sequence[Element]) -> Iterator[Picture]:
     for element in elements:
         if isinstance(element, Pictures):
-            yield from element.plates
+            yield from element.pictures
         elif isinstance(element, SideBySide):
             yield from _plates(element.elements)
 
