@@ -1,4 +1,4 @@
-"""The command `blockqnn`: one file for each of its subcommands.
+"""The command `blockqnn`: one file a subcommand, with `add` for its options and `run` for its work.
 
 The top of all packages: it may import everything, and nothing imports it.
 """

@@ -1,43 +1,77 @@
 """`blockqnn compare`: agents on a table or in finished searches, by the same budget and seeds."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import shlex
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import Any
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from blockqnn.errors import SettingsError, UserError
+from blockqnn.search.history import read_search
 from blockqnn.settings.checks import require
-from blockqnn.training.devices import usable_cores
-from evaluation.comparison.agents import TPE, AgentSpec, Unit, agent_specs
-from evaluation.comparison.report import Comparison, write_comparison
+from evaluation.comparison.agents import TPE, AgentSpec, agent_specs
 from evaluation.comparison.run import AgentRun, run_agents
+from flows.cli import shared
 from flows.runs import runs_directory, search_directory
 
+if TYPE_CHECKING:
+    from evaluation.comparison.report import Comparison
+
 AGENTS = "dyna_q,q_learning,evolution,random"
-BUDGET, SEEDS = 400, 20
+"""Agents that are compared unless --agents names others."""
+BUDGET = 400
+"""Evaluations of each run unless --budget says otherwise."""
+SEEDS = 20
+"""Runs of each agent unless --seeds says otherwise."""
 MOST = 10**5
-"""Of each: curves of more fit no memory."""
+"""Largest budget, number of seeds and number of processes; more would not fit into memory."""
 OF_TABLES = ("agents", "budget", "seeds", "jobs", "data")
+"""Options that serve with a table alone, not with finished searches."""
 
 
-def compare(options: argparse.Namespace) -> Path:
-    """Run or read what was asked for and write it to `options.to`; returns the text's path.
+def add(commands: Any) -> None:
+    parser = commands.add_parser("compare", help="agents on one task: curves, a table, a test")
+    source = parser.add_mutually_exclusive_group(required=True)
+    shared.add_path(source, "--cells", "FILE", "NAS-Bench-201's cells, CSV")
+    shared.add_path(source, "--blocks", "FILE", "a table of trained blocks")
+    source.add_argument("--searches", nargs="+", metavar="NAME", help="finished searches")
+    parser.add_argument("--data", help="of --cells: cifar10 (default), cifar100, imagenet16")
+    text = (
+        "dyna_q,q_learning,evolution,random (default) or tpe (Optuna's), separated by commas; "
+        "settings after colons, say q_learning:learning_rate=0.1, evolution:population=20:batch=5"
+    )
+    parser.add_argument("--agents", metavar="LIST", help=text)
+    parser.add_argument("--budget", type=int, metavar="N", help="of each run (400)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs an agent (20)")
+    units = ["evaluations", "trainings"]
+    text = "what the budget counts: every proposal (default), or no repeats"
+    parser.add_argument("--count", choices=units, default=units[0], help=text)
+    text = "where the table looks (a quarter, half and all of the budget)"
+    parser.add_argument("--checkpoints", nargs="+", type=int, metavar="N", help=text)
+    parser.add_argument("--against", metavar="AGENT", help="reference of the test (the first)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes (one a core)")
+    shared.add_runs(parser)
+    shared.add_path(parser, "--to", "DIR", "for comparison.md, .csv and .png", required=True)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare agents, write the comparison into the directory --to and print the page's path.
 
     Raises `SettingsError` for wrong use and `UserError` for files and searches that do not serve.
     """
-    unit: Unit = options.count
-    if options.searches:
-        comparison = _of_searches(options, unit)
-    else:
-        comparison = _of_table(options, unit)
-    return write_comparison(comparison, options.to)
+    with shared.writing(options.to):
+        from evaluation.comparison.report import write_comparison
+
+        comparison = _of_searches(options) if options.searches else _of_table(options)
+        print(write_comparison(comparison, options.to))
 
 
-def _of_searches(options: argparse.Namespace, unit: Unit) -> Comparison:
-    from blockqnn.search.history import read_search
+def _of_searches(options: argparse.Namespace) -> Comparison:
     from evaluation.comparison.searches import courses_of, subject_of
 
     for name in OF_TABLES:
@@ -49,11 +83,13 @@ def _of_searches(options: argparse.Namespace, unit: Unit) -> Comparison:
     default = options.runs == runs_directory()
     runs = [] if default else ["--runs", os.path.relpath(options.runs)]
     found = {name: read_search(search_directory(options.runs, name)) for name in names}
-    courses = courses_of(found, unit)
-    return _comparison(options, unit, courses, subject_of(found), [*runs, "--searches", *names])
+    courses = courses_of(found, options.count)
+    return _comparison(options, courses, subject_of(found), [*runs, "--searches", *names])
 
 
-def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
+def _of_table(options: argparse.Namespace) -> Comparison:
+    from blockqnn.training.devices import usable_cores  # torch
+
     budget = BUDGET if options.budget is None else options.budget
     seeds = SEEDS if options.seeds is None else options.seeds
     jobs = usable_cores() if options.jobs is None else options.jobs
@@ -69,18 +105,17 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
     _against(options, texts)
     task, source = _task(options)
     total = len(agents) * seeds
-    arrived = 0
+    arrived = count(1)
 
     def progress(course: AgentRun) -> None:
-        nonlocal arrived
-        arrived += 1
         if sys.stderr.isatty():
-            end = "\n" if arrived == total else ""
-            print(f"\r{arrived} of {total} runs", end=end, file=sys.stderr, flush=True)
+            ended = next(arrived)
+            end = "\n" if ended == total else ""
+            print(f"\r{ended} of {total} runs", end=end, file=sys.stderr, flush=True)
 
     try:
         courses = run_agents(
-            task, agents, budget=budget, unit=unit, seeds=seeds, jobs=jobs, done=progress
+            task, agents, budget=budget, unit=options.count, seeds=seeds, jobs=jobs, done=progress
         )
     except BrokenProcessPool:
         raise UserError(
@@ -88,7 +123,7 @@ def _of_table(options: argparse.Namespace, unit: Unit) -> Comparison:
             "with fewer --jobs"
         ) from None
     source += ["--agents", ",".join(texts), "--budget", str(budget), "--seeds", str(seeds)]
-    return _comparison(options, unit, courses, task.subject, source, _how(agents))
+    return _comparison(options, courses, task.subject, source, _how(agents))
 
 
 def _task(options: argparse.Namespace) -> tuple[Any, list[str]]:
@@ -107,14 +142,15 @@ def _task(options: argparse.Namespace) -> tuple[Any, list[str]]:
 
 def _comparison(
     options: argparse.Namespace,
-    unit: Unit,
     courses: list[AgentRun],
     subject: Any,
     source: list[str],
     how: str = "",
 ) -> Comparison:
+    from evaluation.comparison.report import Comparison
+
     labels = list(dict.fromkeys(course.label for course in courses))
-    words = ["blockqnn", "compare", *source, "--count", unit]
+    words = ["blockqnn", "compare", *source, "--count", options.count]
     if options.checkpoints is not None:
         words += ["--checkpoints", *map(str, options.checkpoints)]
     if options.against is not None:
@@ -122,7 +158,7 @@ def _comparison(
     return Comparison(
         subject=subject,
         courses=courses,
-        unit=unit,
+        unit=options.count,
         checkpoints=_checkpoints(options, len(courses[0].rewards)),
         against=_against(options, labels),
         command=shlex.join(words),

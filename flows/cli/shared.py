@@ -1,57 +1,123 @@
-"""The arguments of the `blockqnn` command and of its subcommands."""
+"""What several commands share: options, reading a plan, running a flow, errors of writing."""
+
+from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blockqnn import __version__
-from blockqnn.errors import SettingsError
-from flows.runs import runs_directory
+from blockqnn import params
+from blockqnn.errors import SettingsError, UserError
+from blockqnn.settings import Plan
+from flows.interruption import remember_signals
+from flows.runs import run_directory, runs_directory
+from flows.servers.prefect_api import PrefectError, choose_prefect_api, is_prefect
 
-EPILOG = """\
-examples:
-  blockqnn search                             the demo: minutes on a laptop, no download
-  blockqnn search --name mine --profile paper --set seed=1
-  blockqnn search --name own --set data.name=folder data.root=~/images data.image_size=64
-  blockqnn status --name mine                 how far it is, also while it runs
-  blockqnn show A --to block.svg              draw a published block
-  blockqnn train --data cifar10 --set search=mine top=3
-                                              rank its best blocks, train the winner and S
-  blockqnn evaluate --data cifar10            all that was trained, on the test images
-  blockqnn report --data cifar10 --search mine
-
-In directories, files and values of --set, {data} stands for the LABEL of --data, and for
-data.name of a search.
-
-What was stopped, killed or lost its machine goes on when the same command is given again.
-"""
-
-RUNS = "directory of all runs and of the MLflow database (BLOCKQNN_RUNS, else runs)"
+if TYPE_CHECKING:
+    from flows.final_trainings import PlannedTrainings
 
 
-def parse(arguments: Any = None) -> argparse.Namespace:
-    """The command, by name, and its options. Exits with status 2 for wrong usage."""
-    parser = argparse.ArgumentParser(
-        prog="blockqnn",
-        description="Neural architecture search by Q-learning over convolutional blocks.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_path(parser: Any, name: str, metavar: str, text: str, **more: Any) -> None:
+    """Add an option or argument that is the path of a file or a directory; `text` is its help."""
+    parser.add_argument(name, type=Path, metavar=metavar, help=text, **more)
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add the option --runs, the directory of all runs."""
+    text = "directory of all runs and of the MLflow database (BLOCKQNN_RUNS, else runs)"
+    add_path(parser, "--runs", "DIR", text, default=runs_directory())
+
+
+def add_search_name(parser: argparse.ArgumentParser) -> None:
+    """Add the options --name, that of a search, and --runs."""
+    parser.add_argument("--name", default="demo", help="the search's name (demo)")
+    add_runs(parser)
+
+
+def add_run_name(parser: argparse.ArgumentParser) -> None:
+    """Add the options --name, that of a run of final trainings, and --runs."""
+    parser.add_argument("--name", default=None, help="the run's name (train-LABEL)")
+    add_runs(parser)
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `load_plan` reads."""
+    text = "a plan under training: (digits); {search}: that of the data set of the search"
+    parser.add_argument("--data", default="digits", metavar="LABEL", help=text)
+    text = "where the images are: data.root, taken as it is, not as YAML"
+    parser.add_argument("--root", metavar="DIR", help=text)
+    add_settings(parser, None, "settings laid over the params file")
+
+
+def add_settings(parser: argparse.ArgumentParser, profile: str | None, profiles: str) -> None:
+    """Add the options --params, --profile, with its default and its help, and --set."""
+
+    def named(text: str) -> str | None:
+        return None if text == "none" else text
+
+    parser.add_argument("--profile", type=named, default=profile, help=profiles)
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="the params file")
+    text = "single settings, say recipe.epochs=3 (all of them: params.yaml)"
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text
     )
-    parser.add_argument("--version", action="version", version=f"blockqnn {__version__}")
-    commands = parser.add_subparsers(
-        title="commands", required=True, metavar="COMMAND", dest="command"
-    )
-    _add_search(commands)
-    _add_trainings(commands)
-    _add_compare(commands)
-    _add_export(commands)
-    _add_looks(commands)
-    _add_servers(commands)
-    return parser.parse_args(arguments)
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Add the options --networks and --winner, which choose among a plan's final trainings."""
+    text = "these final trainings alone: winner, or blocks and models of the plan"
+    parser.add_argument("--networks", nargs="+", metavar="LABEL", help=text)
+    add_path(parser, "--winner", "FILE", "a selection.json that names the winner")
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Add the option --wait."""
+    text = "let another process that has the run finish first"
+    parser.add_argument("--wait", action="store_true", help=text)
+
+
+def fill_in(options: argparse.Namespace) -> None:
+    """Put the name of the data set for {data}, and what --set and --root say into `overrides`.
+
+    The commands of dvc.yaml say {data}, since the shell would interpret a name written there.
+    Raises `SettingsError`.
+    """
+    given = vars(options)
+    searched = options.command == "search"
+    if not (searched or "data" in given):
+        return
+
+    @cache
+    def name() -> str:
+        if searched or ("params" in given and options.data == "{search}"):
+            return params.data_of_search(Path(options.params), options.profile)
+        return str(options.data)
+
+    def filled_in(text: str) -> str:
+        return text.replace("{data}", name()) if "{data}" in text else text
+
+    for option in ("to", "models", "evaluated"):
+        if (path := given.get(option)) is not None:
+            given[option] = Path(filled_in(str(path)))
+    if "set" in given:
+        options.overrides = {
+            key: filled_in(value) if isinstance(value, str) else value
+            for key, value in map(assignment, options.set)
+        }
+    if given.get("root") is not None:
+        options.overrides["data.root"] = options.root
+    if not searched and "params" in given:
+        options.data = name()
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """(name, value) of a `--set`; raises `SettingsError`."""
+    """Name and value of one KEY=VALUE of --set. Raises `SettingsError`."""
     import yaml
 
     name, equals, value = text.partition("=")
@@ -59,238 +125,73 @@ def assignment(text: str) -> tuple[str, Any]:
         raise SettingsError(f"--set has {text!r}: write key=value, say recipe.epochs=3")
     try:
         return name, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError):  # of dates, of depths
+    except (yaml.YAMLError, ValueError, RecursionError):  # impossible dates, deep nesting
         raise SettingsError(f"--set {name} has the value {value!r}, which is not YAML") from None
 
 
-def _add_search(commands: Any) -> None:
-    search = commands.add_parser("search", help="search for blocks, or go on with a search")
-    _add_name(search)
-    profiles = "laid over the params file: demo (default), cifar10-small, fast, paper, none"
-    _add_settings(search, "demo", profiles)
-    search.add_argument(
-        "--by-settings",
-        action="store_true",
-        help="append to the name a hash of settings and images: others are another search",
-    )
-    search.add_argument(
-        "--to",
-        type=Path,
-        metavar="DIR",
-        help="write best.json, front.csv, metrics.json, iterations.csv there",
-    )
-    _add_wait(search)
+def load_plan(options: argparse.Namespace) -> Plan:
+    """The plan of final trainings that was asked for. Raises `SettingsError`."""
+    return params.load_plan(Path(options.params), options.data, options.profile, options.overrides)
 
 
-def _add_trainings(commands: Any) -> None:
-    train = commands.add_parser(
-        "train", help="rank a search's best blocks, then train the winner and others on everything"
-    )
-    _add_plan(train)
-    _add_run(train)
-    train.add_argument(
-        "--step",
-        choices=["selection", "final", "all"],
-        default="all",
-        help="selection: the ranking alone; final: on all training images alone; all (default)",
-    )
-    _add_networks(train)
-    train.add_argument(
-        "--winner", type=Path, metavar="FILE", help="a selection.json that names the winner"
-    )
-    train.add_argument(
-        "--prepare",
-        action="store_true",
-        help="train nothing: write the jobs and print the commands for several machines",
-    )
-    train.add_argument(
-        "--to", type=Path, metavar="DIR", help="write the selection, or results and weights, there"
-    )
-    _add_wait(train)
+def planned_trainings(options: argparse.Namespace) -> PlannedTrainings:
+    """The trainings of the plan that was asked for; `options.name` becomes the run's name.
 
-    evaluate = commands.add_parser("evaluate", help="judge final trainings on the test images")
-    _add_plan(evaluate)
-    _add_run(evaluate)
-    _add_networks(evaluate)
-    evaluate.add_argument(
-        "--winner", type=Path, metavar="FILE", help="a selection.json that names the winner"
-    )
-    evaluate.add_argument(
-        "--from",
-        dest="models",
-        type=Path,
-        metavar="DIR",
-        help="judge what blockqnn train --to wrote below DIR, a directory a network",
-    )
-    evaluate.add_argument(
-        "--to", type=Path, metavar="DIR", help="write evaluations.json and metrics.json there"
-    )
-    _add_wait(evaluate)
+    Raises `SettingsError`.
+    """
+    from flows.final_trainings import PlannedTrainings
 
-    report = commands.add_parser("report", help="one page about final trainings and their search")
-    report.add_argument(
-        "--data", default="digits", metavar="LABEL", help="the plan that was trained (digits)"
-    )
-    _add_run(report)
-    report.add_argument(
-        "--search",
-        metavar="NAME",
-        help="a search, or a directory it wrote --to; the selection's where it is in the runs",
-    )
-    report.add_argument(
-        "--winner", type=Path, metavar="FILE", help="a selection.json that is not the run's own"
-    )
-    report.add_argument(
-        "--from",
-        dest="evaluated",
-        type=Path,
-        metavar="DIR",
-        help="report what blockqnn evaluate --to wrote there, instead of a run",
-    )
-    report.add_argument(
-        "--to", type=Path, metavar="DIR", help="for report.html and the rest (the run's report/)"
-    )
-
-    data = commands.add_parser("data", help="write a data set into one frozen file")
-    _add_plan(data)
-    data.add_argument(
-        "--to", type=Path, required=True, metavar="FILE", help="to read with data.name=prepared"
-    )
-
-    plan = commands.add_parser("plan", help="the settings of final trainings, resolved, as JSON")
-    _add_plan(plan)
-    plan.add_argument("--to", type=Path, metavar="FILE", help="instead of the terminal")
+    plan = load_plan(options)
+    options.name, directory = run_directory(options.runs, options.name, options.data)
+    return PlannedTrainings(directory, options.runs, plan, options.data, options.winner)
 
 
-def _add_compare(commands: Any) -> None:
-    compare = commands.add_parser("compare", help="agents on one task: curves, a table, a test")
-    source = compare.add_mutually_exclusive_group(required=True)
-    source.add_argument("--cells", type=Path, metavar="FILE", help="NAS-Bench-201's cells, CSV")
-    source.add_argument("--blocks", type=Path, metavar="FILE", help="a table of trained blocks")
-    source.add_argument("--searches", nargs="+", metavar="NAME", help="finished searches")
-    compare.add_argument("--data", help="of --cells: cifar10 (default), cifar100, imagenet16")
-    compare.add_argument(
-        "--agents",
-        metavar="LIST",
-        help="dyna_q,q_learning,evolution,random (default) or tpe (Optuna's), separated by commas; "
-        "settings after colons, say q_learning:learning_rate=0.1, evolution:population=20:batch=5",
-    )
-    compare.add_argument("--budget", type=int, metavar="N", help="of each run (400)")
-    compare.add_argument("--seeds", type=int, metavar="N", help="runs an agent (20)")
-    compare.add_argument(
-        "--count",
-        choices=["evaluations", "trainings"],
-        default="evaluations",
-        help="what the budget counts: every proposal (default), or no repeats",
-    )
-    compare.add_argument(
-        "--checkpoints",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="where the table looks (a quarter, half and all of the budget)",
-    )
-    compare.add_argument("--against", metavar="AGENT", help="reference of the test (the first)")
-    compare.add_argument("--jobs", type=int, metavar="N", help="processes (one a core)")
-    compare.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-    compare.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="for comparison.md, .csv and .png"
-    )
+def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool]) -> None:
+    """Run the flow of that name; its parameters are the options of the same names.
+
+    Raises `PrefectError` when Prefect's server cannot be used or is gone. Errors of Prefect are
+    logged and not raised where `finished` says that all work is done.
+    """
+    api = choose_prefect_api()
+    flow = getattr(import_module(f"flows.{name}"), name)  # imports Prefect, while its server starts
+    arguments = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(options).items()
+        if key in signature(flow.fn).parameters
+    }
+    for runs in ("flow_runs", "task_runs"):  # their tracebacks are for the Prefect UI
+        logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
+    for sender in ("EventsWorker", "APILogWorker"):  # a busy server keeps them: "still processing"
+        logging.getLogger(sender).setLevel(logging.ERROR)
+    try:
+        with remember_signals():
+            api.wait()
+            flow(**arguments)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if not finished():
+            if is_prefect(api.url):
+                raise
+            raise PrefectError(
+                f"the Prefect server at {api.url} is gone ({type(error).__name__}); nothing is "
+                "lost: start it (`blockqnn serve`), or give the same command again without it"
+            ) from None
+        logging.warning("Prefect could not record the end of the flow: %s", error)
+    finally:
+        if api.temporary:  # nobody misses the events that Prefect had no time to send
+            logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
+            logging.getLogger("prefect._internal").handlers = [logging.NullHandler()]
+        api.close()
 
 
-def _add_export(commands: Any) -> None:
-    export = commands.add_parser("export", help="write a trained network for other programs")
-    export.add_argument(
-        "source",
-        type=Path,
-        metavar="WEIGHTS",
-        help="a .safetensors file, or the directory of a training that has it",
-    )
-    export.add_argument(
-        "--to", type=Path, required=True, metavar="FILE", help=".onnx, or .pt2 for torch.export"
-    )
-
-
-def _add_looks(commands: Any) -> None:
-    status = commands.add_parser("status", help="how far a search is, from its journal")
-    _add_name(status)
-    status.add_argument("--top", type=int, default=10, metavar="K", help="blocks in the table")
-
-    show = commands.add_parser("show", help="print a block and its cost, and draw it")
-    show.add_argument(
-        "block", help="a name (A, B, S, inception, residual), a code, or a candidate's number"
-    )
-    _add_name(show)
-    show.add_argument("--to", type=Path, metavar="FILE", help="drawing, .svg or .png")
-
-
-def _add_servers(commands: Any) -> None:
-    track = commands.add_parser("track", help="write a run into MLflow again, from its files")
-    _add_name(track)
-
-    serve = commands.add_parser(
-        "serve", help="Prefect server and worker with blockqnn's deployments, MLflow UI"
-    )
-    serve.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-    serve.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen at; others than this machine's own need passwords "
-        "(docs/operations.md)",
-    )
-    serve.add_argument(
-        "--insecure", action="store_true", help="any --host, and whoever reaches it is let in"
-    )
-    serve.add_argument("--prefect-port", type=int, default=4200, metavar="PORT", help="Prefect UI")
-    serve.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT", help="MLflow UI")
-
-
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="demo", help="the search's name (demo)")
-    parser.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default=None, help="the run's name (train-LABEL)")
-    parser.add_argument("--runs", type=Path, default=runs_directory(), metavar="DIR", help=RUNS)
-
-
-def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        default="digits",
-        metavar="LABEL",
-        help="a plan under training: (digits); {search}: that of the data set of the search",
-    )
-    parser.add_argument(
-        "--root", metavar="DIR", help="where the images are: data.root, taken as it is, not as YAML"
-    )
-    _add_settings(parser, None, "settings laid over the params file")
-
-
-def _add_settings(parser: argparse.ArgumentParser, profile: str | None, profiles: str) -> None:
-    parser.add_argument("--profile", default=profile, help=profiles)
-    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="the params file")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="single settings, say recipe.epochs=3 (all of them: params.yaml)",
-    )
-
-
-def _add_networks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--networks",
-        nargs="+",
-        metavar="LABEL",
-        help="these final trainings alone: winner, or blocks and models of the plan",
-    )
-
-
-def _add_wait(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--wait", action="store_true", help="let another process that has the run finish first"
-    )
+@contextmanager
+def writing(to: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes to `to`, into a `UserError` with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {to} ({error.strerror or error}): free some space, or name another "
+            "place with --to, then give the same command again"
+        ) from None

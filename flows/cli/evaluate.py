@@ -1,0 +1,45 @@
+"""`blockqnn evaluate`: final trainings on the test images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from evaluation.stages.evaluated import write_judged
+from flows.cli import shared
+
+if TYPE_CHECKING:
+    from evaluation.stages.trained import Trained
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="judge final trainings on the test images")
+    shared.add_plan(parser)
+    shared.add_run_name(parser)
+    shared.add_networks(parser)
+    text = "judge what blockqnn train --to wrote below DIR, a directory a network"
+    shared.add_path(parser, "--from", "DIR", text, dest="models")
+    shared.add_path(parser, "--to", "DIR", "write evaluations.json and metrics.json there")
+    shared.add_wait(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Judge the networks, print their table, and write the files of a pipeline's stage."""
+    from flows.terminal.training_tables import network_table, print_networks
+
+    planned = shared.planned_trainings(options)
+
+    def found() -> tuple[list[Trained], list[dict[str, Any]]]:
+        from flows.evaluate import finals, read_evaluations
+
+        trained = finals(planned, options.networks, options.models)
+        return trained, read_evaluations(planned.directory, trained, planned.plan)
+
+    shared.run_flow("evaluate", options, lambda: bool(found()[1]))
+    trained, evaluations = found()
+    results = [each.result for each in trained]
+    print_networks(network_table(results, evaluations))
+    if options.to is not None:
+        with shared.writing(options.to):
+            write_judged(options.name, results, evaluations, options.to)

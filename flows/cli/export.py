@@ -1,0 +1,22 @@
+"""`blockqnn export`: a trained network for other programs."""
+
+import argparse
+from typing import Any
+
+from flows.cli import shared
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("export", help="write a trained network for other programs")
+    text = "a .safetensors file, or the directory of a training that has it"
+    shared.add_path(parser, "source", "WEIGHTS", text)
+    shared.add_path(parser, "--to", "FILE", ".onnx, or .pt2 for torch.export", required=True)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the network."""
+    from blockqnn.network.export import export_command
+
+    with shared.writing(options.to):
+        export_command(options.source, options.to)

@@ -1,0 +1,48 @@
+"""`blockqnn search`: a search for blocks, to its end."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from blockqnn.errors import UserError
+from blockqnn.params import load_settings
+from blockqnn.search.history import read_search
+from evaluation.stages.search import write_search
+from flows.cli import shared
+from flows.runs import name_by_settings, search_directory
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("search", help="search for blocks, or go on with a search")
+    shared.add_search_name(parser)
+    profiles = "laid over the params file: demo (default), cifar10-small, fast, paper, none"
+    shared.add_settings(parser, "demo", profiles)
+    text = "append to the name a hash of settings and images: others are another search"
+    parser.add_argument("--by-settings", action="store_true", help=text)
+    text = "write best.json, front.csv, metrics.json, iterations.csv there"
+    shared.add_path(parser, "--to", "DIR", text)
+    shared.add_wait(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the search, print its best blocks, and write the files of a pipeline's stage."""
+    # before a server starts: an error costs no waiting
+    settings = load_settings(Path(options.params), options.profile, options.overrides)
+    if options.by_settings:
+        options.name = name_by_settings(options.name, settings)
+    directory = search_directory(options.runs, options.name)
+    shared.run_flow("search", options, lambda: _is_finished(directory))
+    from flows.terminal.search_tables import print_result
+
+    print_result(directory, options.name, options.runs)
+    if options.to is not None:
+        with shared.writing(options.to):
+            write_search(read_search(directory), options.name, options.to)
+
+
+def _is_finished(directory: Path) -> bool:
+    try:
+        return read_search(directory).finished
+    except UserError:
+        return False

@@ -1,0 +1,60 @@
+"""`blockqnn train`: the selection of a winner, and the final trainings."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from blockqnn.storage import as_search_error
+from evaluation.stages.trained import write_trained
+from flows.cli import shared
+
+if TYPE_CHECKING:
+    from flows.final_trainings import PlannedTrainings
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train", help="rank a search's best blocks, then train the winner and others on everything"
+    )
+    shared.add_plan(parser)
+    shared.add_run_name(parser)
+    steps = ["selection", "final", "all"]
+    text = "selection: the ranking alone; final: on all training images alone; all (default)"
+    parser.add_argument("--step", choices=steps, default="all", help=text)
+    shared.add_networks(parser)
+    text = "train nothing: write the jobs and print the commands for several machines"
+    parser.add_argument("--prepare", action="store_true", help=text)
+    shared.add_path(parser, "--to", "DIR", "write the selection, or results and weights, there")
+    shared.add_wait(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, print the table of results, and write the files of a pipeline's stage."""
+    from flows.terminal.training_tables import print_trainings
+
+    planned = shared.planned_trainings(options)
+    planned.chosen(options.networks)
+    if options.prepare:
+        _prepare(planned, options)
+        return
+    asked = options.step, options.networks
+    shared.run_flow("train", options, lambda: bool(planned.results(*asked)))
+    results = planned.results(*asked)
+    print_trainings(list(results.values()))
+    print(f"All of it: {planned.directory}/trainings/")
+    if options.to is not None:
+        with shared.writing(options.to):
+            write_trained(planned.selection_file, results, options.to)
+
+
+def _prepare(planned: PlannedTrainings, options: argparse.Namespace) -> None:
+    from blockqnn.workers.training_processes import torchrun_command
+
+    with as_search_error(planned.directory):
+        work = planned.work(options.step, options.networks)
+    for directory in [*(contender.directory for contender in work.contenders), *work.others]:
+        print(torchrun_command(directory))
+    if work.then_winner:
+        print("# then the same command again with --step final: the winner is not known yet")
