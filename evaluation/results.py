@@ -43,6 +43,11 @@ class Run:
         ]
 
     @property
+    def lost(self) -> list[Record]:
+        """The final trainings that diverged or did not fit: they give no network."""
+        return [r for r in self.results if r["split"] == "everything" and r["outcome"] != "trained"]
+
+    @property
     def selecting(self) -> list[Record]:
         """The other trainings, on the search's split."""
         return [result for result in self.results if result["split"] == "train"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from evaluation.comparison.agents import Unit
 from evaluation.comparison.run import About
 from evaluation.comparison.significance import half_width
-from evaluation.plots.style import FAINT, INK, RULE, WIDTH, shortened, style_of
+from evaluation.plots.style import FAINT, blank, frame, legend, shortened, style_of
 
 FIRST_SHOWN = 40
 """The curves begin at the budget over so much: what is found before would fill the picture."""
@@ -18,9 +18,8 @@ FIRST_SHOWN = 40
 
 def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: About, unit: Unit) -> Figure:
     """Mean and 95 % interval of the mean by evaluation; `values` has (seeds, budget) by label."""
-    figure = Figure(figsize=(WIDTH, 4.6), facecolor="white")
+    figure = blank(4.6, top=0.97, bottom=0.13)
     axes = figure.subplots()
-    figure.subplots_adjust(left=0.085, right=0.975, top=0.97, bottom=0.13)
     for number, (label, rows) in enumerate(values.items()):
         budget = rows.shape[1]
         places = np.arange(1, budget + 1)
@@ -41,14 +40,6 @@ def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: About, unit
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
-    axes.set_xlabel(f"{unit}, logarithmic", color=INK, fontsize=10)
-    axes.set_ylabel(subject.measured, color=INK, fontsize=10)
-    axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.grid(axis="y", color=RULE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    legend = axes.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    frame(axes, f"{unit}, logarithmic", subject.measured)
+    legend(axes, loc="lower right")
     return figure

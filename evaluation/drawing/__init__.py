@@ -3,6 +3,6 @@
 It may import `blockqnn` alone.
 """
 
-from evaluation.drawing.block import draw_block
+from evaluation.drawing.block import block_svg, draw_block
 
-__all__ = ["draw_block"]
+__all__ = ["block_svg", "draw_block"]

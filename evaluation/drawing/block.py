@@ -1,4 +1,4 @@
-"""A block as a picture, in the manner of the paper's figure 8: the input on top, a box a layer."""
+"""A block's drawing, in the manner of the paper's figure 8: the input on top, a box a layer."""
 
 import textwrap
 from pathlib import Path
@@ -34,7 +34,7 @@ COLOURS = {
     Op.ADD: ("#d3efd6", "#58a365"),
     Op.CONCAT: ("#e3d7f5", "#8a6abf"),
 }
-"""Fill and border of each kind's boxes."""
+"""Fill and border of the boxes of each kind of layer."""
 NAMES = {
     Op.CONV: "Conv",
     Op.SEPARABLE: "SepConv",
@@ -47,22 +47,26 @@ NAMES = {
 
 
 def draw_block(block: Block, path: Path, title: str = "") -> None:
-    """Draws the block's graph to `path`, as SVG or PNG by the suffix (`ValueError` for others).
+    """Draw the block's graph to `path`, as SVG or PNG by the suffix (`ValueError` for others).
 
     The same block and title give the same bytes. Layers keep the numbers of the block's code; the
     bottom box is the concatenation of the leaves, or "Output" where there is nothing to join.
     """
-    picture = _compose(block, title)
     if path.suffix == ".svg":
-        path.write_text(svg(picture), encoding="utf-8")
+        path.write_text(block_svg(block, title), encoding="utf-8")
     elif path.suffix == ".png":
-        write_png(picture, path)
+        write_png(_compose(block, title), path)
     else:
         raise ValueError(f"cannot draw to {path}: the name must end in .svg or .png")
 
 
+def block_svg(block: Block, title: str = "") -> str:
+    """The drawing of `draw_block` as an SVG document."""
+    return svg(_compose(block, title))
+
+
 def layer_label(layer: Layer) -> str:
-    """What a person calls the layer: "Conv 3x3", "Add"."""
+    """The name that a drawing gives a layer: "Conv 3x3", "Add"."""
     kernel = f" {layer.kernel}x{layer.kernel}" if layer.kernel else ""
     return NAMES[Op(layer.op)] + kernel
 
@@ -111,7 +115,8 @@ def _wrap(title: str, width: float) -> tuple[str, ...]:
 def _row_centres(
     rows: tuple[int, ...], x: list[float], lanes: dict[Edge, tuple[float, ...]], top: float
 ) -> list[float]:
-    """Rows stand further apart where an arrow between them goes far sideways."""
+    """Vertical centre of each row; rows stand further apart where an arrow between them goes far
+    sideways."""
     reach = [0.0] * (max(rows) + 1)
     for (source, target), lane in lanes.items():
         stops = [x[source], *lane, x[target]]
@@ -127,7 +132,7 @@ def _row_centres(
 def _ports(
     edges: list[Edge], x: list[float], lanes: dict[Edge, tuple[float, ...]], widths: list[float]
 ) -> dict[Edge, float]:
-    """Where each arrow meets its box: side by side, in the order in which the arrows come."""
+    """The x at which each arrow meets its box: side by side, in the order in which they come."""
     ports: dict[Edge, float] = {}
     for target in range(1, len(x)):
         origin = {edge: (x[edge[0]], *lanes[edge])[-1] for edge in edges if edge[1] == target}
@@ -145,8 +150,8 @@ def _ports(
 
 
 def _arrow(edge: Edge, stops: list[float], y: list[float]) -> Arrow:
-    """Through `stops`, one x a row from the source's row on: curved between rows, straight down
-    beside the boxes of a row, so that no arrow can touch a box that is not its own."""
+    """An arrow through `stops`, one x a row from the source's row on: curved between rows, straight
+    down beside the boxes of a row, so that no arrow can touch a box that is not its own."""
     half = BOX_HEIGHT / 2
     pieces: list[tuple[str, tuple[Point, ...]]] = []
     for i in range(1, len(stops)):

@@ -37,7 +37,8 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """From box to box: straight ("L", one point) and cubic ("C", three points) pieces."""
+    """An arrow from box to box in pieces: straight ones ("L", one point) and cubic ones ("C", three
+    points)."""
 
     edge: Edge
     start: Point
@@ -46,6 +47,8 @@ class Arrow:
 
 @dataclass(frozen=True)
 class BlockDrawing:
+    """A drawing: its size in points, the title's lines, and what stands below them."""
+
     width: float
     height: float
     title: tuple[str, ...]
@@ -58,24 +61,24 @@ def _head(arrow: Arrow) -> tuple[Point, Point, Point]:
     return ((x - HEAD_WIDTH / 2, y), (x + HEAD_WIDTH / 2, y), (x, y + HEAD_HEIGHT))
 
 
-def svg(picture: BlockDrawing) -> str:
-    """The picture as an SVG document; each arrow is a group "edge-SOURCE-TARGET"."""
-    width, height = picture.width, picture.height
+def svg(drawing: BlockDrawing) -> str:
+    """The drawing as an SVG document; each arrow is a group "edge-SOURCE-TARGET"."""
+    width, height = drawing.width, drawing.height
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.1f}" height="{height:.1f}" '
         f'viewBox="0 0 {width:.1f} {height:.1f}" font-family="{FONT}, Verdana, sans-serif" '
         f'font-size="{FONT_SIZE}" text-anchor="middle" fill="{INK}">'
     )
     parts = [head, f'<rect width="100%" height="100%" fill="{PAPER}"/>']
-    for i, line in enumerate(picture.title):
+    for i, line in enumerate(drawing.title):
         y = MARGIN + TITLE_SIZE + TITLE_STEP * i
         parts.append(
             f'<text class="title" x="{width / 2:.1f}" y="{y:.1f}" font-size="{TITLE_SIZE}" '
             f'font-weight="bold">{escape(line)}</text>'
         )
-    for arrow in picture.arrows:
+    for arrow in drawing.arrows:
         parts.append(_svg_arrow(arrow))
-    for box in picture.boxes:
+    for box in drawing.boxes:
         parts.append(_svg_box(box))
     return "\n".join([*parts, "</svg>", ""])
 
@@ -109,8 +112,8 @@ def _points(points: tuple[Point, ...]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def write_png(picture: BlockDrawing, path: Path) -> None:
-    """Paints the picture; the same picture gives the same bytes."""
+def write_png(drawing: BlockDrawing, path: Path) -> None:
+    """Write the drawing to `path` as PNG; the same drawing gives the same bytes."""
     # Imported here because it takes most of a second, which drawing SVG has no use for.
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
@@ -118,10 +121,10 @@ def write_png(picture: BlockDrawing, path: Path) -> None:
     from matplotlib.transforms import Affine2D
 
     codes = {"L": [Curve.LINETO], "C": [Curve.CURVE4] * 3}
-    figure = Figure(figsize=(picture.width / 72, picture.height / 72), facecolor=PAPER)
-    points = Affine2D().scale(1 / 72, -1 / 72).translate(0, picture.height / 72)
+    figure = Figure(figsize=(drawing.width / 72, drawing.height / 72), facecolor=PAPER)
+    points = Affine2D().scale(1 / 72, -1 / 72).translate(0, drawing.height / 72)
     transform = points + figure.dpi_scale_trans
-    for arrow in picture.arrows:
+    for arrow in drawing.arrows:
         vertices, steps = [arrow.start], [Curve.MOVETO]
         for letter, piece in arrow.pieces:
             vertices += piece
@@ -130,7 +133,7 @@ def write_png(picture: BlockDrawing, path: Path) -> None:
         stroke = PathPatch(curve, fill=False, edgecolor=LINE, linewidth=1.1, transform=transform)
         figure.add_artist(stroke)
         figure.add_artist(Polygon(_head(arrow), color=LINE, linewidth=0, transform=transform))
-    for box in picture.boxes:
+    for box in drawing.boxes:
         left, top = box.x - box.width / 2, box.y - BOX_HEIGHT / 2
         figure.add_artist(
             FancyBboxPatch(
@@ -148,7 +151,7 @@ def write_png(picture: BlockDrawing, path: Path) -> None:
         baseline = box.y + FONT_SIZE * 0.36
         figure.text(box.x, baseline, box.label, size=FONT_SIZE, color=INK, ha="center", **text)
         figure.text(left + 5, top + 8.5, box.number, size=SMALL_SIZE, color=FAINT, **text)
-    for i, line in enumerate(picture.title):
+    for i, line in enumerate(drawing.title):
         y = MARGIN + TITLE_SIZE + TITLE_STEP * i
-        figure.text(picture.width / 2, y, line, size=TITLE_SIZE, weight="bold", ha="center", **text)
+        figure.text(drawing.width / 2, y, line, size=TITLE_SIZE, weight="bold", ha="center", **text)
     figure.savefig(path, format="png", dpi=PNG_DPI, metadata={"Software": None})

@@ -6,8 +6,6 @@ cross, and move the nodes sideways until the edges are straight. Pure Python, no
 same graph always gets the same places, in a few milliseconds for the 25 nodes of a full block.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,33 +13,35 @@ from itertools import pairwise
 from math import inf
 
 Edge = tuple[int, int]
-
+"""Numbers of the boxes that an edge leaves and reaches."""
+Span = tuple[float, float]
+"""The lowest and highest x that a node may have."""
+Pull = tuple[float, float]
+"""An x that a node is drawn to, and how strongly."""
 GAP = 16.0
 """Least free space between two neighbours of a row, in points."""
-
 LANE = 4.0
 """Width that a passing edge takes in a row, in points."""
-
 SWEEPS = 12
-"""Passes down and up the rows when ordering, and again when straightening."""
+"""Passes down and up the rows, when ordering and again when straightening."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows count from 0 at the top; x is the horizontal centre in points, 0 at the left border."""
+    """Where boxes and edges lie: rows from 0 at the top, x in points from the left border."""
 
     rows: tuple[int, ...]
-    """Row of each node."""
+    """Row of each box."""
     x: tuple[float, ...]
-    """Centre of each node."""
+    """Horizontal centre of each box."""
     lanes: dict[Edge, tuple[float, ...]]
-    """For each edge its x in every row strictly between its two ends, from top to bottom."""
+    """Each edge's x in every row strictly between its two ends, from top to bottom."""
     width: float
-    """From the left border of the leftmost box to the right border of the rightmost."""
+    """Distance from the left border of the leftmost box to the right border of the rightmost."""
 
 
 def lay_out(widths: Sequence[float], edges: Sequence[Edge]) -> Layout:
-    """Lays out boxes 0, 1, ... of the given widths (points). Every edge goes from a lower to a
+    """Lay out boxes 0, 1, ... of the given widths (points). Every edge goes from a lower to a
     higher number and no box is without one. Edges that leave the same box share their lanes."""
     count = len(widths)
     rows = _rows(count, edges)
@@ -56,7 +56,8 @@ def lay_out(widths: Sequence[float], edges: Sequence[Edge]) -> Layout:
 
 
 def _rows(count: int, edges: Sequence[Edge]) -> list[int]:
-    """Longest path from the top, then nodes sink where that shortens edges or evens out rows."""
+    """The row of each node: its longest path from the top, or lower where that shortens edges or
+    evens out rows."""
     above: list[list[int]] = [[] for _ in range(count)]
     below: list[list[int]] = [[] for _ in range(count)]
     for source, target in edges:
@@ -82,7 +83,8 @@ def _rows(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 class _Graph:
-    """The nodes with the dummies behind them, so that every segment joins two adjacent rows."""
+    """The graph with its dummy nodes, numbered after the others, so that every segment joins two
+    adjacent rows."""
 
     def __init__(self, widths: Sequence[float], edges: Sequence[Edge], rows: Sequence[int]) -> None:
         count = len(widths)
@@ -130,7 +132,7 @@ def _crossings(graph: _Graph) -> int:
 
 
 def _order(graph: _Graph) -> None:
-    """Barycentre sweeps, each followed by swaps of neighbours; the best order seen stays."""
+    """Order each row by barycentre sweeps and swaps of neighbours, and keep the best order seen."""
     best, fewest = [list(row) for row in graph.order], _crossings(graph)
     for sweep in range(SWEEPS):
         if fewest == 0:
@@ -192,7 +194,7 @@ def _straighten(graph: _Graph) -> list[float]:
 
 
 def _chains(graph: _Graph) -> list[list[int]]:
-    """Nodes one below the other with nothing but one segment between them."""
+    """Runs of nodes one below the other, each joined to the next by one segment alone."""
     chains: dict[int, list[int]] = {}
     for row in graph.order:
         for node in row:
@@ -204,7 +206,7 @@ def _chains(graph: _Graph) -> list[list[int]]:
 
 
 def _align(column: Sequence[int], x: list[float], free: Callable[[int], Span]) -> None:
-    """Moves the longest runs of a column that fit between their neighbours to one x each."""
+    """Move the longest runs of a column that fit between their neighbours to one x each."""
     start = 0
     while start < len(column):
         low, high = free(column[start])
@@ -222,11 +224,8 @@ def _align(column: Sequence[int], x: list[float], free: Callable[[int], Span]) -
         start = end
 
 
-Span = tuple[float, float]
-
-
 def _free_space(graph: _Graph, x: list[float]) -> Callable[[int], Span]:
-    """Between which two places a node can move without touching its row's neighbours."""
+    """A function from a node to the span in which it touches no neighbour of its row."""
     beside = {
         node: (row[i - 1] if i else None, row[i + 1] if i + 1 < len(row) else None)
         for row in graph.order
@@ -252,14 +251,11 @@ def _offsets(graph: _Graph, row: Sequence[int]) -> list[float]:
     return offsets
 
 
-Pull = tuple[float, float]
-"""A place that a node is drawn to, and how strongly."""
-
-
 def _settle_row(
     graph: _Graph, row: Sequence[int], x: list[float], settle: Callable[[list[Pull]], float]
 ) -> None:
-    """Pool-adjacent-violators: nodes that would come too close are joined and move as one."""
+    """Move a row's nodes to where they are drawn, by pool-adjacent-violators: nodes that would come
+    too close are joined and move as one."""
     offsets = _offsets(graph, row)
     pools: list[tuple[float, list[int], list[Pull]]] = []
     for i, node in enumerate(row):
@@ -280,7 +276,7 @@ def _settle_row(
 
 
 def _strength(graph: _Graph, a: int, b: int) -> float:
-    """The middle of a long edge is kept straight first of all."""
+    """How strongly one node draws another: most between dummies, to keep long edges straight."""
     return 8.0 if a >= graph.count and b >= graph.count else 1.0
 
 
@@ -289,7 +285,7 @@ def _mean(pulls: list[Pull]) -> float:
 
 
 def _median(pulls: list[Pull]) -> float:
-    """Middle of the weighted median interval, so that two equal pulls meet half-way."""
+    """The middle of the weighted median interval, so that two equal pulls meet half-way."""
     ordered = sorted(pulls)
     half = sum(weight for _, weight in ordered) / 2
     reached = 0.0

@@ -1,6 +1,6 @@
 """The learning curve of a search, in the manner of the paper's figure 8a."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, quantiles
@@ -8,36 +8,56 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from blockqnn.search.history import History
 from blockqnn.search.outcome import Kind
 from blockqnn.storage import write_atomically
 from evaluation.iterations import Iteration, iterations_of
-from evaluation.plots.style import BEST_COLOUR, DOT_COLOUR, FAILED_COLOUR, FAINT, INK, MEAN_COLOUR
+from evaluation.plots.style import (
+    DOT_COLOUR,
+    FAILED_COLOUR,
+    FAINT,
+    INK,
+    MARKED,
+    best_and_mean,
+    blank,
+    frame,
+    legend,
+    level_lines,
+    shortened,
+    whole_numbers,
+)
 
 BANDS = ("#ffffff", "#edf1f5")
-MARKED = 40
-"""Up to so many iterations each mean has a dot, so that a single one can be seen at all."""
+"""Colours of the phases of epsilon, in turn."""
 NARROW = 0.03
-"""Share of the width below which a phase's label drops "ε =", and every second one its number."""
+"""Share of the width below which only every second phase has a label; up to twice as wide the label
+is the number alone, without "ε ="."""
 
 
 def draw_search(history: History, path: Path) -> None:
-    """Draws accuracy (above) and reward (below) against the iteration to `path`, PNG or SVG.
+    """Draw a search's learning curve to `path`, PNG or SVG, titled with the directory's name.
 
-    Each panel has the iteration's mean, the best so far and a dot a candidate, an empty one where
-    its training was stopped and the numbers are predictions; shaded bands are the phases of
-    epsilon. The search is named after the directory that the picture lies in. Raises `ValueError`
-    for another suffix and OSError when the file cannot be written.
+    Raises `ValueError` for another suffix and OSError when the file cannot be written.
     """
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"cannot draw to {path}: the name must end in .png or .svg")
+    figure = learning_curve(history, path.resolve().parent.name)
+    suffix = path.suffix[1:]
+    write_atomically(path, lambda file: figure.savefig(file, format=suffix, dpi=140))
+
+
+def learning_curve(history: History, name: str) -> Figure:
+    """Accuracy (above) and reward (below) against the iteration of the search `name`.
+
+    Each panel has the iteration's mean, the best so far and a dot a candidate, an empty one where
+    its training was stopped and the numbers are predictions; shaded bands are the phases of
+    epsilon.
+    """
     iterations = iterations_of(history.results, history.task.chance)
-    figure = Figure(figsize=(9.0, 6.2), facecolor="white")
+    figure = blank(6.2, top=0.845, bottom=0.13, hspace=0.08)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    figure.subplots_adjust(left=0.085, right=0.975, top=0.845, bottom=0.13, hspace=0.08)
-    _write_title(figure, history, path.resolve().parent.name)
+    _write_title(figure, history, name)
     _draw_panel(above, iterations, [i.accuracies for i in iterations], "held-out accuracy (%)")
     _draw_panel(below, iterations, [i.rewards for i in iterations], "reward")
     below.set_xlabel("iteration", color=INK)
@@ -49,19 +69,36 @@ def draw_search(history: History, path: Path) -> None:
         handles, labels = above.get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=9, frameon=False)
         below.set_xlim(iterations[0].number - 0.5, iterations[-1].number + 0.5)
-    suffix = path.suffix[1:]
-    write_atomically(path, lambda file: figure.savefig(file, format=suffix, dpi=140))
+    return figure
+
+
+def summary_curve(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Mean and best so far by iteration, of a search of which only the rows of iterations.csv are
+    kept."""
+    figure = blank(5.2, top=0.97, bottom=0.17, hspace=0.08)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    numbers = [row["iteration"] for row in rows]
+    for axes, name, label in (
+        (above, "accuracy", "held-out accuracy (%)"),
+        (below, "reward", "reward"),
+    ):
+        frame(axes, "iteration" if axes is below else "", label)
+        whole_numbers(axes)
+        best, means = ([row[f"{kind}_{name}"] for row in rows] for kind in ("best", "mean"))
+        best_and_mean(axes, numbers, best, means)
+    handles, labels = above.get_legend_handles_labels()
+    legend(figure, loc="lower center", handles=handles, labels=labels, ncols=len(handles))
+    return figure
 
 
 def _write_title(figure: Figure, history: History, name: str) -> None:
     results = history.results
     distinct = len({result.candidate.key for result in results})
-    shown = name if len(name) <= 56 else name[:55] + "…"
     counts = f"{_count(len(results), 'candidate')}, {_count(distinct, 'distinct block')}"
     about = f"{history.task.data}   ·   {counts}"
     left = figure.subplotpars.left
     text: dict[str, Any] = {"ha": "left", "parse_math": False}
-    figure.text(left, 0.945, shown, size=13, weight="bold", color=INK, **text)
+    figure.text(left, 0.945, shortened(name, 56), size=13, weight="bold", color=INK, **text)
     figure.text(left, 0.91, about, size=9.5, color=FAINT, **text)
 
 
@@ -74,10 +111,8 @@ def _draw_panel(
 ) -> None:
     axes.set_ylabel(label, color=INK)
     axes.tick_params(labelsize=9, color=FAINT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#d5dce3", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    level_lines(axes)
+    whole_numbers(axes)
     if not iterations:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no results yet", ha="center", color=FAINT, transform=axes.transAxes)
@@ -96,15 +131,13 @@ def _draw_panel(
         empty: dict[str, Any] = {"facecolors": "none", "edgecolors": DOT_COLOUR, "linewidths": 0.7}
         x, y = zip(*predicted, strict=True)
         axes.scatter(x, y, s=size, label=label, **empty)
-    marker = "o" if len(numbers) <= MARKED else ""
-    line: dict[str, Any] = {"marker": marker, "markersize": 4.0, "linewidth": 1.8}
-    axes.plot(numbers, best, color=BEST_COLOUR, label="best so far", **line)
-    axes.plot(numbers, means, color=MEAN_COLOUR, label="mean of the iteration", **line)
+    best_and_mean(axes, numbers, best, means)
     axes.set_ylim(*_limits(means, best, [y for _, y in [*dots, *predicted]]))
 
 
 def _dots(iteration: Iteration, values: Sequence[float], wanted: Kind) -> list[tuple[float, float]]:
-    """The candidates of a kind, all kinds side by side in the order of their proposals."""
+    """Places of the wanted kind's candidates; those of all kinds stand side by side in the order in
+    which they were proposed."""
     step = 0.8 / len(values)
     first = iteration.number - 0.4 + step / 2
     return [
@@ -115,7 +148,7 @@ def _dots(iteration: Iteration, values: Sequence[float], wanted: Kind) -> list[t
 
 
 def _limits(means: list[float], best: list[float], values: list[float]) -> tuple[float, float]:
-    """Shows the curves large: the lowest twentieth of the candidates may fall below the picture."""
+    """Show the curves large: the lowest twentieth of the candidates may fall below the picture."""
     twentieth = quantiles(values, n=20)[0] if len(values) >= 20 else min(values, default=best[0])
     low, high = min([*means, twentieth]), best[-1]
     room = 0.06 * (high - low) if high - low > 1 else 1.0
@@ -149,7 +182,7 @@ def _draw_phases(above: Axes, below: Axes, iterations: Sequence[Iteration]) -> N
 
 
 def _mark_not_trained(axes: Axes, iterations: Sequence[Iteration], chance: float) -> None:
-    """Crosses along the lower edge, because chance lies far below where the curves are."""
+    """Draw crosses along the lower edge, because chance lies far below the curves."""
     marked = [i for i in iterations if i.not_trained]
     total = sum(i.not_trained for i in marked)
     axes.scatter(

@@ -1,13 +1,14 @@
-"""Colours and widths that all pictures share, and numbers short enough for an axis."""
+"""What all plots share: colours, frames, legends, and numbers short enough for an axis."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
 BEST_COLOUR, MEAN_COLOUR, DOT_COLOUR, FAILED_COLOUR = "#c2571a", "#1f5fa8", "#7ba4d1", "#b83232"
-
-
-INK, FAINT = "#1f2933", "#616e7c"
-
-
+INK, FAINT, RULE = "#1f2933", "#616e7c", "#d5dce3"
 PALETTE = (
     MEAN_COLOUR,
     BEST_COLOUR,
@@ -16,19 +17,84 @@ PALETTE = (
     "#15808a",
     "#94751a",
     "#a8447c",
-    "#616e7c",
+    FAINT,
 )
 """Colours of networks, in the order of the result table; beyond eight the dashes change."""
-
-
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-
-
-RULE = "#d5dce3"
-
-
 WIDTH = 9.0
-"""Inches, as wide as the learning curve of a search."""
+"""Width of a plot in inches."""
+FEW_DECADES = 100.0
+"""Highest over lowest cost up to which an axis has numbers between the powers of ten."""
+MARKED = 40
+"""Iterations up to which a search's curve has dots, so that a single iteration can be seen."""
+
+
+def blank(height: float, width: float = WIDTH, **edges: float) -> Figure:
+    """An empty white figure, height and width in inches; `edges` (shares of them) are what
+    matplotlib's subplots_adjust takes."""
+    figure = Figure(figsize=(width, height), facecolor="white")
+    figure.subplots_adjust(**{"left": 0.085, "right": 0.975, **edges})
+    return figure
+
+
+def frame(axes: Axes, x: str, y: str) -> None:
+    """Label the axes, with a faint border on the left and below, and level lines behind the data.
+
+    Axes of epochs have whole numbers alone.
+    """
+    axes.set_facecolor("none")
+    axes.set_xlabel(x, color=INK, fontsize=10)
+    axes.set_ylabel(y, color=INK, fontsize=10)
+    axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK, which="both")
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    level_lines(axes)
+    if x == "epoch":
+        whole_numbers(axes)
+        axes.margins(x=0.02)
+
+
+def level_lines(axes: Axes) -> None:
+    """Draw level lines behind the data instead of a border above and on the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Let the horizontal axis have whole numbers alone."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+
+
+def cost_axis(axes: Axes, low: float, high: float) -> None:
+    """Make the horizontal axis logarithmic from `low` to `high`, with numbers as 40 M."""
+    axes.set(xscale="log", xlim=(low, high))
+    subs = (1.0, 2.0, 5.0) if high / low < FEW_DECADES else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_count(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def pareto_steps(axes: Axes, front: Sequence[tuple[float, float]], end: float, **line: Any) -> None:
+    """Draw a Pareto front, (cost, accuracy) from the cheapest on, as steps up to the cost `end`."""
+    x, y = zip(*front, (end, front[-1][1]), strict=True)
+    axes.step(x, y, where="post", color=BEST_COLOUR, label="Pareto front", **line)
+
+
+def best_and_mean(
+    axes: Axes, numbers: Sequence[float], best: Sequence[float], means: Sequence[float]
+) -> None:
+    """Draw a search's best so far and the mean of each iteration, by the iteration's number."""
+    marker = "o" if len(numbers) <= MARKED else ""
+    line: dict[str, Any] = {"marker": marker, "markersize": 4.0, "linewidth": 1.8}
+    axes.plot(numbers, best, color=BEST_COLOUR, label="best so far", **line)
+    axes.plot(numbers, means, color=MEAN_COLOUR, label="mean of the iteration", **line)
+
+
+def legend(of: Axes | Figure, **where: Any) -> None:
+    """Add a legend without a frame, in which names with dollar signs are no formulas."""
+    drawn = of.legend(fontsize=9, frameon=False, labelcolor=INK, **where)
+    for text in drawn.get_texts():
+        text.set_parse_math(False)
 
 
 def style_of(number: int) -> dict[str, Any]:
@@ -38,7 +104,7 @@ def style_of(number: int) -> dict[str, Any]:
 
 
 def shortened(name: str, most: int = 28) -> str:
-    """A name that fits into a legend, control characters as spaces."""
+    """A name of at most so many characters, control characters as spaces."""
     clean = "".join(c if c.isprintable() else " " for c in name)
     return clean if len(clean) <= most else clean[: most - 1] + "…"
 

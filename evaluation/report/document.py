@@ -1,15 +1,17 @@
 """What a report consists of, before it is written as a page or as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from evaluation.report.picture import Picture
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a quiet one is a remark."""
+    """A paragraph; a quiet one is a remark in small, faint letters."""
 
     text: str
     quiet: bool = False
@@ -17,7 +19,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column: numbers stand right-aligned, code in its own face."""
+    """The head of a table's column: numbers stand right-aligned, code in a typewriter's letters."""
 
     name: str
     kind: Literal["text", "number", "code"] = "number"
@@ -26,26 +28,40 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; the marked rows (from 0) stand out."""
+    """A table whose cells are written as they are to be read; marked rows (from 0) stand out."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
     caption: str = ""
-    marked: frozenset[int] = frozenset()
+    marked: Collection[int] = ()
+
+
+def table_of(
+    items: Iterable[T],
+    columns: Sequence[tuple[Column | None, Callable[[T], str]]],
+    caption: str = "",
+    marked: Collection[int] = (),
+) -> Table:
+    """A table with one row for each item. Each column comes with the function that gives its cell;
+    where None stands for a column, it is left out."""
+    shown = [(column, cell) for column, cell in columns if column is not None]
+    rows = [[cell(item) for _, cell in shown] for item in items]
+    return Table([column for column, _ in shown], rows, caption, marked)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, one below the other; long ones can be folded away under `title`."""
+    """Names and values, one pair a line; under a title they are folded away until it is clicked."""
 
     rows: Sequence[tuple[str, str]]
     title: str = ""
     code: bool = False
+    """Whether the values are code."""
 
 
 @dataclass(frozen=True)
 class KeyNumbers:
-    """The few numbers to remember: value, what it is, and a remark."""
+    """The few numbers to remember, in large figures: value, what it is, and a remark."""
 
     items: Sequence[tuple[str, str, str]]
 
@@ -78,7 +94,7 @@ Element = SideBySide | Text | Table | Facts | KeyNumbers | Pictures | Matrix
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the elements under it."""
 
     title: str
     elements: Sequence[Element]
@@ -86,7 +102,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report."""
+    """A whole report: title, a line about it, elements before the first heading, and sections."""
 
     title: str
     about: str

@@ -103,10 +103,10 @@ def _(element: Table, pictures: str) -> str:
 @_element.register
 def _(element: Pictures, pictures: str) -> str:
     parts = []
-    for plate in element.pictures:
-        parts.append(f"![{plain(plate.alt)}]({pictures}/{plate.name}.png)")
-        if plate.caption or plate.code:
-            parts.append(" ".join(filter(None, [plain(plate.caption), code(plate.code)])))
+    for picture in element.pictures:
+        parts.append(f"![{plain(picture.alt)}]({pictures}/{picture.name}.png)")
+        if picture.caption or picture.code:
+            parts.append(" ".join(filter(None, [plain(picture.caption), code(picture.code)])))
     return "\n\n".join(parts)
 
 

@@ -8,89 +8,78 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blockqnn.space import LONGEST, Block
-from evaluation.front import fronts
+from evaluation.front import Point, fronts
 from evaluation.plots.style import plain_count
 from evaluation.plots.trainings import held_out_curves
-from evaluation.report.document import Column, Element, Facts, Pictures, Section, Table, Text
-from evaluation.report.picture import block_plate, plot
+from evaluation.report.document import (
+    Column,
+    Element,
+    Facts,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    table_of,
+)
+from evaluation.report.picture import block_picture, plot
 from evaluation.report.results_sections import number
 from evaluation.report.search_summary import Searched
 from evaluation.results import Network, Record, Run, device_hours
 
 DRAWN = 6
-"""Blocks drawn."""
+"""Most blocks that are drawn."""
 FRONTS = {"macs": "MACs", "parameters": "parameters", "latency": "latency"}
+"""Names of the costs in the table of blocks on a front."""
 
 
 def search_section(searched: Searched) -> Section:
-    """What was searched and found."""
-    rows = [
+    """The section on what was searched and found."""
+    table = table_of(
+        enumerate(searched.best, start=1),
         [
-            str(rank),
-            str(found.number),
-            number(found.reward, 2),
-            number(found.accuracy, 2),
-            plain_count(found.macs),
-            plain_count(found.parameters),
-            str(found.block),
-        ]
-        for rank, found in enumerate(searched.best, start=1)
-    ]
-    columns = [
-        Column("rank"),
-        Column("candidate"),
-        Column("reward"),
-        Column("held-out accuracy", unit="%"),
-        Column("MACs"),
-        Column("parameters"),
-        Column("code", "code"),
-    ]
-    return Section(
-        "Search",
-        [
-            *(Text(text) for text in searched.sentences),
-            Pictures([searched.plate]),
-            Table(columns, rows, "The best blocks by reward, as small networks trained briefly"),
-            *_front(searched),
+            (Column("rank"), lambda found: str(found[0])),
+            (Column("candidate"), lambda found: str(found[1].number)),
+            (Column("reward"), lambda found: number(found[1].reward, 2)),
+            (Column("held-out accuracy", unit="%"), lambda found: number(found[1].accuracy, 2)),
+            (Column("MACs"), lambda found: plain_count(found[1].macs)),
+            (Column("parameters"), lambda found: plain_count(found[1].parameters)),
+            (Column("code", "code"), lambda found: str(found[1].block)),
         ],
+        "The best blocks by reward, as small networks trained briefly",
+    )
+    elements: list[Element] = [*map(Text, searched.sentences), Pictures([searched.picture]), table]
+    if searched.front_picture is not None:
+        elements += [Pictures([searched.front_picture]), _front_table(searched.front)]
+    return Section("Search", elements)
+
+
+def _front_table(points: Sequence[Point]) -> Table:
+    on = fronts(points)
+    measured = any(point.latency is not None for point in points)
+    return table_of(
+        points,
+        [
+            (Column("candidate"), lambda point: str(point.number)),
+            (Column("held-out accuracy", unit="%"), lambda point: number(point.accuracy, 2)),
+            (Column("reward"), lambda point: number(point.reward, 2)),
+            (Column("MACs"), lambda point: plain_count(point.macs)),
+            (Column("parameters"), lambda point: plain_count(point.parameters)),
+            (
+                Column("latency", unit="ms") if measured else None,
+                lambda point: number(point.latency, 2),
+            ),
+            (
+                Column("on the front of", "text"),
+                lambda point: ", ".join(FRONTS[name] for name in on if point in on[name]),
+            ),
+            (Column("code", "code"), lambda point: point.code),
+        ],
+        "The blocks on the fronts",
     )
 
 
-def _front(searched: Searched) -> Iterator[Element]:
-    """What is most accurate for what it costs: the picture, and the blocks on the fronts."""
-    if searched.front_plate is None:
-        return
-    yield Pictures([searched.front_plate])
-    measured = any(point.latency is not None for point in searched.front)
-    on = fronts(searched.front)
-    rows = [
-        [
-            str(point.number),
-            number(point.accuracy, 2),
-            number(point.reward, 2),
-            plain_count(point.macs),
-            plain_count(point.parameters),
-            *([number(point.latency, 2)] if measured else []),
-            ", ".join(FRONTS[name] for name, front in on.items() if point in front),
-            point.code,
-        ]
-        for point in searched.front
-    ]
-    columns = [
-        Column("candidate"),
-        Column("held-out accuracy", unit="%"),
-        Column("reward"),
-        Column("MACs"),
-        Column("parameters"),
-        *([Column("latency", unit="ms")] if measured else []),
-        Column("on the front of", "text"),
-        Column("code", "code"),
-    ]
-    yield Table(columns, rows, "The blocks on the fronts")
-
-
 def blocks_section(networks: Sequence[Network], selection: Record | None) -> Section | None:
-    """Drawings of the blocks that were finally trained; None when there is none."""
+    """The section with drawings of the finally trained blocks; None when there is none."""
     codes: dict[str, list[str]] = {}
     for network in networks:
         if network.block:
@@ -98,7 +87,7 @@ def blocks_section(networks: Sequence[Network], selection: Record | None) -> Sec
     if not codes:
         return None
     winner = (selection or {}).get("winner") or {}
-    plates = []
+    drawings = []
     for number_, (code, labels) in enumerate(list(codes.items())[:DRAWN], start=1):
         block = Block.parse(code, LONGEST)
         words = (
@@ -106,54 +95,34 @@ def blocks_section(networks: Sequence[Network], selection: Record | None) -> Sec
         )
         if code == winner.get("block") and winner.get("number") is not None:
             words += f", candidate {winner['number']} of the search"
-        plates.append(block_plate(block, f"block_{number_}", f"Block {labels[0]}", f"{words}."))
-    more = len(codes) - len(plates)
-    elements: list[Element] = [Pictures(plates)]
+        drawings.append(block_picture(block, f"block_{number_}", f"Block {labels[0]}", f"{words}."))
+    more = len(codes) - len(drawings)
+    elements: list[Element] = [Pictures(drawings)]
     if more > 0:
         elements.append(Text(f"Not drawn: {more} more.", quiet=True))
     return Section("Blocks", elements)
 
 
 def selection_section(run: Run) -> Section | None:
-    """The ranking on held-out images; None when there was no selection."""
+    """The section with the ranking on held-out images; None when there was no selection."""
     selection = run.selection
     if not selection or not selection.get("ranking"):
         return None
-    winner = (selection.get("winner") or {}).get("block")
     ranking: list[dict[str, Any]] = selection["ranking"]
-    rows = [
-        [
-            str(row.get("rank", i)),
-            str(row.get("label", "")),
-            "–" if row.get("number") is None else str(row["number"]),
-            number(row.get("accuracy"), 2) if row.get("accuracy") is not None else "diverged",
-            plain_count(row["parameters"]),
-            plain_count(row["macs"]),
-        ]
-        for i, row in enumerate(ranking, start=1)
-    ]
-    columns = [
-        Column("rank"),
-        Column("block", "text"),
-        Column("candidate"),
-        Column("held-out accuracy", unit="%"),
-        Column("parameters"),
-        Column("MACs"),
-    ]
-    marked = frozenset(i for i, row in enumerate(ranking) if row.get("block") == winner)
     held_out = next((r["data"].get("held_out_images") for r in run.selecting), None)
     on = f"{held_out:,} images" if held_out else "images"
     text = (
         f"The best blocks of search {selection.get('search', '')}, trained by the final recipe on "
         f"the search's training images and ranked on {on} held out of them. Only the first goes on."
     )
+    winner = (selection.get("winner") or {}).get("block")
+    elements: list[Element] = [Text(text), _ranking_table(ranking, winner)]
     contenders = [
         (str(row.get("label", "")), result["curve"])
         for row in ranking
         for result in run.selecting
         if result.get("block") == row.get("block") and result["curve"]
     ]
-    elements: list[Element] = [Text(text), Table(columns, rows, marked=marked)]
     if contenders:
         picture = plot(
             held_out_curves(contenders),
@@ -165,34 +134,61 @@ def selection_section(run: Run) -> Section | None:
     return Section("Selection", elements)
 
 
+def _ranking_table(ranking: Sequence[Record], winner: str | None) -> Table:
+    def candidate(row: Record) -> str:
+        return "–" if row.get("number") is None else str(row["number"])
+
+    def accuracy(row: Record) -> str:
+        known = row.get("accuracy")
+        return "diverged" if known is None else number(known, 2)
+
+    return table_of(
+        [{"rank": i, **row} for i, row in enumerate(ranking, start=1)],
+        [
+            (Column("rank"), lambda row: str(row["rank"])),
+            (Column("block", "text"), lambda row: str(row.get("label", ""))),
+            (Column("candidate"), candidate),
+            (Column("held-out accuracy", unit="%"), accuracy),
+            (Column("parameters"), lambda row: plain_count(row["parameters"])),
+            (Column("MACs"), lambda row: plain_count(row["macs"])),
+        ],
+        marked=[i for i, row in enumerate(ranking) if row.get("block") == winner],
+    )
+
+
 def cost_section(run: Run, networks: Sequence[Network], searched: Searched | None) -> Section:
-    """Device-hours of everything."""
+    """The section with the device-hours of search, selection and final trainings."""
     parts: list[tuple[str, int, float]] = []
     if searched is not None:
         parts.append((f"search {searched.name}", searched.trainings, searched.hours))
-    selecting = selection_results(run)
-    if selecting:
-        parts.append(("selection", len(selecting), device_hours(selecting)))
-    for network in networks:
-        parts.append((network.label, len(network.results), device_hours(network.results)))
-    if lost := lost_results(run):
-        parts.append(("diverged", len(lost), device_hours(lost)))
+    trainings = [
+        ("selection", selection_results(run)),
+        *((network.label, network.results) for network in networks),
+        ("diverged", run.lost),
+    ]
+    parts += [(name, len(found), device_hours(found)) for name, found in trainings if found]
     total = sum(hours for _, _, hours in parts)
     parts.append(("all of it", sum(count for _, count, _ in parts), total))
     digits = 4 if total < 1 else 2
-    rows = [[name, f"{count:,}", number(hours, digits)] for name, count, hours in parts]
-    columns = [Column("what", "text"), Column("trainings"), Column("time", unit="device-hours")]
+    table = table_of(
+        parts,
+        [
+            (Column("what", "text"), lambda part: part[0]),
+            (Column("trainings"), lambda part: f"{part[1]:,}"),
+            (Column("time", unit="device-hours"), lambda part: number(part[2], digits)),
+        ],
+        marked=[len(parts) - 1],
+    )
     text = (
         "Time of training, each second counted once a device; waiting, loading of data and "
         "evaluation are not in it."
     )
-    table = Table(columns, rows, marked=frozenset({len(rows) - 1}))
     return Section("Cost", [Text(text, quiet=True), table])
 
 
 def selection_results(run: Run) -> list[Record]:
-    """The trainings of the selection: those it ranks, of which selection.json itself says the
-    seconds where their results are not at hand; without a ranking all on the search's split.
+    """The trainings of the selection: those it ranks, or without a ranking all on the search's
+    split. Where no results are at hand, the rows of selection.json, which know the seconds.
     """
     ranking = (run.selection or {}).get("ranking") or []
     if not run.selecting:
@@ -206,15 +202,10 @@ def selection_results(run: Run) -> list[Record]:
     ]
 
 
-def lost_results(run: Run) -> list[Record]:
-    """The final trainings that came to nothing."""
-    return [r for r in run.results if r["split"] == "everything" and r["outcome"] != "trained"]
-
-
 def provenance(
     run: Run, networks: Sequence[Network], searched: Searched | None, command: str
 ) -> Section:
-    """How selection and test were kept apart, and what it takes to make all of this again."""
+    """The section on how test images were kept apart, and how all of this can be made again."""
     last = networks[0].results[-1]
     data = last["data"]
     results = [result for network in networks for result in network.results]

@@ -1,25 +1,24 @@
 """A picture of the report: one drawing, inline in the page as SVG and as PNG beside the Markdown.
 
-Drawings are made on white with the colours below; in the page each of these becomes a variable of
-the style sheet, so that the same picture suits a light and a dark screen.
+Drawings are made on white with fixed colours; in the page most of these become variables of the
+style sheet, so that the same picture suits a light and a dark screen.
 """
 
 import base64
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
 
 from blockqnn.search.history import History
 from blockqnn.space import Block
 from blockqnn.storage import write_atomically
-from evaluation.drawing import draw_block
-from evaluation.plots.search import draw_search
+from evaluation.drawing import block_svg, draw_block
+from evaluation.plots.search import learning_curve
 
 VARIABLES = {
     "#000000": "ink",
@@ -39,32 +38,34 @@ VARIABLES = {
     "#94751a": "ochre",
     "#a8447c": "pink",
 }
-"""Colours of plots that the page sets itself."""
+"""Colours of plots that become variables of the style sheet, and the variables' names."""
 LINES = {"#ffffff": "card", "#52606d": "wire"}
-"""Those of a block's drawing: its boxes keep their colours, and the ink on them."""
+"""Colours of a block's drawing that become variables; boxes and the ink on them keep theirs."""
 PNG_DPI = 140
 LARGEST_SVG = 1_500_000
-"""Bytes above which a search's curve stands in the page as pixels."""
+"""Characters of SVG above which a search's learning curve stands in the page as pixels."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its file name (no suffix), what it shows in words, and a caption.
-
-    `svg` is made for the page, `write_png` for the Markdown.
-    """
+    """A picture with a caption, as SVG for the page and as PNG for the Markdown."""
 
     name: str
+    """Name of the picture's file, without a suffix."""
     svg: str
+    """One <svg> element."""
     write_png: Callable[[Path], None]
     alt: str
+    """What the picture shows, in words for those who do not see it."""
     caption: str = ""
     code: str = ""
+    """The code of the block that the picture shows."""
     wide: bool = True
+    """Whether the picture is as wide as the page."""
 
 
 def plot(figure: Figure, name: str, alt: str, caption: str = "", wide: bool = True) -> Picture:
-    """A plate of a matplotlib figure."""
+    """A picture of a matplotlib figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
 
@@ -75,43 +76,30 @@ def plot(figure: Figure, name: str, alt: str, caption: str = "", wide: bool = Tr
     return Picture(name, svg, write, alt, caption, wide=wide)
 
 
-def block_plate(block: Block, name: str, alt: str, caption: str) -> Picture:
-    """A plate of a block's drawing, with the block's code below it."""
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / "block.svg"
-        draw_block(block, path)
-        svg = inline(path.read_text(encoding="utf-8"), name, LINES)
+def block_picture(block: Block, name: str, alt: str, caption: str) -> Picture:
+    """A picture of a block's graph, with the block's code below it."""
+    svg = inline(block_svg(block), name, LINES)
     return Picture(name, svg, partial(draw_block, block), alt, caption, str(block), wide=False)
 
 
-def search_plate(history: History, search: str) -> Picture:
-    """A plate of a search's learning curve, which is titled with the search's name."""
-    with TemporaryDirectory() as directory:
-        place = Path(directory) / (re.sub(r"[/\0]", "-", search).strip(". ") or "search")
-        place.mkdir()
-        vector, pixels = place / "curve.svg", place / "curve.png"
-        draw_search(history, vector)
-        draw_search(history, pixels)
-        png = pixels.read_bytes()
-        if vector.stat().st_size <= LARGEST_SVG:
-            svg = inline(vector.read_text(encoding="utf-8"), "search", VARIABLES)
-        else:
-            svg = _as_image(png)
-
-    def write(path: Path) -> None:
-        write_atomically(path, lambda file: file.write(png))
-
-    return Picture(
+def search_picture(history: History, search: str) -> Picture:
+    """A picture of a search's learning curve, which is titled with the search's name."""
+    figure = learning_curve(history, search)
+    picture = plot(
+        figure,
         "search",
-        svg,
-        write,
         "Accuracy and reward of the search by iteration",
         "Every dot is a trained candidate; bands are phases of epsilon, the share of random steps.",
     )
+    if len(picture.svg) <= LARGEST_SVG:
+        return picture
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=PNG_DPI)
+    return replace(picture, svg=_as_image(pixels.getvalue()))
 
 
 def _as_image(png: bytes) -> str:
-    """An SVG element around pixels: so many dots are smaller that way."""
+    """An SVG element around a PNG: thousands of dots take fewer bytes that way."""
     width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
     data = base64.b64encode(png).decode("ascii")
     return (
@@ -122,8 +110,8 @@ def _as_image(png: bytes) -> str:
 
 
 def inline(svg: str, prefix: str, variables: dict[str, str]) -> str:
-    """An SVG document as an element of a page: no prologue, comments or metadata, ids of its own,
-    colours as variables with themselves as what they fall back to."""
+    """An SVG document as an element of a page: without prologue, comments and metadata, its ids
+    begun with `prefix`, and the colours in `variables` as variables of the style sheet."""
     svg = svg[svg.index("<svg") :]
     parts = r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*"
     svg = re.sub(parts, "", svg, flags=re.DOTALL)

@@ -1,4 +1,6 @@
-"""The report's sections on what the final networks came to."""
+"""The report's sections on what the final networks came to: results, training, the best network,
+speed, and published numbers beside them.
+"""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -15,6 +17,7 @@ from evaluation.report.document import (
     SideBySide,
     Table,
     Text,
+    table_of,
 )
 from evaluation.report.picture import plot
 from evaluation.results import Network, Record, Run
@@ -33,50 +36,46 @@ def spread(mean: float | None, std: float | None, digits: int = 2) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with so many decimals; a dash for none."""
+    """A number with so many decimals and commas between thousands; a dash for None."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
+def _mean(values: Sequence[float]) -> str:
+    return number(fmean(values) if values else None, 2)
+
+
+def _interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    return "–" if low is None else f"{number(low, digits)} to {number(high, digits)}"
+
+
 def results(networks: Sequence[Network], front: Sequence[Network], run: Run) -> Section:
-    """The result table, and how sure it is."""
-    top5, larger = any(n.top5 for n in networks), any(n.larger for n in networks)
+    """The section with the result table, what its numbers mean, and accuracy against cost."""
     size = next((n.larger_size for n in networks if n.larger_size), 0)
     batch = next((n.speed[0]["batch"] for n in networks if n.speed), None)
-    columns = [
-        Column("network", "text"),
-        Column("test accuracy", unit="%"),
-        Column("95 % interval", unit="%"),
-        *([Column("top-5", unit="%")] if top5 else []),
-        *([Column(f"at {size} px", unit="%")] if larger else []),
-        Column("seeds"),
-        Column("ECE", unit="%"),
-        Column("parameters"),
-        Column("MACs"),
-        *([Column("latency", unit=f"ms, batch {batch}")] if batch is not None else []),
-    ]
-    rows = []
-    for network in networks:
-        low_high = network.interval
-        rows.append(
-            [
-                network.label,
-                spread(network.accuracy, network.std),
-                f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else "–",
-                *([spread(fmean(network.top5) if network.top5 else None, None)] if top5 else []),
-                *([number(fmean(network.larger), 2) if network.larger else "–"] if larger else []),
-                str(len(network.accuracies) or len(network.seeds)),
-                number(network.ece, 2),
-                plain_count(network.parameters),
-                plain_count(network.macs),
-                *([number(network.latency, 2)] if batch is not None else []),
-            ]
-        )
-    best = frozenset({0}) if networks[0].accuracy is not None else frozenset()
+    top5 = Column("top-5", unit="%") if any(n.top5 for n in networks) else None
+    larger = Column(f"at {size} px", unit="%") if any(n.larger for n in networks) else None
+    latency = None if batch is None else Column("latency", unit=f"ms, batch {batch}")
+    table = table_of(
+        networks,
+        [
+            (Column("network", "text"), lambda n: n.label),
+            (Column("test accuracy", unit="%"), lambda n: spread(n.accuracy, n.std)),
+            (Column("95 % interval", unit="%"), lambda n: _interval(*n.interval or (None, None))),
+            (top5, lambda n: _mean(n.top5)),
+            (larger, lambda n: _mean(n.larger)),
+            (Column("seeds"), lambda n: str(len(n.accuracies) or len(n.seeds))),
+            (Column("ECE", unit="%"), lambda n: number(n.ece, 2)),
+            (Column("parameters"), lambda n: plain_count(n.parameters)),
+            (Column("MACs"), lambda n: plain_count(n.macs)),
+            (latency, lambda n: number(n.latency, 2)),
+        ],
+        marked=[0] if networks[0].accuracy is not None else [],
+    )
     return Section(
         "Results",
         [
             *(Text(text) for text in _in_words(networks)),
-            Table(columns, rows, marked=best),
+            table,
             Text(" ".join(_how_sure(networks, run)), quiet=True),
             *_cost_picture(networks, front),
         ],
@@ -84,7 +83,7 @@ def results(networks: Sequence[Network], front: Sequence[Network], run: Run) -> 
 
 
 def _in_words(networks: Sequence[Network]) -> Iterator[str]:
-    """The best searched network beside the best it is compared with."""
+    """Say how the best searched network compares with the best of timm, if both are tested."""
     ours = next((n for n in networks if n.block and n.accuracy is not None), None)
     other = next((n for n in networks if n.timm and n.accuracy is not None), None)
     if ours is None or other is None or ours.accuracy is None or other.accuracy is None:
@@ -128,8 +127,7 @@ def _how_sure(networks: Sequence[Network], run: Run) -> Iterator[str]:
     partly = [n.label for n in tested if len(n.accuracies) < len(n.seeds)]
     if partly:
         yield f"Not every seed is evaluated yet: {', '.join(partly)}."
-    lost = [r for r in run.results if r["outcome"] != "trained" and r["split"] == "everything"]
-    for result in lost:
+    for result in run.lost:
         reason = f" ({result['reason']})" if result.get("reason") else ""
         yield f"{result['label']} with seed {result['seed']} {result['outcome']}{reason}."
     recipes = {str(sorted((r.get("recipe") or {}).items())) for n in tested for r in n.results}
@@ -166,59 +164,47 @@ def _cost_picture(networks: Sequence[Network], front: Sequence[Network]) -> Iter
 
 
 def training(networks: Sequence[Network]) -> Section:
-    """Curves and throughput of the final trainings."""
-    rows = []
-    for network in networks:
-        last = network.results[-1]
-        memory = [
-            e["device_memory"] for r in network.results for e in r["curve"] if "device_memory" in e
-        ]
-        devices = last.get("devices") or 1
-        rows.append(
-            [
-                network.label,
-                str(network.epochs),
-                duration(network.seconds),
-                number(network.images_per_second, 0),
-                f"{max(memory) / 2**30:.1f}" if memory else "–",
-                f"{devices} × {last['device']}" if devices > 1 else str(last["device"]),
-                str(last.get("precision") or "–"),
-            ]
-        )
-    columns = [
-        Column("network", "text"),
-        Column("epochs"),
-        Column("one training"),
-        Column("images a second"),
-        Column("memory", unit="GiB"),
-        Column("device", "text"),
-        Column("precision", "text"),
-    ]
-    if all(row[4] == "–" for row in rows):
-        columns, rows = columns[:4] + columns[5:], [row[:4] + row[5:] for row in rows]
-    several = any(len(network.seeds) > 1 for network in networks)
-    shade = " Lines are means over the seeds, the shade reaches from the lowest to the highest."
-    return Section(
-        "Training",
+    """The section with curves, time and throughput of the final trainings."""
+    measured = any(_memory(network) is not None for network in networks)
+    table = table_of(
+        networks,
         [
-            Pictures(
-                [
-                    plot(
-                        training_curves(networks),
-                        "training_curves",
-                        "Training loss and training accuracy by epoch",
-                        "Loss and accuracy on the augmented training images as they are trained on."
-                        + (shade if several else ""),
-                    )
-                ]
-            ),
-            Table(columns, rows),
+            (Column("network", "text"), lambda n: n.label),
+            (Column("epochs"), lambda n: str(n.epochs)),
+            (Column("one training"), lambda n: duration(n.seconds)),
+            (Column("images a second"), lambda n: number(n.images_per_second, 0)),
+            (Column("memory", unit="GiB") if measured else None, lambda n: number(_memory(n), 1)),
+            (Column("device", "text"), _device),
+            (Column("precision", "text"), lambda n: str(n.results[-1].get("precision") or "–")),
         ],
     )
+    several = any(len(network.seeds) > 1 for network in networks)
+    shade = " Lines are means over the seeds, the shade reaches from the lowest to the highest."
+    picture = plot(
+        training_curves(networks),
+        "training_curves",
+        "Training loss and training accuracy by epoch",
+        "Loss and accuracy on the augmented training images as they are trained on."
+        + (shade if several else ""),
+    )
+    return Section("Training", [Pictures([picture]), table])
+
+
+def _memory(network: Network) -> float | None:
+    """The most memory of the device that any of the network's trainings took, in GiB."""
+    epochs = [epoch for result in network.results for epoch in result["curve"]]
+    taken = [epoch["device_memory"] for epoch in epochs if "device_memory" in epoch]
+    return max(taken) / 2**30 if taken else None
+
+
+def _device(network: Network) -> str:
+    last = network.results[-1]
+    devices = last.get("devices") or 1
+    return f"{devices} × {last['device']}" if devices > 1 else str(last["device"])
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """A time in words: "42 s", "17 min", "1.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     if seconds < 6000:
@@ -227,76 +213,72 @@ def duration(seconds: float) -> str:
 
 
 def best_in_detail(network: Network) -> Section | None:
-    """Classes, confusions and calibration of one network; None without an evaluation."""
+    """The section with one network's classes, confusions and calibration; None without an
+    evaluation."""
     if not network.evaluations:
         return None
     evaluation = network.evaluations[0]
     test = evaluation["test"]
     classes = test["per_class"]
     names = [str(row["class"]) for row in classes]
-    elements: list[Element] = [
-        Text(
-            f"{network.label} has the highest mean accuracy. Here is its training with seed "
-            f"{evaluation['seed']}: {number(test['top1']['value'], 2)} % of {test['images']:,} "
-            "test images."
-        )
-    ]
     known = [row for row in classes if row["accuracy"] is not None]
+    text = (
+        f"{network.label} has the highest mean accuracy. Here is its training with seed "
+        f"{evaluation['seed']}: {number(test['top1']['value'], 2)} % of {test['images']:,} "
+        "test images."
+    )
+    confusions: Table | Matrix
     if len(classes) <= MATRIX_CLASSES:
         table = _class_table(known, "Accuracy by class, with 95 % Wilson intervals")
         caption = "Confusions: rows are true classes, columns what they were taken for"
-        elements.append(SideBySide([table, Matrix(names, test["confusion"], caption)]))
+        confusions = Matrix(names, test["confusion"], caption)
     else:
         worst = sorted(known, key=lambda row: float(row["accuracy"]))[:SHOWN]
         caption = f"The {len(worst)} classes with the lowest accuracy of {len(classes):,}"
         table = _class_table(worst, f"{caption}, with 95 % intervals")
-        elements.append(SideBySide([table, _confusion_table(names, test["confusion"])]))
+        confusions = _confusion_table(names, test["confusion"])
+    elements: list[Element] = [Text(text), SideBySide([table, confusions])]
     if test.get("calibration"):
-        caption = (
-            f"Calibration: expected error {test['ece']:.2f} %, negative log likelihood "
-            f"{test['nll']:.3f}. The line is perfect; bars above it are too modest, bars below too "
-            "sure, pale ones of fewer than 10 images; underneath, how many images have each of "
-            "these confidences."
-        )
-        alt = "Accuracy against confidence"
-        elements.append(
-            Pictures(
-                [plot(reliability(test["calibration"]), "calibration", alt, caption, wide=False)]
-            )
-        )
+        elements.append(_calibration(test))
     return Section("The best network in detail", elements)
 
 
+def _calibration(test: Record) -> Pictures:
+    caption = (
+        f"Calibration: expected error {test['ece']:.2f} %, negative log likelihood "
+        f"{test['nll']:.3f}. The line is perfect; bars above it are too modest, bars below too "
+        "sure, pale ones of fewer than 10 images; underneath, how many images have each of "
+        "these confidences."
+    )
+    figure = reliability(test["calibration"])
+    return Pictures(
+        [plot(figure, "calibration", "Accuracy against confidence", caption, wide=False)]
+    )
+
+
 def _class_table(classes: Sequence[Record], caption: str) -> Table:
-    columns = [
-        Column("class", "text"),
-        Column("images"),
-        Column("accuracy", unit="%"),
-        Column("95 % interval", unit="%"),
-    ]
-    rows = [
+    return table_of(
+        classes,
         [
-            str(row["class"]),
-            f"{row['images']:,}",
-            number(row["accuracy"], 1),
-            f"{row['low']:.1f} to {row['high']:.1f}",
-        ]
-        for row in classes
-    ]
-    return Table(columns, rows, caption)
+            (Column("class", "text"), lambda row: str(row["class"])),
+            (Column("images"), lambda row: f"{row['images']:,}"),
+            (Column("accuracy", unit="%"), lambda row: number(row["accuracy"], 1)),
+            (Column("95 % interval", unit="%"), lambda row: _interval(row["low"], row["high"], 1)),
+        ],
+        caption,
+    )
 
 
 def _confusion_table(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
     pairs = [
-        (count, true, guess)
+        (-count, true, guess)
         for true, counts in enumerate(confusion)
         for guess, count in enumerate(counts)
         if true != guess and count
     ]
-    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
     rows = [
-        [names[true], names[guess], f"{count:,}", number(100 * count / sum(confusion[true]), 1)]
-        for count, true, guess in pairs[:SHOWN]
+        [names[true], names[guess], f"{-count:,}", number(-100 * count / sum(confusion[true]), 1)]
+        for count, true, guess in sorted(pairs)[:SHOWN]
     ]
     columns = [
         Column("class", "text"),
@@ -308,82 +290,85 @@ def _confusion_table(names: Sequence[str], confusion: Sequence[Sequence[int]]) -
 
 
 def speed(networks: Sequence[Network]) -> Section | None:
-    """Latency and throughput; None when nothing was measured."""
-    rows, devices = [], []
-    for network in networks:
-        for row in network.speed:
-            threads = row.get("threads")
-            words = f", {threads} {'thread' if threads == 1 else 'threads'}" if threads else ""
-            devices.append(f"{row['device']}{words}, {row['precision']}")
-            measured = row.get("milliseconds") is not None
-            rows.append(
-                [
-                    network.label,
-                    f"{row['batch']:,}",
-                    number(row.get("milliseconds"), 2) if measured else row.get("reason", "–"),
-                    f"{row['low']:,.2f} to {row['high']:,.2f}" if measured else "–",
-                    number(row.get("images_per_second"), 0),
-                    devices[-1],
-                ]
-            )
-    if not rows:
+    """The section with latency and throughput; None when nothing was measured."""
+    items = [(network.label, row) for network in networks for row in network.speed]
+    if not items:
         return None
-    columns = [
-        Column("network", "text"),
-        Column("batch"),
-        Column("median", unit="ms"),
-        Column("5th to 95th percentile", unit="ms"),
-        Column("images a second"),
-        Column("device", "text"),
-    ]
+    devices = {_measured_on(row) for _, row in items}
+    table = table_of(
+        items,
+        [
+            (Column("network", "text"), lambda item: item[0]),
+            (Column("batch"), lambda item: f"{item[1]['batch']:,}"),
+            (Column("median", unit="ms"), lambda item: _milliseconds(item[1])),
+            (
+                Column("5th to 95th percentile", unit="ms"),
+                lambda item: _interval(item[1].get("low"), item[1].get("high")),
+            ),
+            (Column("images a second"), lambda item: number(item[1].get("images_per_second"), 0)),
+            (
+                Column("device", "text") if len(devices) > 1 else None,
+                lambda item: _measured_on(item[1]),
+            ),
+        ],
+    )
     text = (
         "Forward passes of images that lie on the device already, channels last, after a warm-up."
     )
-    if len(set(devices)) == 1:
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-        text += f" Measured on {devices[0]}."
-    return Section("Speed", [Text(text, quiet=True), Table(columns, rows)])
+    if len(devices) == 1:
+        text += f" Measured on {devices.pop()}."
+    return Section("Speed", [Text(text, quiet=True), table])
+
+
+def _measured_on(row: Record) -> str:
+    threads = row.get("threads")
+    words = f", {threads} {'thread' if threads == 1 else 'threads'}" if threads else ""
+    return f"{row['device']}{words}, {row['precision']}"
+
+
+def _milliseconds(row: Record) -> str:
+    measured = row.get("milliseconds")
+    return str(row.get("reason", "–")) if measured is None else number(measured, 2)
 
 
 def published(networks: Sequence[Network]) -> Section | None:
-    """What others have printed about the same data set; None where nobody has."""
+    """The section with what others have printed about the same data set; None where nobody has."""
     data = networks[0].results[-1]["data"]
-    found = published_on(str(data.get("name")), len(data["classes"]))
+    found = sorted(
+        published_on(str(data.get("name")), len(data["classes"])), key=lambda row: row.error
+    )
     if not found:
         return None
-    found = tuple(sorted(found, key=lambda row: row.error))
     top5 = any(row.top5_error is not None for row in found)
     sizes = any(row.parameters is not None for row in found)
-    columns = [
-        Column("network", "text"),
-        Column("error", unit="%"),
-        Column("accuracy", unit="%"),
-        *([Column("top-5 error", unit="%")] if top5 else []),
-        Column("depth"),
-        *([Column("parameters")] if sizes else []),
-        *([] if top5 else [Column("search", unit="GPU-days")]),
-        Column("read in", "text"),
-    ]
-    rows = [
+    table = table_of(
+        found,
         [
-            row.network,
-            spread(row.error, row.error_std),
-            number(100 - row.error, 2),
-            *([number(row.top5_error, 2)] if top5 else []),
-            "–" if row.depth is None else str(row.depth),
-            *([_count(row.parameters)] if sizes else []),
-            *([] if top5 else ["–" if row.gpu_days is None else f"{row.gpu_days:,g}"]),
-            f"{row.source}, {row.place}" + (f"; {row.note}" if row.note else ""),
-        ]
-        for row in found
-    ]
-    marked = frozenset(i for i, row in enumerate(found) if row.ours)
+            (Column("network", "text"), lambda row: row.network),
+            (Column("error", unit="%"), lambda row: spread(row.error, row.error_std)),
+            (Column("accuracy", unit="%"), lambda row: number(100 - row.error, 2)),
+            (
+                Column("top-5 error", unit="%") if top5 else None,
+                lambda row: number(row.top5_error, 2),
+            ),
+            (Column("depth"), lambda row: str(row.depth or "–")),
+            (
+                Column("parameters") if sizes else None,
+                lambda row: "–" if row.parameters is None else plain_count(row.parameters),
+            ),
+            (
+                None if top5 else Column("search", unit="GPU-days"),
+                lambda row: "–" if row.gpu_days is None else f"{row.gpu_days:,g}",
+            ),
+            (
+                Column("read in", "text"),
+                lambda row: "; ".join(filter(None, [f"{row.source}, {row.place}", row.note])),
+            ),
+        ],
+        marked=[i for i, row in enumerate(found) if row.ours],
+    )
     text = (
         "Published, not measured here: test errors as printed by others, by other recipes on other "
         "machines. Marked are those of the BlockQNN papers."
     )
-    return Section("Published numbers", [Text(text), Table(columns, rows, marked=marked)])
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else plain_count(value)
+    return Section("Published numbers", [Text(text), table])

@@ -16,8 +16,8 @@ from blockqnn.storage import read_json
 from evaluation.front import Point, on_front, points_of, read_front
 from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
-from evaluation.plots.trainings import frozen_search
-from evaluation.report.picture import Picture, plot, search_plate
+from evaluation.plots.search import summary_curve
+from evaluation.report.picture import Picture, plot, search_picture
 from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary
 
 AGENTS = {
@@ -36,11 +36,11 @@ class Searched:
 
     name: str
     sentences: Sequence[str]
-    plate: Picture
+    picture: Picture
     best: Sequence[SummaryBlock]
     front: Sequence[Point]
     """Those on a Pareto front."""
-    front_plate: Picture | None
+    front_picture: Picture | None
     trainings: int
     hours: float
     held_out_images: int | None = None
@@ -75,17 +75,17 @@ def searched(history: History, name: str) -> Searched:
     return Searched(
         name,
         list(_in_words(history)),
-        search_plate(history, name),
+        search_picture(history, name),
         found,
         on_front(points),
-        _front_plate(points, "Dots are all that were trained to their end."),
+        _front_picture(points, "Dots are all that were trained to their end."),
         len(history.trainings),
         history.device_hours,
         history.task.held_out_images,
     )
 
 
-def _front_plate(points: Sequence[Point], dots: str) -> Picture | None:
+def _front_picture(points: Sequence[Point], dots: str) -> Picture | None:
     if not points:
         return None
     return plot(
@@ -188,7 +188,7 @@ def _frozen(path: Path) -> Searched:
     if trained:
         words += f", {trained:,} distinct blocks trained"
     picture = plot(
-        frozen_search(rows),
+        summary_curve(rows),
         "search",
         "Accuracy and reward of the search by iteration",
         "Mean of the iteration and the best so far, by iteration.",
@@ -199,7 +199,7 @@ def _frozen(path: Path) -> Searched:
         picture,
         found.blocks[:SHOWN],
         points,
-        _front_plate(points, "Blocks that are on none are not drawn."),
+        _front_picture(points, "Blocks that are on none are not drawn."),
         int(metrics.get("trainings") or trained),
         float(metrics.get("hours") or 0.0),
     )

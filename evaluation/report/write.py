@@ -118,7 +118,7 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
     best = networks[0]
     seeds = len(best.accuracies)
     selecting = origin_sections.selection_results(run)
-    lost = origin_sections.lost_results(run)
+    lost = run.lost
     hours = device_hours([*selecting, *lost, *(r for n in networks for r in n.results)])
     parts = ["selection"] * bool(selecting) + ["final training"]
     if searched is not None:
@@ -140,16 +140,16 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
 def _write_pictures(sections: Sequence[Section], to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     for section in sections:
-        for plate in _plates(section.elements):
-            plate.write_png(to / f"{plate.name}.png")
+        for picture in _pictures_in(section.elements):
+            picture.write_png(to / f"{picture.name}.png")
 
 
-def _plates(elements: Sequence[Element]) -> Iterator[Picture]:
+def _pictures_in(elements: Sequence[Element]) -> Iterator[Picture]:
     for element in elements:
         if isinstance(element, Pictures):
             yield from element.pictures
         elif isinstance(element, SideBySide):
-            yield from _plates(element.elements)
+            yield from _pictures_in(element.elements)
 
 
 def _write_numbers(run: Run, networks: Sequence[Network], to: Path) -> None:
