@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress lines while something runs, and tables after it.
+"""What a person sees in the terminal: progress while something runs, and tables after it.
 
-It may import `blockqnn` and `evaluation`, and neither Prefect nor MLflow.
+It may import `blockqnn` and `evaluation`, no MLflow, and Prefect only to write into a flow's log.
 """

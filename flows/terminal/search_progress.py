@@ -4,42 +4,30 @@ import time
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from blockqnn.search.history import History
-from flows.terminal.say import clock, say
+from flows.terminal.say import LiveProgress, clock
 
 Row = dict[str, Any]
 
 
-class Progress:
+class Progress(LiveProgress):
     """Shows iteration, epsilon, best and mean reward, candidates an hour and time left."""
 
     def __init__(self, name: str, history: History) -> None:
         """Begin at what a resumed search has already."""
+        super().__init__()
         self._name = name
         self._begun = time.monotonic()
         self._at_start = len(history.results)
         self._iteration = history.iteration
-        console = Console()
-        self._bar: Bar | None = None
-        if console.is_terminal:
-            self._bar = Bar(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=8),
-                TextColumn("{task.fields[text]}"),
-                console=console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(name, total=history.total, text="")
+        if self._bars is not None:
+            self._bar = self._bars.add_task(f"[bold]{name}", total=history.total, text="")
         if self._at_start:
             self._say(f"{name}: resumed with {self._at_start} of {history.total} candidates done")
         self.update(history)
 
     def row(self, history: History) -> Row:
-        """The state in plain values, one column each."""
+        """The state of the search in plain values by column, for a table."""
         done = len(history.results)
         seconds = max(time.monotonic() - self._begun, 1e-9)
         rate = (done - self._at_start) / seconds
@@ -58,25 +46,14 @@ class Progress:
 
     def update(self, history: History) -> None:
         """Show the state: at once on a terminal, once an iteration elsewhere."""
-        if self._bar is not None:
+        if self._bars is not None:
             row = self.row(history)
             text = (  # 80 columns hold it
                 f"iteration {row['iteration']} ε {row['epsilon']} best {row['best reward'] or '-'} "
                 f"mean {row['mean reward'] or '-'} {row['candidates an hour']}/h {row['time left']}"
             )
-            self._bar.update(self._task, completed=len(history.results), text=text)
+            self._bars.update(self._bar, completed=len(history.results), text=text)
         elif history.iteration != self._iteration:
             self._iteration = history.iteration
             line = ", ".join(f"{name} {value}" for name, value in self.row(history).items())
             self._say(f"{self._name}: {line}")
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False)
-        else:
-            say(line)

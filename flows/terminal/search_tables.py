@@ -1,9 +1,8 @@
-"""What the `blockqnn` command prints."""
+"""What is printed of a search and of a block."""
 
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from blockqnn.errors import SettingsError
 from blockqnn.search.history import History, read_search
@@ -13,10 +12,11 @@ from blockqnn.zoo import BLOCKS
 from evaluation.after_search import BEST
 from evaluation.best_table import LATENCY, best_table
 from evaluation.drawing import draw_block
+from flows.terminal.say import print_table
 
 
 def print_status(directory: Path, name: str, top: int) -> None:
-    """How far a search is, and its best blocks so far."""
+    """Print how far a search is, and its best `top` blocks so far."""
     history = read_search(directory)
     kinds = [r.outcome.kind for r in history.results if r.same_as is None]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
@@ -34,7 +34,7 @@ def print_status(directory: Path, name: str, top: int) -> None:
 
 
 def print_result(directory: Path, name: str, runs: Path) -> None:
-    """The best blocks of a finished search, and where everything lies."""
+    """Print the best blocks of a finished search, and where its files are."""
     console = Console()
     _print_best(console, read_search(directory), BEST)
     names = ("learning_curve.png", "front.png", "best_1.png", "best.md")
@@ -116,14 +116,8 @@ def _print_best(console: Console, history: History, top: int) -> None:
     if not rows:
         console.print(history.why_none(), highlight=False, soft_wrap=True)
         return
-    table = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns hold it
+    # what 80 columns hold; codes are too long for a column and follow below
     left_out = ["code", *(["iteration", "epsilon"] if LATENCY in rows[0] else [])]
-    columns = [column for column in rows[0] if column not in left_out]
-    for column in columns:
-        table.add_column(column, justify="right")
+    print_table([{k: v for k, v in row.items() if k not in left_out} for row in rows])
     for row in rows:
-        values = (row[column] for column in columns)
-        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in values))
-    console.print(table)
-    for row in rows:  # below: a code is too long for a column
         console.print(f"{row['rank']:>4}  {row['code']}", highlight=False, soft_wrap=True)

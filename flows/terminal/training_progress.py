@@ -6,76 +6,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
+from rich.progress import TaskID
 
-from flows.terminal.say import clock, say
+from flows.terminal.say import LiveProgress, clock
 
 PLAIN_SECONDS = 30.0
 """Seconds between two plain lines of one training."""
 
 
-class TrainingProgress:
+class TrainingProgress(LiveProgress):
     """Shows each running training's epoch, step, accuracy, images a second and time left."""
 
     def __init__(self, name: str, total: int) -> None:
         """`total` counts the trainings of the run `name`, those done before included."""
+        super().__init__()
         self._name = name
         self._total = total
         self._done = 0
         self._running: dict[Path, _Watched] = {}
-        console = Console()
-        self._bar: Bar | None = None
-        if console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(bar_width=8)
-            self._bar = Bar(*columns, TextColumn("{task.fields[text]}"), console=console)
-            self._bar.start()
 
     def begin(self, directory: Path) -> None:
-        """A training was started."""
+        """Show a training that was started."""
         watched = _Watched(directory)
-        if self._bar is not None:
-            watched.task = self._bar.add_task(directory.name[:24], total=None, text="starting")
+        if self._bars is not None:
+            watched.bar = self._bars.add_task(directory.name[:24], total=None, text="starting")
         self._running[directory] = watched
 
     def end(self, directory: Path, text: str) -> None:
-        """A training has ended, before it was begun here or now, with what it came to."""
+        """Say what a training came to, in `text`; it need not have begun."""
         self._done += 1
         watched = self._running.pop(directory, None)
-        if self._bar is not None and watched is not None and watched.task is not None:
-            self._bar.remove_task(watched.task)
+        if self._bars is not None and watched is not None and watched.bar is not None:
+            self._bars.remove_task(watched.bar)
         self._say(f"{self._name} {self._done}/{self._total}: {directory.name}: {text}")
 
     def update(self) -> bool:
-        """Read how far they are and show it; whether an epoch has ended since the last time."""
+        """Show how far the trainings are; returns whether an epoch has ended since last time."""
         news = False
         for watched in self._running.values():
             now = watched.read()
             if now is None:
                 continue
             news = news or now["ended"]
-            if self._bar is not None and watched.task is not None:
-                self._bar.update(
-                    watched.task,
-                    completed=now["steps_done"],
-                    total=now["steps_total"],
-                    text=_text(now),
-                )
+            if self._bars is not None and watched.bar is not None:
+                done, total = now["steps_done"], now["steps_total"]
+                self._bars.update(watched.bar, completed=done, total=total, text=_text(now))
             elif now["ended"] and watched.may_speak():
                 self._say(f"{self._name}: {watched.directory.name}: {_text(now)}")
         return news
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False)
-        else:
-            say(line)
 
 
 class _Watched:
@@ -83,14 +61,14 @@ class _Watched:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.task: TaskID | None = None
+        self.bar: TaskID | None = None
         self._epochs = -1
         self._seen: tuple[int, float] | None = None
         self._spoken = float("-inf")
         self._stamp = self._mark()
 
     def read(self) -> dict[str, Any] | None:
-        """What the training last wrote; None when that is not new."""
+        """The state that the training last wrote, in plain values; None when it is not new."""
         if (stamp := self._mark()) == self._stamp:
             return None
         self._stamp = stamp
@@ -119,7 +97,7 @@ class _Watched:
         }
 
     def may_speak(self) -> bool:
-        """Whether the last plain line is long enough ago; counts as one if so."""
+        """Whether the last plain line is `PLAIN_SECONDS` ago; if so, counts the next as said."""
         now = time.monotonic()
         if now - self._spoken < PLAIN_SECONDS:
             return False
@@ -135,7 +113,6 @@ class _Watched:
 
 
 def _text(now: Mapping[str, Any]) -> str:
-    """One training's state in a few words."""
     last = now["last"]
     words = [f"epoch {now['epoch']}/{now['epochs']} step {now['step']}/{now['steps']}"]
     if (accuracy := last.get("accuracy")) is not None:

@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from evaluation.results import Network, compare, run_of
-from flows.terminal.say import clock
+from flows.terminal.say import clock, print_table
 
 Row = dict[str, Any]
 
 
 def training_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """One row a training, in the order given: accuracies in percent after the last epoch, held-out
-    ones where images were held out; MMACs in millions for one image; time as h:mm:ss.
+    """One row for each training, in the order given.
+
+    Accuracies are in percent after the last epoch, held-out ones where images were held out; MMACs
+    are millions for one image; the time is `h:mm:ss`.
     """
     return [_row(result) for result in results]
 
@@ -22,42 +21,35 @@ def training_table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
 def network_table(
     results: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """One row a network, best first: accuracy on the test images in percent, mean and standard
-    deviation over the seeds, ± the 95 % interval that so many images leave open; milliseconds of
-    the smallest batch.
+    """One row for each network, best first.
+
+    The accuracy on the test images is in percent: its mean and standard deviation over the seeds,
+    and the ends of its 95 % interval for so many images. Milliseconds are of the smallest batch.
     """
     networks = compare(run_of("", results, evaluations))
     return [_network_row(network) for network in networks if network.accuracies]
 
 
 def print_networks(rows: Sequence[Row]) -> None:
-    """The table of networks, for a terminal of 80 columns."""
-    _print(rows, left=("network", "test"))
+    """Print rows of `network_table` for a terminal of 80 columns."""
+    print_table(rows, left=("network", "test"))
 
 
 def outcome_in_words(result: Mapping[str, Any]) -> str:
-    """What became of a training, in one line."""
-    row = _row(result)
+    """What became of a training, in one line; its accuracy in percent."""
     if result["outcome"] != "trained":
         return f"{result['outcome']}: {result['reason']}"
-    held_out, trained = row["held-out"], row["train"]
-    words = [f"accuracy {held_out:.2f} %"] if held_out is not None else []
-    words += [f"train accuracy {trained:.2f} %"] if trained is not None and not words else []
-    return ", ".join(["trained", *words, f"{row['epochs']} epochs in {row['time']}"])
+    row, accuracy = _row(result), ""
+    if row["held-out"] is not None:
+        accuracy = f"accuracy {row['held-out']:.2f} %, "
+    elif row["train"] is not None:
+        accuracy = f"train accuracy {row['train']:.2f} %, "
+    return f"trained, {accuracy}{row['epochs']} epochs in {row['time']}"
 
 
 def print_trainings(results: Sequence[Mapping[str, Any]]) -> None:
-    """The table, for a terminal of 80 columns."""
-    _print(training_table(results), left=("network", "on"))
-
-
-def _print(rows: Sequence[Row], left: Sequence[str]) -> None:
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for column in rows[0] if rows else ():
-        table.add_column(column, justify="left" if column in left else "right")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    """Print the table of trainings for a terminal of 80 columns."""
+    print_table(training_table(results), left=("network", "on"))
 
 
 def _network_row(network: Network) -> Row:
@@ -96,9 +88,3 @@ def _row(result: Mapping[str, Any]) -> Row:
 
 def _rounded(accuracy: float | None) -> float | None:
     return None if accuracy is None else round(accuracy, 2)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
