@@ -7,7 +7,7 @@ decided here, in exact integers, before anything is built.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blockqnn.space import Block, Op
+from blockqnn.space import WIRES, Block, Op
 from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
 
 _BYTES = 4  # of a float32
@@ -144,7 +144,7 @@ def _block_counts(block: Block, width: int, filters: int) -> tuple[int, int, int
                         values += source + 2 * filters
                 made = filters
             values += made
-        elif kernel == 3:
+        elif (op, kernel) not in WIRES:  # a pooling
             values += made
         widths.append(made)
     leaves = block.leaves or (0,)

@@ -3,6 +3,6 @@
 It may import the search space, its costs and storage. Importing it imports torch.
 """
 
-from blockqnn.network.network import BlockNetwork, build_network
+from blockqnn.network.network import BlockNetwork, build_network, network_of
 
-__all__ = ["BlockNetwork", "build_network"]
+__all__ = ["BlockNetwork", "build_network", "network_of"]

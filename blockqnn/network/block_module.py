@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from blockqnn.network.cells import Add, Concat, Pcc, Separable
-from blockqnn.space import Block, Layer, Op, predecessors
+from blockqnn.space import Block, Layer, Op
 
 
 class BlockModule(nn.Module):
     """One block: (N, `in_channels`, H, W) -> (N, `out_channels`, H, W).
 
     `layers` holds modules under the indices of the block's layers, the terminal standing for the
-    concat of the leaves. Identities and kernel-1 poolings are other names for what they read.
+    concat of the leaves; layers that compute nothing have none.
     `drop_path` is the probability that `blockqnn.network.network.build_network` describes.
     """
 
@@ -59,18 +59,15 @@ class BlockModule(nn.Module):
 
 
 def _plan(block: Block) -> tuple[list[tuple[Layer, tuple[int, ...]]], int]:
-    """The layers that compute something, each with the tensors it reads, and the result's index."""
-    plan: list[tuple[Layer, tuple[int, ...]]] = []
-    tensor_of = {0: 0}
-    for layer in block.layers:
-        is_end = layer.op == Op.TERMINAL
-        read = (block.leaves or (0,)) if is_end else predecessors(layer)
-        sources = tuple(tensor_of[source] for source in read)
-        is_name = len(sources) == 1 and (is_end or layer.op == Op.IDENTITY or _is_no_pool(layer))
-        tensor_of[layer.index] = sources[0] if is_name else layer.index
-        if not is_name:
-            plan.append((layer, sources))
-    return plan, tensor_of[block.layers[-1].index]
+    """The layers to build, each with the indices that it reads, and the index of the result.
+
+    The terminal stands for the concat of several leaves.
+    """
+    plan, leaves = block.computing_layers()
+    if len(leaves) == 1:
+        return plan, leaves[0]
+    end = block.layers[-1]
+    return [*plan, (end, leaves)], end.index
 
 
 def _droppable(plan: Sequence[tuple[Layer, tuple[int, ...]]]) -> dict[str, list[int]]:
@@ -83,10 +80,6 @@ def _droppable(plan: Sequence[tuple[Layer, tuple[int, ...]]]) -> dict[str, list[
         if len(sources) > 1
     }
     return {name: found for name, found in positions.items() if found}
-
-
-def _is_no_pool(layer: Layer) -> bool:
-    return layer.op in (Op.MAX_POOL, Op.AVG_POOL) and layer.kernel == 1
 
 
 def _module(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,55 @@ def build_network(
     return BlockNetwork(
         block, filters, each, num_classes, in_channels, skeleton, connections, drop_path, dropout
     )
+
+
+class _NetworkSettings(Protocol):
+    """Settings around the blocks, those of a search and of a plan alike."""
+
+    @property
+    def filters(self) -> Sequence[int]: ...
+    @property
+    def repeats(self) -> int | Sequence[int]: ...
+    @property
+    def skeleton(self) -> str: ...
+    @property
+    def connections(self) -> str: ...
+
+
+class _Images(Protocol):
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def in_channels(self) -> int: ...
+
+
+class _Rates(Protocol):
+    @property
+    def drop_path(self) -> float: ...
+    @property
+    def dropout(self) -> float: ...
+
+
+def network_of(
+    settings: _NetworkSettings, block: Block, images: _Images, recipe: _Rates, seed: int
+) -> BlockNetwork:
+    """Return the block's network for these images as settings and a recipe say, on the CPU.
+
+    Its weights are drawn from `seed`; no other random numbers are touched. Raises `ValueError`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(
+            block,
+            filters=settings.filters,
+            repeats=settings.repeats,
+            num_classes=len(images.classes),
+            in_channels=images.in_channels,
+            skeleton=settings.skeleton,
+            connections=settings.connections,
+            drop_path=recipe.drop_path,
+            dropout=recipe.dropout,
+        )
 
 
 class BlockNetwork(nn.Module):

@@ -4,7 +4,7 @@ blocks.
 Pure Python and NumPy. It imports nothing else of the package, and everything may import it.
 """
 
-from blockqnn.space.block import KERNELS, LONGEST, MERGES, Block, Layer, Op, predecessors
+from blockqnn.space.block import KERNELS, LONGEST, MERGES, WIRES, Block, Layer, Op, predecessors
 from blockqnn.space.spaces import V1, V2, VERSIONS, Space
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "V1",
     "V2",
     "VERSIONS",
+    "WIRES",
     "predecessors",
 ]

@@ -9,7 +9,7 @@ concatenated into the block's output.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -59,8 +59,14 @@ KERNELS: dict[int, tuple[int, ...]] = {
 }
 """The kernel sizes allowed for each kind of layer."""
 
+WIRES = frozenset({(Op.IDENTITY, 0), (Op.MAX_POOL, 1), (Op.AVG_POOL, 1)})
+"""(kind, kernel) of the layers that compute nothing: other names for what they read."""
+
 MERGES = (Op.ADD, Op.CONCAT)
 """The kinds with two predecessors."""
+
+_KEY_WIRES = frozenset({(Op.IDENTITY, 0)})
+"""What `Block.key` leaves out: journals hold keys in which a kernel-1 pooling is a layer."""
 
 LONGEST = 64
 """Layers of a block at most, in any space that settings allow."""
@@ -138,25 +144,34 @@ class Block:
         Numbering of the layers, the order of the operands and identities do not matter; the
         digits are the same in every process and on every machine.
         """
-        form = canonical_form(*self._graph())
+        layers, leaves = self.computing_layers(_KEY_WIRES)
+        node_of = {0: 0} | {layer.index: node for node, (layer, _) in enumerate(layers, start=1)}
+        labels: list[Label] = [(0, 0)]
+        labels += [(int(layer.op), int(layer.kernel)) for layer, _ in layers]
+        labels.append((int(Op.TERMINAL), 0))
+        sources = [(), *(read for _, read in layers), leaves]
+        form = canonical_form(labels, [[node_of[source] for source in read] for read in sources])
         return hashlib.sha256(repr(form).encode()).hexdigest()[:32]
 
-    def _graph(self) -> tuple[list[Label], list[list[int]]]:
-        """Labels and predecessors of the block's graph, identities replaced by their source."""
-        labels: list[Label] = [(0, 0)]
-        sources: list[list[int]] = [[]]
-        node_of = {0: 0}
+    def computing_layers(
+        self, wires: Container[tuple[int, int]] = WIRES
+    ) -> tuple[list[tuple[Layer, tuple[int, ...]]], tuple[int, ...]]:
+        """Return the layers that compute something, each with the indices of those that it reads,
+        then the indices of the outputs that the block concatenates.
+
+        `wires` holds the (kind, kernel) that compute nothing: who reads such a layer reads its
+        source instead. Index 0 is the block's input.
+        """
+        computing: list[tuple[Layer, tuple[int, ...]]] = []
+        source_of = {0: 0}
         for layer in self.layers[:-1]:
-            read = [node_of[source] for source in predecessors(layer)]
-            if layer.op == Op.IDENTITY:
-                node_of[layer.index] = read[0]
-                continue
-            node_of[layer.index] = len(labels)
-            labels.append((int(layer.op), int(layer.kernel)))
-            sources.append(read)
-        labels.append((int(Op.TERMINAL), 0))
-        sources.append([node_of[leaf] for leaf in self.leaves or (0,)])
-        return labels, sources
+            read = tuple(source_of[source] for source in predecessors(layer))
+            if layer[1:3] in wires:
+                source_of[layer.index] = read[0]
+            else:
+                source_of[layer.index] = layer.index
+                computing.append((layer, read))
+        return computing, tuple(source_of[leaf] for leaf in self.leaves or (0,))
 
 
 def predecessors(layer: Layer) -> tuple[int, ...]:

@@ -12,22 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockqnn.cost import Cost
-from blockqnn.space import KERNELS, Block, Layer, Op, predecessors
+from blockqnn.space import KERNELS, WIRES, Block, Layer, Op
+from blockqnn.space.skeleton import CONVOLUTIONS
 
-_POOLS = (Op.MAX_POOL, Op.AVG_POOL)
-_CONVOLUTIONS = KERNELS.keys() - {*_POOLS, Op.IDENTITY, Op.ADD, Op.CONCAT, Op.TERMINAL}
-"""By exclusion, so that a kind that `KERNELS` gains is taken in."""
-
-
-def _is_wire(op: int, kernel: int) -> bool:
-    return op == Op.IDENTITY or (op in _POOLS and kernel == 1)
-
-
+_CONVOLUTIONS = CONVOLUTIONS.keys()
 _COUNTED = [
     (int(op), kernel)
     for op, kernels in KERNELS.items()
     for kernel in kernels
-    if op != Op.TERMINAL and not _is_wire(op, kernel)
+    if op != Op.TERMINAL and (op, kernel) not in WIRES
 ]
 _NAMES = [f"{Op(op).name.lower()}{kernel or ''}" for op, kernel in _COUNTED]
 
@@ -62,18 +55,13 @@ def block_features(block: Block, cost: Cost) -> NDArray[np.float64]:
     Widths are in filters of a stage, the block input being one wide; receptive fields are in
     pixels a side.
     """
-    nodes = [_INPUT]
-    wires = {0: 0}
-    for layer in block.layers[:-1]:
-        read = [wires[source] for source in predecessors(layer)]
-        if _is_wire(layer.op, layer.kernel):
-            wires[layer.index] = read[0]
-        else:
-            wires[layer.index] = len(nodes)
-            nodes.append(_node(layer, [nodes[source] for source in read]))
-    leaves = [nodes[wires[leaf]] for leaf in block.leaves or (0,)]
+    computing, ends_at = block.computing_layers()
+    nodes = {0: _INPUT}
+    for layer, read in computing:
+        nodes[layer.index] = _node(layer, [nodes[source] for source in read])
+    leaves = [nodes[leaf] for leaf in ends_at]
     end = _joined(leaves)
-    labels = [node.label for node in nodes[1:]]
+    labels = [nodes[layer.index].label for layer, _ in computing]
     ends = [leaf.label for leaf in leaves]
     return np.array(
         [

@@ -17,7 +17,7 @@ from blockqnn.params import settings_from_dict
 from blockqnn.reward import reward
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import RewardSettings, Settings
-from blockqnn.space import Block, Layer, Op, Space
+from blockqnn.space import WIRES, Block, Layer, Op, Space
 from blockqnn.surrogate import block_features
 from evaluation.comparison.cells import read_table_file
 from evaluation.comparison.run import About, Score
@@ -78,14 +78,11 @@ def _curve(text: str | None) -> tuple[dict[str, float], ...]:
 
 
 def without_wires(block: Block) -> Block:
-    """The block with identities for poolings of kernel 1."""
-    pools = (Op.MAX_POOL, Op.AVG_POOL)
+    """The block with identities for all layers that compute nothing: poolings of kernel 1 too."""
+    identity = {"op": Op.IDENTITY, "kernel": 0}
     return Block(
         tuple(
-            layer._replace(op=Op.IDENTITY, kernel=0)
-            if layer.op in pools and layer.kernel == 1
-            else layer
-            for layer in block.layers
+            layer._replace(**identity) if layer[1:3] in WIRES else layer for layer in block.layers
         )
     )
 
