@@ -13,14 +13,14 @@ from evaluation.plots.front import draw_fronts
 from evaluation.plots.search import draw_search
 
 BEST = 10
-"""Blocks in the tables."""
+"""Best blocks in the tables."""
 DRAWN = 3
-"""Blocks drawn."""
+"""Best blocks that are drawn."""
 
 
 def write_pictures(history: History, directory: Path, name: str) -> None:
     """Write best.md, best.csv, learning_curve.png, front.csv, front.png and best_1.png to
-    best_3.png into `directory`.
+    best_3.png into `directory`. Raises OSError.
     """
     best = history.best(BEST)
     rows = best_table(best)

@@ -1,13 +1,11 @@
 """The table of a search's best blocks, the same for the terminal, Prefect and files."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from blockqnn.search.records import Result
-from blockqnn.storage import write_atomically
+from blockqnn.storage import write_atomically, write_rows
 
 Row = dict[str, Any]
 
@@ -25,7 +23,7 @@ COLUMNS = (
     "code",
 )
 LATENCY = "latency ms"
-"""A column after the parameters where any of the rows has it."""
+"""Name of the column that follows the parameters where any latency was measured."""
 DIGITS = {
     "reward": 2,
     "accuracy": 2,
@@ -35,11 +33,11 @@ DIGITS = {
     "epsilon": 2,
     "seconds": 1,
 }
-"""Decimal places of the columns that are not whole numbers."""
+"""Decimal places of the columns whose values are not whole numbers."""
 
 
 def best_table(results: Sequence[Result]) -> list[Row]:
-    """One row a result, ranked from 1 in the order given, which is best first for `Search.best`.
+    """One row for each result, ranked from 1 in the order given, which should be best first.
 
     Reward and accuracy are in percent (accuracy None unless trained), MMACs in millions for one
     image, seconds of training; number and iteration count from 0, as in the journal. Values are
@@ -72,36 +70,24 @@ def _row(rank: int, result: Result, measured: bool) -> Row:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes rows of `best_table` as CSV or Markdown by the suffix (`ValueError` for others).
+    """Write rows of `best_table` as CSV or Markdown by the suffix (`ValueError` for others).
 
     An empty table has its heading. Raises OSError when the file cannot be written.
     """
+    columns = list(rows[0]) if rows else list(COLUMNS)
     if path.suffix == ".csv":
-        text = _csv(rows)
+        write_rows(columns, rows, path)
     elif path.suffix == ".md":
-        text = _markdown(rows)
+        text = _markdown(columns, rows)
+        write_atomically(path, lambda file: file.write(text.encode()))
     else:
         raise ValueError(f"cannot write the table to {path}: the name must end in .csv or .md")
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = _columns(rows)
+def _markdown(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> str:
     marks = ["---" if column == "code" else "---:" for column in columns]
     body = [[_cell(column, row[column]) for column in columns] for row in rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, marks, *body])
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(rows[0]) if rows else list(COLUMNS)
 
 
 def _cell(column: str, value: Any) -> str:

@@ -1,7 +1,6 @@
 """Pareto fronts: what is most accurate for what it costs."""
 
 import csv
-import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from blockqnn.errors import SearchError
 from blockqnn.search.history import History
 from blockqnn.space import LONGEST, Block
-from blockqnn.storage import write_atomically
+from blockqnn.storage import write_rows
 
 T = TypeVar("T")
 
@@ -21,14 +20,15 @@ COSTS = {
     "parameters": "parameters",
     "latency": "latency (ms)",
 }
-"""What a network costs, and how a picture names it; latency only where it was measured."""
+"""The costs of a network and their names in pictures; only some searches measure the latency."""
 MOST = 1e30
-"""More than any network costs."""
+"""Bound above the cost of any network; a file with more is damaged."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A trained block: accuracy and reward in percent, costs, latency in milliseconds."""
+    """A trained block: candidate number, accuracy and reward in percent, multiply-accumulates of
+    one image, parameters, latency in milliseconds, and the block's code."""
 
     number: int
     accuracy: float
@@ -42,8 +42,8 @@ class Point:
 def front_of(
     items: Iterable[T], cost: Callable[[T], float], value: Callable[[T], float]
 ) -> list[T]:
-    """Those that no other beats: a higher value at no more cost, or the same at less; cheapest
-    first.
+    """The Pareto front of `items`, cheapest first: what no other item beats by a higher value at no
+    more cost, or by the same value at less.
     """
     front: list[T] = []
     for item in sorted(items, key=lambda item: (cost(item), -value(item))):
@@ -53,7 +53,7 @@ def front_of(
 
 
 def points_of(history: History) -> list[Point]:
-    """Every distinct block that a search trained to the end, in journal order."""
+    """The distinct blocks that a search trained to the end, in journal order."""
     return [
         Point(
             result.candidate.number,
@@ -70,8 +70,8 @@ def points_of(history: History) -> list[Point]:
 
 
 def fronts(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The front by every cost that is known of all points; of equals the one that costs less of
-    the others.
+    """The Pareto front by each cost that is known of all points. Of points with the same accuracy
+    and cost, the one with the lower other costs is on it.
     """
     cheapest = sorted(points, key=lambda p: (p.macs, p.parameters, p.latency or 0.0, p.number))
     return {
@@ -82,32 +82,29 @@ def fronts(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def on_front(points: Sequence[Point]) -> list[Point]:
-    """The points that are on any front, the fewest multiply-accumulates first."""
+    """The points that are on any Pareto front, the fewest multiply-accumulates first."""
     members = {point.number: point for front in fronts(points).values() for point in front}
     return sorted(members.values(), key=lambda point: (point.macs, point.number))
 
 
 def write_front(points: Sequence[Point], path: Path) -> None:
-    """Write the points that are on a front as CSV; `fronts` says on which. Raises OSError."""
+    """Write the points that are on a Pareto front as CSV, with the names of the costs by which they
+    are on one in the column `fronts`. Raises OSError."""
     found = fronts(points)
     rows = []
     for point in on_front(points):
         on = " ".join(name for name, front in found.items() if point in front)
         rows.append({**asdict(point), "fronts": on})  # unrounded: read again it has the same fronts
-    text = io.StringIO()
-    names = [*(field.name for field in fields(Point)), "fronts"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_rows([*(field.name for field in fields(Point)), "fronts"], rows, path)
 
 
 def read_front(path: Path) -> list[Point]:
-    """What `write_front` wrote; raises `SearchError`. Nothing where there is no file."""
+    """The points that `write_front` wrote; none where there is no file. Raises `SearchError` for a
+    damaged file."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [_point(row) for row in csv.DictReader(file)]
-    except FileNotFoundError:  # written before there were any
+    except FileNotFoundError:  # former versions wrote no fronts
         return []
     except OSError as error:
         raise SearchError(f"cannot read {path} ({error.strerror})") from None

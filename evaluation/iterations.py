@@ -1,4 +1,4 @@
-"""What each whole iteration of a search came to."""
+"""The accuracies and rewards of a search, iteration by iteration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,36 +10,35 @@ from blockqnn.search.records import Result
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration's candidates came to; accuracy in percent, what was predicted where the
-    training was stopped, chance where there was none.
-    """
+    """Accuracies (percent), rewards and kinds of outcome of one iteration's candidates."""
 
     number: int
-    """From 1, as people count."""
+    """Number of the iteration, from 1."""
     epsilon: float
     accuracies: tuple[float, ...]
+    """Held-out accuracies: predicted ones of stopped trainings, chance where there is none."""
     rewards: tuple[float, ...]
     kinds: tuple[Kind, ...]
 
     @property
     def not_trained(self) -> int:
-        """How many candidates diverged or were infeasible."""
+        """Number of candidates that diverged or were infeasible."""
         return len(self.kinds) - self.kinds.count("trained") - self.stopped
 
     @property
     def stopped(self) -> int:
-        """How many trainings were stopped: their numbers are predictions."""
+        """Number of candidates whose training was stopped: their accuracies are predictions."""
         return self.kinds.count("stopped")
 
     def best(self, values: Sequence[float]) -> float:
-        """The highest of these values of the candidates, of those that nobody predicted."""
+        """The highest of the candidates' `values`, leaving out those of stopped trainings."""
         pairs = zip(values, self.kinds, strict=True)
         return max((value for value, kind in pairs if kind != "stopped"), default=min(values))
 
 
 def iterations_of(results: Sequence[Result], chance: float) -> list[Iteration]:
-    """The results by the iteration in which their candidates were proposed, also when `async` ones
-    came back later. A candidate without an accuracy, or a predicted one, counts as `chance`
+    """The results by the iteration in which their candidates were proposed, also when they came
+    back later. A candidate with neither a measured nor a predicted accuracy counts as `chance`
     (percent).
     """
     ordered = sorted(results, key=lambda result: result.candidate.number)

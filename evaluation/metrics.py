@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 BINS = 15
-"""Equal-width bins of the confidence in the calibration error, as usual since Guo et al. 2017."""
+"""Equal-width bins of the confidence in the calibration error, as in Guo et al. 2017."""
 FEW = 6
-"""Classes below which no top-5 is given: with five, everything is among the first five."""
+"""Classes below which no top-5 accuracy is given: of five classes, all are among the first five."""
 
 
 def wilson(hits: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion of `hits` in `total`, in percent.
 
-    It stays within 0 and 100 and is of use at both ends, where the normal one shrinks to nothing.
+    It stays within 0 and 100 and is not empty at the ends, as the normal interval would be.
     Raises `ValueError` unless 0 <= hits <= total and total > 0.
     """
     if not 0 <= hits <= total or total <= 0:
@@ -26,14 +26,14 @@ def wilson(hits: float, total: int, confidence: float = 0.95) -> tuple[float, fl
     share, square = hits / total, z * z / total
     middle = (share + square / 2) / (1 + square)
     half = z / (1 + square) * ((share * (1 - share) + square / 4) / total) ** 0.5
-    # exactly 0 and 1 at the ends, which rounding would miss by a hair
+    # Rounding would miss 0 and 1 by a hair.
     low = 0.0 if hits == 0 else max(0.0, middle - half)
     high = 1.0 if hits == total else min(1.0, middle + half)
     return 100 * low, 100 * high
 
 
 class Tally:
-    """Sums of a classifier's outputs, batch by batch, so that no test set has to fit in memory."""
+    """Counts a classifier's outputs batch by batch, so that no test set has to fit in memory."""
 
     def __init__(self, classes: int) -> None:
         """Raises `ValueError` for fewer than two classes."""
@@ -90,7 +90,7 @@ class Tally:
                 setattr(self, name, getattr(self, name).to(device))
 
     def result(self, names: Sequence[str]) -> dict[str, Any]:
-        """What was counted, as plain values; `names` are those of the classes.
+        """The metrics of all batches, as plain values; `names` are those of the classes.
 
         images; top1 and top5 {value, low, high} (percent, 95 % Wilson intervals; top5 None for
         fewer than 6 classes); nll, the mean negative log likelihood in nats; ece, the expected

@@ -1,4 +1,4 @@
-"""Numbers that others have published, to stand beside ours: printed there, not measured here."""
+"""Results that others have published, to stand beside ours: printed there, not measured here."""
 
 import csv
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
-"""Data sets with published numbers; a folder of images that is read like ImageNet is not one."""
+"""Data sets with published results, and their classes; with other classes it is another set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,13 @@ class Published:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """All of published.csv."""
+    """All rows of published.csv."""
     text = files("evaluation").joinpath("published.csv").read_text(encoding="utf-8")
     return tuple(_row(row) for row in csv.DictReader(text.splitlines()))
 
 
 def published_on(name: str, classes: int) -> tuple[Published, ...]:
-    """The numbers published on a data set, by its name and count of classes; none for others."""
+    """The results published on a data set, by its name and number of classes; none for others."""
     if CLASSES.get(name) != classes:
         return ()
     return tuple(row for row in published() if row.data == name)

@@ -1,4 +1,4 @@
-"""What a run's finished trainings and their evaluations come to: one row a network."""
+"""What the final trainings of a run and their evaluations come to: one row for each network."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,28 +13,28 @@ from evaluation.front import front_of
 from evaluation.metrics import wilson
 
 Record = Mapping[str, Any]
+"""The content of a JSON file: a result, an evaluation, a selection, or a part of one."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """The files of final trainings, as plain values.
-
-    `results` are those of finished trainings, `evaluations` those of the test set by the identity
-    of their training, `selection` the ranking on held-out images or None. `unfinished` counts
-    trainings without a result, `superseded` finished ones of the same label and split with other
-    settings, left out.
-    """
+    """The contents of the files of a run's final trainings."""
 
     name: str
     results: tuple[Record, ...]
+    """The content of each finished training's result.json."""
     evaluations: Mapping[str, Record]
+    """The evaluations on the test images, by the identity of their training."""
     selection: Record | None = None
+    """The content of selection.json, None where there was no selection."""
     unfinished: int = 0
+    """Trainings without a result."""
     superseded: int = 0
+    """Finished trainings left out: others of their label and split have later settings."""
 
     @property
     def final(self) -> list[Record]:
-        """The final trainings: those on everything and those that were evaluated."""
+        """The trainings on all images, and those that were evaluated."""
         return [
             result
             for result in self.results
@@ -49,17 +49,13 @@ class Run:
 
     @property
     def selecting(self) -> list[Record]:
-        """The other trainings, on the search's split."""
+        """The trainings on the search's split, with some images held out."""
         return [result for result in self.results if result["split"] == "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """One row of the result table: a network, trained with some seeds.
-
-    Accuracies are in percent on the test images, one a seed that was evaluated; `held_out` the best
-    held-out accuracy of its selection training; seconds and images_per_second are of training.
-    """
+    """One row of the result table: a network, trained with some seeds."""
 
     label: str
     block: str | None
@@ -67,53 +63,59 @@ class Network:
     split: str
     seeds: tuple[int, ...]
     accuracies: tuple[float, ...]
+    """Accuracies on the test images in percent, one for each seed that was evaluated."""
     top5: tuple[float, ...]
+    """Top-5 accuracies on the test images in percent."""
     images: int
+    """Number of test images."""
     nll: float | None
     ece: float | None
     larger: tuple[float, ...]
+    """Accuracies in percent on the test images at the larger size `larger_size`."""
     larger_size: int | None
     held_out: float | None
+    """Best held-out accuracy, in percent, of the network's training for the selection."""
     parameters: int
     macs: int
     epochs: int
     seconds: float
+    """Mean seconds of one training."""
     images_per_second: float | None
+    """Median over all epochs of the images trained on in a second."""
     speed: tuple[Record, ...]
+    """Latency and throughput, one record for each device and batch."""
     results: tuple[Record, ...] = field(repr=False)
     evaluations: tuple[Record, ...] = field(repr=False)
 
     @property
     def accuracy(self) -> float | None:
-        """Mean over the evaluated seeds."""
+        """Mean accuracy on the test images over the evaluated seeds, in percent."""
         return fmean(self.accuracies) if self.accuracies else None
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over the seeds; None for a single one."""
+        """Sample standard deviation of the accuracy over the seeds; None for a single seed."""
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % Wilson interval of the mean accuracy: what so many test images leave open, whatever
-        the seeds."""
+        """95 % Wilson interval of the mean accuracy in percent, by the number of test images."""
         if self.accuracy is None:
             return None
         return wilson(self.accuracy / 100 * self.images, self.images)
 
     @property
     def latency(self) -> float | None:
-        """Milliseconds of the smallest batch."""
+        """Milliseconds that the network takes for the smallest batch that was measured."""
         return next((float(row["milliseconds"]) for row in self.speed if _measured(row)), None)
 
 
 def read_run(run: Path, trainings: Collection[str] | None = None) -> Run:
-    """The trainings under `run` that have finished, and what was made of them.
+    """The finished trainings in the directory `run`, with their evaluations and selection.
 
-    Of several settings under one label and split only those finished last count, so that what was
-    tried before is not mixed in; `trainings` names the ones to take instead, by directory. Keys
-    that this version does not know are passed over. Raises `SearchError` when there are none, or a
-    file is damaged.
+    Of trainings with one label and split but several settings, only those with the latest settings
+    count; `trainings` names the directories to take instead. Unknown keys are passed over. Raises
+    `SearchError` when no training has finished, or a file is damaged.
     """
     directory = run / "trainings"
     if not directory.is_dir():
@@ -147,7 +149,7 @@ def run_of(
     evaluations: Iterable[Record],
     selection: Record | None = None,
 ) -> Run:
-    """The same from contents of result.json and of evaluations at hand, all of which count."""
+    """A run made of contents of result.json and of evaluations at hand, all of which count."""
     return Run(name, tuple(results), _evaluations(evaluations), selection)
 
 
@@ -156,23 +158,21 @@ def _evaluations(found: Iterable[Record]) -> dict[str, Record]:
 
 
 def compare(run: Run) -> list[Network]:
-    """One row a network of the final trainings, the most accurate first, of equals the cheaper
-    one, those not evaluated last.
-
-    Several seeds of a network make one row, whatever their number.
+    """One row for each network of the final trainings, over all its seeds: the most accurate first,
+    of equals the cheaper first, those not evaluated last.
     """
     rows = [_network(members, run) for members in _by(run.final, "label", "split").values()]
     return sorted(rows, key=lambda row: (row.accuracy is None, -(row.accuracy or 0), row.macs))
 
 
 def pareto(networks: Iterable[Network]) -> list[Network]:
-    """Those evaluated ones that no other beats at no more multiply-accumulates; cheapest first."""
+    """The Pareto front of the evaluated networks, by multiply-accumulates; the cheapest first."""
     tested = [network for network in networks if network.accuracy is not None]
     return front_of(tested, lambda row: row.macs, lambda row: row.accuracy or 0)
 
 
 def device_hours(results: Iterable[Record]) -> float:
-    """Hours of training, each counted once a device."""
+    """Hours of training, each hour counted once for each device."""
     return sum(float(r["seconds"]) * (r.get("devices") or 1) for r in results) / 3600
 
 
@@ -216,7 +216,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _held_out(final: Record, run: Run) -> float | None:
-    """Of the trainings of the same network on the search's split, whatever their label."""
+    """The best held-out accuracy of the same network on the search's split, whatever the label."""
     scores = [
         entry["accuracy"]
         for result in run.results
@@ -229,7 +229,7 @@ def _held_out(final: Record, run: Run) -> float | None:
 
 
 def _speeds(evaluations: Sequence[Record]) -> tuple[Record, ...]:
-    """One row a device and batch: the median over the seeds, which all have the same network."""
+    """One record for each device and batch: medians over the seeds of a network."""
     rows = [row for evaluation in evaluations for row in evaluation.get("speed") or ()]
     merged = []
     for members in _by(rows, "device", "threads", "precision", "batch").values():
@@ -245,7 +245,7 @@ def _measured(row: Record) -> bool:
 
 
 def _latest(results: Sequence[Record]) -> list[Record]:
-    """Of each label and split, the trainings with the settings of the one that finished last."""
+    """The results whose settings are those of the last to finish with their label and split."""
     kept = []
     for members in _by(results, "label", "split").values():
         last = max(members, key=lambda result: float(result.get("finished") or 0))
@@ -254,7 +254,7 @@ def _latest(results: Sequence[Record]) -> list[Record]:
 
 
 def _settings(result: Record) -> tuple[Any, ...]:
-    """All that a result depends on but the seed."""
+    """The settings that a result depends on, all but the seed."""
     fingerprint = result["data"]["fingerprint"]
     names = ("block", "timm", "network", "recipe")
     return (*(json.dumps(result.get(name), sort_keys=True) for name in names), fingerprint)
@@ -296,7 +296,7 @@ NEEDED: dict[str, type | tuple[type, ...]] = {
     "macs": int,
     "data": dict,
 }
-"""What every result.json has, and of which type."""
+"""Keys that every result.json has, and the types of their values."""
 
 
 def _checked(result: dict[str, Any], path: Path) -> dict[str, Any]:

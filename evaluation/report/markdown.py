@@ -18,8 +18,8 @@ from evaluation.report.document import (
 
 
 def markdown(document: Document, pictures: str) -> str:
-    """The whole text; the PNG of a picture is named `pictures`/<name>.png. What the document says
-    is escaped, so that it stays text."""
+    """The whole report as Markdown, in which pictures are `pictures`/<name>.png. Every text of the
+    document is escaped, so that no reader takes it for markup."""
     parts = [
         f"# {plain(document.title)}",
         plain(document.about),
@@ -30,13 +30,13 @@ def markdown(document: Document, pictures: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that no Markdown reader takes for markup, on one line."""
+    """Text on one line that no Markdown reader takes for markup."""
     marks = r"[\\`*\[\]<>|#~$&]|(?<!\w)_|_(?!\w)"  # an underscore within a word is none
     return re.sub(marks, r"\\\g<0>", " ".join(text.split()))
 
 
 def code(text: str) -> str:
-    """Text as code, whatever backticks are in it."""
+    """Text as Markdown code, whatever backticks are in it; nothing for an empty text."""
     clean = " ".join(text.split()).replace("|", "\\|")
     longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
     fence = "`" * (longest + 1)

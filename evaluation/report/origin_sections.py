@@ -224,7 +224,7 @@ def provenance(
     return Section(
         "How it was made",
         [
-            *(Text(text) for text in _apart(run, networks, searched)),
+            Text(" ".join(_apart(run, networks, searched))),
             Facts([(name, value) for name, value in rows if value]),
             *([Facts(recipe, "The recipe, every setting of it", code=True)] if recipe else []),
         ],
@@ -232,28 +232,26 @@ def provenance(
 
 
 def _apart(run: Run, networks: Sequence[Network], searched: Searched | None) -> Iterator[str]:
-    steps = []
     if searched is not None:
         held_out = searched.held_out_images
         on = f"{held_out:,} images" if held_out else "images"
-        steps.append(f"The search scored its blocks on {on} held out of the training set.")
+        yield f"The search scored its blocks on {on} held out of the training set."
     if run.selection:
-        steps.append("The selection ranked the best of them on held-out images too.")
+        yield "The selection ranked the best of them on held-out images too."
     splits = {network.split for network in networks}
     count = networks[0].results[-1]["data"].get("train_images")
     if "everything" in splits:
         images = f"all {count:,} training images" if count else "all training images"
-        steps.append(f"The final networks were trained on {images}, to their last epoch.")
+        yield f"The final networks were trained on {images}, to their last epoch."
     if "train" in splits:
-        steps.append(
+        yield (
             "Some of the networks above were trained without the held-out images: their numbers "
             "are not those of final trainings."
         )
     if any(network.accuracies for network in networks):
-        steps.append(
+        yield (
             "Only these, with the seeds given, have met the test images; no choice rests on them."
         )
-    yield " ".join(steps)
 
 
 def _data_in_words(data: Record) -> str:

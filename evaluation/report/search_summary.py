@@ -26,40 +26,42 @@ AGENTS = {
     "random": "Random search",
     "evolution": "Regularised evolution",
 }
+"""Names of the agents in the report."""
 SHOWN = 5
-"""Best blocks in the table."""
+"""Best blocks in the report's table."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search came to: in words, as a picture, its best blocks, and its cost."""
+    """What a search came to: in sentences, as pictures, its best blocks, and its cost."""
 
     name: str
     sentences: Sequence[str]
     picture: Picture
     best: Sequence[SummaryBlock]
     front: Sequence[Point]
-    """Those on a Pareto front."""
+    """The blocks on a Pareto front."""
     front_picture: Picture | None
     trainings: int
     hours: float
+    """Device-hours of all trainings."""
     held_out_images: int | None = None
 
 
 def read_searched(path: Path) -> Searched:
-    """The search in a directory, which has its journal or what `blockqnn search --to` wrote.
+    """What the search in a directory came to, by its journal or by the files of `search --to`.
 
     Raises `SearchError` when there is none.
     """
     if (path / JOURNAL).exists():
         return searched(read_search(path), path.resolve().name)
     if (path / BEST).exists():
-        return _frozen(path)
+        return _from_summary(path)
     raise SearchError(f"there is no search in {path}: name one with --search, or leave it out")
 
 
 def searched(history: History, name: str) -> Searched:
-    """The same of a search that is read already."""
+    """What a search that is read already came to; the report calls it `name`."""
     found = [
         SummaryBlock(
             result.candidate.number,
@@ -121,7 +123,7 @@ def _in_words(history: History) -> Iterator[str]:
 
 
 def _aims(settings: Settings) -> Iterator[str]:
-    """What the search was for: reward, budget, and how a latency was measured."""
+    """Sentences on the reward, on the budget, and on how latencies were measured."""
     weights, budget, latency = settings.reward, settings.budget, settings.latency
     prices = {
         "multiply-accumulates": weights.mu,
@@ -158,7 +160,7 @@ def _blocks_in_words(space: SpaceSettings) -> str:
 
 
 def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:
-    """The random phase beside the last one."""
+    """A sentence that compares the first phase of epsilon with the last."""
     phases = [list(group) for _, group in groupby(iterations, key=lambda i: i.epsilon)]
     if len(phases) < 2:
         return
@@ -177,7 +179,7 @@ def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:
     )
 
 
-def _frozen(path: Path) -> Searched:
+def _from_summary(path: Path) -> Searched:
     found = read_search_summary(path / BEST)
     metrics = _metrics(path / "metrics.json")
     rows = _iterations(path / "iterations.csv")

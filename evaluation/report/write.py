@@ -18,38 +18,14 @@ from evaluation.report.picture import Picture
 from evaluation.report.search_summary import Searched, read_searched
 from evaluation.results import Network, Run, compare, device_hours, pareto, read_run
 
-RESULT = (
-    "network",
-    "seeds",
-    "accuracy",
-    "std",
-    "low",
-    "high",
-    "top5",
-    "nll",
-    "ece",
-    "held_out",
-    "parameters",
-    "macs",
-    "latency_ms",
-    "epochs",
-    "images_per_second",
-    "device_hours",
-    "code",
-)
-"""Columns of results.csv; accuracies in percent."""
-CURVE = (
-    "label",
-    "seed",
-    "epoch",
-    "loss",
-    "train_accuracy",
-    "accuracy",
-    "learning_rate",
-    "split",
-)
+VALUES = ("epoch", "loss", "train_accuracy", "accuracy", "learning_rate")
+"""Columns of training_curves.csv that an epoch of a result's curve has."""
+CURVE = ("label", "seed", *VALUES, "split")
+"""Columns of training_curves.csv."""
 PARETO = ("label", "macs", "parameters", "accuracy", "std", "front")
+"""Columns of pareto.csv."""
 CLASS = ("class", "images", "accuracy", "low", "high")
+"""Columns of per_class.csv."""
 
 
 def write_report(
@@ -61,14 +37,15 @@ def write_report(
     command: str = "",
     trainings: Collection[str] | None = None,
 ) -> Path:
-    """Write report.html and report.md (its pictures in report/) into `to`; returns the page.
+    """Write report.html and report.md (its pictures in report/) into `to`; returns the page's path.
 
-    SideBySide them: results.csv (a row a network), metrics.json (accuracy and std by network),
+    Beside them: results.csv (a row for each network), metrics.json (accuracy and std by network),
     training_curves.csv, pareto.csv and per_class.csv (of the best network). `run` is the directory
     of a run, of which `trainings` may name the ones to report on, or one that is read already;
-    `search` the directory of a search, or of what was kept of one; `command` what made all of it.
-    What is not there yet is left out. Raises `SearchError` when no training has finished or the
-    search is not there, and OSError when the files cannot be written.
+    `search` the directory of a search, or of what `blockqnn search --to` wrote; `command` the
+    command that made the results. The report leaves out what is not there yet. Raises `SearchError`
+    when no training has finished or the search is not there, and OSError when the files cannot be
+    written.
     """
     if isinstance(run, Path):
         run = read_run(run, trainings)
@@ -109,17 +86,16 @@ def _document(
     return Document(
         title or f"BlockQNN on {name}",
         about + f", {networks[0].images:,} test images" if networks[0].images else about,
-        list(_head(run, networks, searched)),
+        [_key_numbers(run, networks, searched)],
         [section for section in sections if section is not None],
     )
 
 
-def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> Iterator[Element]:
+def _key_numbers(run: Run, networks: Sequence[Network], searched: Searched | None) -> KeyNumbers:
     best = networks[0]
     seeds = len(best.accuracies)
     selecting = origin_sections.selection_results(run)
-    lost = run.lost
-    hours = device_hours([*selecting, *lost, *(r for n in networks for r in n.results)])
+    hours = device_hours([*selecting, *run.lost, *(r for n in networks for r in n.results)])
     parts = ["selection"] * bool(selecting) + ["final training"]
     if searched is not None:
         hours += searched.hours
@@ -134,7 +110,7 @@ def _head(run: Run, networks: Sequence[Network], searched: Searched | None) -> I
         (plain_count(best.macs), "multiply-accumulates", "for one image"),
         (f"{hours:.3g}", "device-hours", ", ".join(parts)),
     ]
-    yield KeyNumbers(items)
+    return KeyNumbers(items)
 
 
 def _write_pictures(sections: Sequence[Section], to: Path) -> None:
@@ -153,46 +129,33 @@ def _pictures_in(elements: Sequence[Element]) -> Iterator[Picture]:
 
 
 def _write_numbers(run: Run, networks: Sequence[Network], to: Path) -> None:
-    write_rows(RESULT, map(_result_row, networks), to / "results.csv")
+    results = [_result_row(network) for network in networks]
+    write_rows(list(results[0]), results, to / "results.csv")
     tested = [network for network in networks if network.accuracy is not None]
-    metrics = {
-        network.label: {
-            "accuracy": _rounded(network.accuracy),
-            "std": _rounded(network.std),
-            "seeds": len(network.accuracies),
-        }
-        for network in tested
-    }
+    front = {id(network) for network in pareto(networks)}
+    metrics, points = {}, []
+    for network in tested:
+        found = {"accuracy": _rounded(network.accuracy), "std": _rounded(network.std)}
+        metrics[network.label] = {**found, "seeds": len(network.accuracies)}
+        place = {"label": network.label, "macs": network.macs, "parameters": network.parameters}
+        points.append({**place, **found, "front": int(id(network) in front)})
     write_json(metrics, to / "metrics.json")
+    write_rows(PARETO, points, to / "pareto.csv")
     curves = [
         {
-            "label": result["label"],
-            "seed": result["seed"],
-            "split": result["split"],
-            **{name: entry.get(name) for name in CURVE[2:-1]},
+            **{name: result[name] for name in ("label", "seed", "split")},
+            **{name: epoch.get(name) for name in VALUES},
         }
         for result in run.results
-        for entry in result["curve"]
+        for epoch in result["curve"]
     ]
     write_rows(CURVE, curves, to / "training_curves.csv")
-    front = {id(network) for network in pareto(networks)}
-    points = [
-        {
-            "label": network.label,
-            "macs": network.macs,
-            "parameters": network.parameters,
-            "accuracy": _rounded(network.accuracy),
-            "std": _rounded(network.std),
-            "front": int(id(network) in front),
-        }
-        for network in tested
-    ]
-    write_rows(PARETO, points, to / "pareto.csv")
     classes = networks[0].evaluations[0]["test"]["per_class"] if networks[0].evaluations else []
     write_rows(CLASS, [{k: row.get(k) for k in CLASS} for row in classes], to / "per_class.csv")
 
 
 def _result_row(network: Network) -> dict[str, Any]:
+    """A row of results.csv; accuracies in percent."""
     low, high = network.interval or (None, None)
     return {
         "network": network.label,
