@@ -2,11 +2,15 @@
 
 import dataclasses
 import difflib
+import json
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, cast
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from pydantic import TypeAdapter, ValidationError
 
 from blockqnn.errors import SettingsError
 from blockqnn.settings import Plan, Settings
@@ -16,8 +20,10 @@ Tree = dict[str, Any]
 SECTIONS = ("search", "recipes", "training", "evaluation", "pipeline", "imagenet")
 """Of a params file; the last two are read by dvc.yaml alone."""
 
-OLD_KINDS = {"workers.processes": "local"}
-"""Kinds that journals and params files of earlier versions call otherwise."""
+T = TypeVar("T")
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+"""Readers of `Settings` and `Plan`, each made when it is first needed: that takes a while."""
 
 
 def load_settings(
@@ -66,9 +72,7 @@ def load_plan(
 
 def plan_from_dict(tree: Mapping[str, Any]) -> Plan:
     """The inverse of `Plan.to_dict`."""
-    plan = _build(Plan, tree, "")
-    assert isinstance(plan, Plan)
-    return plan
+    return _build(Plan, tree)
 
 
 def profiles(params: Path = Path("params.yaml")) -> list[str]:
@@ -200,101 +204,101 @@ def merge(base: Tree, over: Tree) -> Tree:
 
 def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
     """The inverse of `Settings.to_dict`; names left out keep their defaults."""
-    settings = _build(Settings, tree, "")
-    assert isinstance(settings, Settings)
-    return settings
+    workers = tree.get("workers")
+    if isinstance(workers, dict) and workers.get("kind") == "processes":
+        tree = {**tree, "workers": {**workers, "kind": "local"}}  # as earlier versions called it
+    return _build(Settings, tree)
 
 
-def _build(cls: type, tree: object, where: str) -> object:
-    if not isinstance(tree, Mapping):
-        raise SettingsError(f"{where} is {tree!r}: give a section of `name: value` lines")
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for name, value in tree.items():
-        full = f"{where}.{name}" if where else str(name)
-        if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(hints)}"
-            raise SettingsError(f"{_listed([full])} is not a setting: {hint}")
-        values[name] = _convert(hints[name], value, full)
-    for required in dataclasses.fields(cls):
-        bare = required.default is required.default_factory is dataclasses.MISSING
-        if bare and required.name not in values:
-            full = f"{where}.{required.name}" if where else required.name
-            raise SettingsError(f"{full} is missing: it has no default")
-    return cls(**values)
+def _build(cls: type[T], tree: Mapping[str, Any]) -> T:
+    """The settings that plain values make, or a `SettingsError` for the first that does not fit."""
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    try:  # as JSON, since its lists are taken for tuples
+        settings: T = _ADAPTERS[cls].validate_json(json.dumps(_plain(tree)))
+        return settings
+    except ValidationError as found:
+        errors = found.errors(include_url=False)
+    if texts := [e["loc"] for e in errors if e["type"] == "float_type" and _number(e["input"])]:
+        tree = _plain(tree)
+        for loc in texts:  # YAML reads 1e-3 as a text
+            place: Any = tree
+            for part in loc[:-1]:
+                place = _inside(place, part)
+            place[loc[-1]] = float(place[loc[-1]])
+        return _build(cls, tree)
+    errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
+    if errors[0]["type"] == "value_error":  # what the settings' own checks say
+        raise errors[0]["ctx"]["error"] from None
+    raise SettingsError(_sentence(cls, tree, list(errors[0]["loc"]), "")) from None
 
 
-def _convert(hint: Any, value: object, name: str) -> object:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(cast(Any, hint), value, name)
-    if origin in (Union, types.UnionType):
-        return _convert_union(arguments, value, name)
+def _plain(value: object, depth: int = 5) -> Any:
+    """The value as JSON has it; what that cannot hold, or lies too deep, becomes what fits nowhere.
+
+    YAML has dates, names that are no text, numbers of any size and lists that hold themselves;
+    a path may hold bytes that are not UTF-8.
+    """
+    if isinstance(value, Mapping) and depth:
+        return {str(name): _plain(item, depth - 1) for name, item in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [_plain(item, depth - 1) for item in value]
+    whole = isinstance(value, int) and abs(value) <= sys.float_info.max
+    text = isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return value if whole or text or value is None or isinstance(value, float) else [None]
+
+
+def _number(text: object) -> bool:
+    try:
+        return isinstance(text, str) and float(text) is not None
+    except ValueError:
+        return False
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    """What lies under a part of a place; the value itself for the name of a kind."""
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return value
+
+
+def _sentence(hint: Any, value: Any, loc: list[str | int], name: str) -> str:
+    """What is wrong with a value of this type, or with what lies in it at a place."""
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:  # sections of several kinds
+        kinds = {member.kind: member for member in typing.get_args(members[0])}
+        if isinstance(value, Mapping) and (kind := value.get("kind")) not in list(kinds):
+            return f"{name}.kind is {kind!r}: choose one of {', '.join(kinds)}"
+        hint = kinds[value["kind"]] if isinstance(value, Mapping) else members[0]
+        return _sentence(hint, value, loc[1:], name)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        hints = typing.get_type_hints(hint, include_extras=True)
+        part = str(loc[0]) if loc else ""
+        full = f"{name}.{part}" if name else part
+        if part not in hints:
+            near = difflib.get_close_matches(part, hints, n=1)
+            known = [known for known in hints if not known.startswith("_")]
+            remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            return f"{_listed([full])} is not a setting: {remedy}"
+        if part not in value:
+            return f"{full} is missing: it has no default"
+        return _sentence(hints[part], value[part], loc[1:], full)
+    if origin is tuple and isinstance(value, list | tuple):
+        if members[-1] is Ellipsis:
+            return _sentence(members[0], value[int(loc[0])], loc[1:], name)
+        if len(value) != len(members):
+            return f"{name} has the item {value!r}: give {len(members)} values in each"
+        return _sentence(members[int(loc[0])], value[int(loc[0])], loc[1:], name)
     if origin is Literal:
-        if value not in arguments:
-            raise SettingsError(f"{name} is {value!r}: choose {' or '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        return _convert_tuple(arguments, value, name)
-    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            pass
-    if type(value) is hint:
-        return value
-    raise SettingsError(f"{name} is {value!r}: give {_words(hint)}")
-
-
-def _convert_union(members: tuple[Any, ...], value: object, name: str) -> object:
-    sections = [member for member in members if dataclasses.is_dataclass(member)]
-    if sections:
-        if not isinstance(value, Mapping):
-            raise SettingsError(f"{name} is {value!r}: give a section of `name: value` lines")
-        by_kind: dict[str, Any] = {_kind(section): section for section in sections}
-        kind = value.get("kind")
-        if isinstance(kind, str) and f"{name}.{kind}" in OLD_KINDS:
-            kind = OLD_KINDS[f"{name}.{kind}"]
-            value = {**value, "kind": kind}
-        if not isinstance(kind, str) or kind not in by_kind:
-            raise SettingsError(f"{name}.kind is {kind!r}: choose one of {', '.join(by_kind)}")
-        return _build(by_kind[kind], value, name)
-    if value is None and type(None) in members:
-        return None
-    failure = None
-    for member in members:
-        if member is not type(None):
-            try:
-                return _convert(member, value, name)
-            except SettingsError as error:
-                failure = failure or error
-    wanted = " or ".join(_words(member) for member in members)
-    raise SettingsError(f"{name} is {value!r}: give {wanted}") from failure
-
-
-def _kind(section: Any) -> str:
-    (default,) = (f.default for f in dataclasses.fields(section) if f.name == "kind")
-    return str(default)
-
-
-def _convert_tuple(arguments: tuple[Any, ...], value: object, name: str) -> object:
-    if not isinstance(value, list | tuple):
-        raise SettingsError(f"{name} is {value!r}: give a list in square brackets")
-    if arguments[-1] is Ellipsis:
-        return tuple(_convert(arguments[0], item, name) for item in value)
-    if len(value) != len(arguments):
-        raise SettingsError(f"{name} has the item {value!r}: give {len(arguments)} values in each")
-    return tuple(_convert(hint, item, name) for hint, item in zip(arguments, value, strict=True))
+        return f"{name} is {value!r}: choose {' or '.join(map(str, members))}"
+    return f"{name} is {value!r}: give {_words(hint)}"
 
 
 def _words(hint: Any) -> str:
+    """What a value of this type is called in a sentence."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_words, typing.get_args(hint)))
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if typing.get_origin(hint) is tuple:
-        return "a list in square brackets"
-    return "null" if hint is type(None) else names.get(hint, str(hint))
+    names |= {type(None): "null", tuple: "a list in square brackets"}
+    return names.get(typing.get_origin(hint) or hint, "a section of `name: value` lines")

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from blockqnn.settings.checks import MOST, require
+from pydantic import Discriminator
+
+from blockqnn.settings.checks import MOST, Section, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class QLearningSettings:
+class QLearningSettings(Section):
     """Tabular Q-learning with experience replay (paper section 3.2)."""
 
     kind: Literal["q_learning"] = "q_learning"
@@ -30,14 +32,14 @@ class QLearningSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomSettings:
+class RandomSettings(Section):
     """Uniform random walks: the baseline."""
 
     kind: Literal["random"] = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvolutionSettings:
+class EvolutionSettings(Section):
     """Regularised evolution (Real et al. 2019): the stronger baseline."""
 
     kind: Literal["evolution"] = "evolution"
@@ -54,7 +56,7 @@ class EvolutionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynaQSettings:
+class DynaQSettings(Section):
     """Q-learning that learns mostly from predicted rewards: the faster version, our reading."""
 
     kind: Literal["dyna_q"] = "dyna_q"
@@ -65,4 +67,6 @@ class DynaQSettings:
         require(1 <= self.imagined <= MOST, "agent.imagined", self.imagined, f"give 1 to {MOST:,}")
 
 
-AgentSettings = QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings
+AgentSettings = Annotated[
+    QLearningSettings | RandomSettings | EvolutionSettings | DynaQSettings, Discriminator("kind")
+]

@@ -1,11 +1,22 @@
-"""Checks of settings: each raises a `SettingsError` that names the field, the value, the remedy."""
+"""What all settings share: how they are read, and checks that name field, value and remedy."""
 
 import math
+from typing import Any, ClassVar
 
 from blockqnn.errors import SettingsError
 
 LONGEST_WAIT = 10**9
 """Seconds: 31 years. The system's clocks do not take any number."""
+
+
+class Section:
+    """A section of params.yaml: no other names than its fields, no values of other types."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "strict": True,
+        "use_attribute_docstrings": True,
+    }
 
 
 def require(condition: bool, name: str, value: object, remedy: str) -> None:

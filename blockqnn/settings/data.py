@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blockqnn.settings.checks import require
+from blockqnn.settings.checks import Section, require
 
 DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder", "prepared", "imagenet")
 
@@ -13,7 +13,7 @@ READERS = ("folder", "tar", "wds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
+class DataSettings(Section):
     """Which images, and how they are split."""
 
     name: str = "cifar100"

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockqnn.cost import Cost, network_cost
-from blockqnn.settings.checks import require
+from blockqnn.settings.checks import Section, require
 from blockqnn.space import Block
 from blockqnn.space.skeleton import CONNECTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSettings:
+class NetworkSettings(Section):
     """The network that is stacked from a block for the search (paper figure 3)."""
 
     skeleton: str = "cifar"

@@ -4,14 +4,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockqnn.settings.checks import check_device, positive, require
+from blockqnn.settings.checks import Section, check_device, positive, require
 from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
 from blockqnn.settings.network import NetworkSettings
 from blockqnn.settings.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingWorkers:
+class TrainingWorkers(Section):
     """Where final trainings run."""
 
     devices: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class TrainingWorkers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointSettings:
+class CheckpointSettings(Section):
     """How often a training puts its state on disk."""
 
     epochs: int = 1
@@ -50,7 +50,7 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class EvaluationSettings(Section):
     """How trained networks are judged."""
 
     batches: tuple[int, ...] = (1, 64)
@@ -69,7 +69,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Section):
     """Everything final trainings on one data set are run with (paper section 5.1)."""
 
     data: DataSettings

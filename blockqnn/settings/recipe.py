@@ -6,7 +6,7 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from blockqnn.settings.checks import positive, require, share
+from blockqnn.settings.checks import Section, positive, require, share
 
 SCHEDULES = ("step", "multistep", "cosine")
 LOSSES = ("cross_entropy", "bce")
@@ -16,7 +16,7 @@ USUAL_OPTIMIZERS = ("adam", "adamw", "lamb", "momentum", "sgd")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Section):
     """How a network is trained. The defaults are the search's proxy task (paper section 4.2).
 
     Optimisers, schedules, mixup, weight averages and image transforms are timm's.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from blockqnn.settings.agents import AgentSettings, QLearningSettings
-from blockqnn.settings.checks import MOST, require, share
+from blockqnn.settings.checks import MOST, Section, require, share
 from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
 from blockqnn.settings.network import NetworkSettings
 from blockqnn.settings.recipe import Recipe
@@ -37,7 +37,7 @@ MOST_WEIGHT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardSettings:
+class RewardSettings(Section):
     """reward = accuracy - mu log2(MFLOPs) - rho log2(density) (paper equation 7), and, ours, less
     parameters log2(millions of parameters) and latency log2(milliseconds)."""
 
@@ -63,7 +63,7 @@ class RewardSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(Section):
     """What a block's network may cost; beyond it the block is infeasible and never trained."""
 
     macs: int | None = None
@@ -90,7 +90,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencySettings:
+class LatencySettings(Section):
     """How a candidate's latency is measured: forward passes on the device that is to train it, by
     the recipe's precision, before it is trained."""
 
@@ -107,7 +107,7 @@ class LatencySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoppingSettings:
+class StoppingSettings(Section):
     """When a candidate is stopped whose curve is certain to end badly (our reading)."""
 
     worse: float = 0.0
@@ -139,7 +139,7 @@ takes longer than its training."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Section):
     """Everything a search is run with."""
 
     seed: int = 0

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from blockqnn.settings.checks import require
+from blockqnn.settings.checks import Section, require
 from blockqnn.space import LONGEST, VERSIONS, Space
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceSettings:
+class SpaceSettings(Section):
     """Which blocks may be proposed."""
 
     version: Literal["v1", "v2"] = "v1"

@@ -2,13 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from blockqnn.settings.checks import check_device, require, seconds
+from pydantic import Discriminator
+
+from blockqnn.settings.checks import Section, check_device, require, seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class InlineSettings:
+class InlineSettings(Section):
     """Candidates are trained one after the other in the flow's own process."""
 
     kind: Literal["inline"] = "inline"
@@ -28,7 +30,7 @@ class InlineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalSettings:
+class LocalSettings(Section):
     """Candidates are trained by long-lived processes of this machine, each with a device or threads
     of its own."""
 
@@ -55,7 +57,7 @@ class LocalSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RaySettings:
+class RaySettings(Section):
     """Candidates are trained as Ray tasks, on a cluster or on this machine."""
 
     kind: Literal["ray"] = "ray"
@@ -99,4 +101,4 @@ class RaySettings:
         require(known, "workers.address", address, "give HOST:PORT, auto, or null")
 
 
-WorkerSettings = InlineSettings | LocalSettings | RaySettings
+WorkerSettings = Annotated[InlineSettings | LocalSettings | RaySettings, Discriminator("kind")]
