@@ -91,10 +91,10 @@ def write_front(points: Sequence[Point], path: Path) -> None:
     """Write the points that are on a Pareto front as CSV, with the names of the costs by which they
     are on one in the column `fronts`. Raises OSError."""
     found = fronts(points)
-    rows = []
-    for point in on_front(points):
-        on = " ".join(name for name, front in found.items() if point in front)
-        rows.append({**asdict(point), "fronts": on})  # unrounded: read again it has the same fronts
+    rows = [  # unrounded: read again, the points have the same fronts
+        {**asdict(point), "fronts": " ".join(name for name in found if point in found[name])}
+        for point in on_front(points)
+    ]
     write_rows([*(field.name for field in fields(Point)), "fronts"], rows, path)
 
 

@@ -23,12 +23,7 @@ class Iteration:
     @property
     def not_trained(self) -> int:
         """Number of candidates that diverged or were infeasible."""
-        return len(self.kinds) - self.kinds.count("trained") - self.stopped
-
-    @property
-    def stopped(self) -> int:
-        """Number of candidates whose training was stopped: their accuracies are predictions."""
-        return self.kinds.count("stopped")
+        return sum(kind not in ("trained", "stopped") for kind in self.kinds)
 
     def best(self, values: Sequence[float]) -> float:
         """The highest of the candidates' `values`, leaving out those of stopped trainings."""

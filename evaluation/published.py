@@ -10,6 +10,16 @@ from typing import Any
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 """Data sets with published results, and their classes; with other classes it is another set."""
 
+NUMBERS: dict[str, type[int] | type[float]] = {
+    "depth": int,
+    "parameters": int,
+    "error": float,
+    "error_std": float,
+    "top5_error": float,
+    "gpu_days": float,
+}
+"""Columns of published.csv that hold numbers, and their types; an empty cell is None."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
@@ -52,19 +62,7 @@ def published_on(name: str, classes: int) -> tuple[Published, ...]:
 
 
 def _row(row: Mapping[str, str]) -> Published:
-    def number(column: str, kind: type[Any]) -> Any:
-        return kind(row[column]) if row[column] else None
-
-    return Published(
-        data=row["data"],
-        network=row["network"],
-        depth=number("depth", int),
-        parameters=number("parameters", int),
-        error=float(row["error"]),
-        error_std=number("error_std", float),
-        top5_error=number("top5_error", float),
-        gpu_days=number("gpu_days", float),
-        source=row["source"],
-        place=row["place"],
-        note=row["note"],
-    )
+    values: dict[str, Any] = {**row}
+    for name, kind in NUMBERS.items():
+        values[name] = kind(row[name]) if row[name] else None
+    return Published(**values)

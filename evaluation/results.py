@@ -5,15 +5,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
+from blockqnn.training.final.result import TrainingResult
 from evaluation.front import front_of
 from evaluation.metrics import wilson
 
 Record = Mapping[str, Any]
 """The content of a JSON file: a result, an evaluation, a selection, or a part of one."""
+R = TypeVar("R", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Run:
     """The contents of the files of a run's final trainings."""
 
     name: str
-    results: tuple[Record, ...]
+    results: tuple[TrainingResult, ...]
     """The content of each finished training's result.json."""
     evaluations: Mapping[str, Record]
     """The evaluations on the test images, by the identity of their training."""
@@ -33,7 +35,7 @@ class Run:
     """Finished trainings left out: others of their label and split have later settings."""
 
     @property
-    def final(self) -> list[Record]:
+    def final(self) -> list[TrainingResult]:
         """The trainings on all images, and those that were evaluated."""
         return [
             result
@@ -43,12 +45,12 @@ class Run:
         ]
 
     @property
-    def lost(self) -> list[Record]:
+    def lost(self) -> list[TrainingResult]:
         """The final trainings that diverged or did not fit: they give no network."""
         return [r for r in self.results if r["split"] == "everything" and r["outcome"] != "trained"]
 
     @property
-    def selecting(self) -> list[Record]:
+    def selecting(self) -> list[TrainingResult]:
         """The trainings on the search's split, with some images held out."""
         return [result for result in self.results if result["split"] == "train"]
 
@@ -84,7 +86,7 @@ class Network:
     """Median over all epochs of the images trained on in a second."""
     speed: tuple[Record, ...]
     """Latency and throughput, one record for each device and batch."""
-    results: tuple[Record, ...] = field(repr=False)
+    results: tuple[TrainingResult, ...] = field(repr=False)
     evaluations: tuple[Record, ...] = field(repr=False)
 
     @property
@@ -150,7 +152,8 @@ def run_of(
     selection: Record | None = None,
 ) -> Run:
     """A run made of contents of result.json and of evaluations at hand, all of which count."""
-    return Run(name, tuple(results), _evaluations(evaluations), selection)
+    known = cast(tuple[TrainingResult, ...], tuple(results))
+    return Run(name, known, _evaluations(evaluations), selection)
 
 
 def _evaluations(found: Iterable[Record]) -> dict[str, Record]:
@@ -176,7 +179,7 @@ def device_hours(results: Iterable[Record]) -> float:
     return sum(float(r["seconds"]) * (r.get("devices") or 1) for r in results) / 3600
 
 
-def _network(results: Sequence[Record], run: Run) -> Network:
+def _network(results: Sequence[TrainingResult], run: Run) -> Network:
     results = sorted(results, key=lambda result: int(result["seed"]))
     last = results[-1]
     judged = [run.evaluations[r["identity"]] for r in results if r["identity"] in run.evaluations]
@@ -215,7 +218,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _held_out(final: Record, run: Run) -> float | None:
+def _held_out(final: TrainingResult, run: Run) -> float | None:
     """The best held-out accuracy of the same network on the search's split, whatever the label."""
     scores = [
         entry["accuracy"]
@@ -244,7 +247,7 @@ def _measured(row: Record) -> bool:
     return row.get("milliseconds") is not None
 
 
-def _latest(results: Sequence[Record]) -> list[Record]:
+def _latest(results: Sequence[TrainingResult]) -> list[TrainingResult]:
     """The results whose settings are those of the last to finish with their label and split."""
     kept = []
     for members in _by(results, "label", "split").values():
@@ -253,15 +256,15 @@ def _latest(results: Sequence[Record]) -> list[Record]:
     return kept
 
 
-def _settings(result: Record) -> tuple[Any, ...]:
+def _settings(result: TrainingResult) -> tuple[Any, ...]:
     """The settings that a result depends on, all but the seed."""
     fingerprint = result["data"]["fingerprint"]
     names = ("block", "timm", "network", "recipe")
     return (*(json.dumps(result.get(name), sort_keys=True) for name in names), fingerprint)
 
 
-def _by(records: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+def _by(records: Iterable[R], *names: str) -> dict[tuple[Any, ...], list[R]]:
+    groups: dict[tuple[Any, ...], list[R]] = {}
     for record in records:
         groups.setdefault(tuple(record.get(name) for name in names), []).append(record)
     return groups
@@ -299,11 +302,11 @@ NEEDED: dict[str, type | tuple[type, ...]] = {
 """Keys that every result.json has, and the types of their values."""
 
 
-def _checked(result: dict[str, Any], path: Path) -> dict[str, Any]:
+def _checked(result: dict[str, Any], path: Path) -> TrainingResult:
     missing = [name for name, kind in NEEDED.items() if not isinstance(result.get(name), kind)]
     if missing or "fingerprint" not in result["data"]:
         raise SearchError(
             f"{path} lacks {', '.join(missing) or 'data.fingerprint'}: delete it and train again "
             "with blockqnn train"
         )
-    return result
+    return cast(TrainingResult, result)

@@ -9,16 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 BEST_COLOUR, MEAN_COLOUR, DOT_COLOUR, FAILED_COLOUR = "#c2571a", "#1f5fa8", "#7ba4d1", "#b83232"
 INK, FAINT, RULE = "#1f2933", "#616e7c", "#d5dce3"
-PALETTE = (
-    MEAN_COLOUR,
-    BEST_COLOUR,
-    "#2f7d4f",
-    "#7a52a8",
-    "#15808a",
-    "#94751a",
-    "#a8447c",
-    FAINT,
-)
+PALETTE = (MEAN_COLOUR, BEST_COLOUR, "#2f7d4f", "#7a52a8", "#15808a", "#94751a", "#a8447c", FAINT)
 """Colours of networks, in the order of the result table; beyond eight the dashes change."""
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 WIDTH = 9.0

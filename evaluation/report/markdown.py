@@ -76,8 +76,7 @@ def _(element: KeyNumbers, pictures: str) -> str:
 def _(element: Facts, pictures: str) -> str:
     write = code if element.code else plain
     rows = [[plain(name), write(value)] for name, value in element.rows]
-    table = _rows([["", ""], ["---", "---"], *rows])
-    return f"{plain(element.title)}:\n\n{table}" if element.title else table
+    return _rows([["", ""], ["---", "---"], *rows], element.title)
 
 
 @_element.register
@@ -96,8 +95,7 @@ def _(element: Table, pictures: str) -> str:
         if number in element.marked:
             written[0] = f"**{written[0]}**"
         rows.append(written)
-    table = _rows([heads, marks, *rows])
-    return f"{plain(element.caption)}:\n\n{table}" if element.caption else table
+    return _rows([heads, marks, *rows], element.caption)
 
 
 @_element.register
@@ -117,9 +115,9 @@ def _(element: Matrix, pictures: str) -> str:
         [name, *(f"**{count:,}**" if i == j else f"{count:,}" for j, count in enumerate(counts))]
         for i, (name, counts) in enumerate(zip(names, element.counts, strict=True))
     ]
-    table = _rows([["", *names], ["---", *["---:"] * len(names)], *rows])
-    return f"{plain(element.caption)}:\n\n{table}" if element.caption else table
+    return _rows([["", *names], ["---", *["---:"] * len(names)], *rows], element.caption)
 
 
-def _rows(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def _rows(rows: list[list[str]], caption: str) -> str:
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{plain(caption)}:\n\n{table}" if caption else table

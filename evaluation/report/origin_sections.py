@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blockqnn.space import LONGEST, Block
+from blockqnn.training.final.result import ResultImages, TrainingResult
 from evaluation.front import Point, fronts
 from evaluation.plots.style import plain_count
 from evaluation.plots.trainings import held_out_curves
@@ -254,7 +255,7 @@ def _apart(run: Run, networks: Sequence[Network], searched: Searched | None) -> 
         )
 
 
-def _data_in_words(data: Record) -> str:
+def _data_in_words(data: ResultImages) -> str:
     size, channels = data.get("image_size"), data.get("in_channels")
     kind = {1: "grey", 3: "colour"}.get(channels or 0, f"{channels}-channel")
     return (
@@ -263,8 +264,8 @@ def _data_in_words(data: Record) -> str:
     )
 
 
-def _network_in_words(results: Sequence[Record]) -> str:
-    shapes = [r["network"] for r in results if r.get("network")]
+def _network_in_words(results: Sequence[TrainingResult]) -> str:
+    shapes = [shape for result in results if (shape := result.get("network"))]
     return _distinct(
         f"{shape.get('skeleton')} skeleton, filters {_plain(shape.get('filters'))}, "
         f"repeats {_plain(shape.get('repeats'))}"
@@ -273,14 +274,14 @@ def _network_in_words(results: Sequence[Record]) -> str:
     )
 
 
-def _versions(results: Sequence[Record]) -> str:
+def _versions(results: Sequence[TrainingResult]) -> str:
     return _distinct(
         ", ".join(f"{name} {version}" for name, version in (r.get("versions") or {}).items())
         for r in results
     )
 
 
-def _when(results: Sequence[Record]) -> str:
+def _when(results: Sequence[TrainingResult]) -> str:
     times = sorted(float(r["finished"]) for r in results if r.get("finished"))
     if not times:
         return ""

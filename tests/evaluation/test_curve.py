@@ -66,7 +66,7 @@ def test_what_was_predicted_is_in_the_mean_and_never_the_best(tmp_path: Path) ->
     results.append(replace(result(3, 0, 96.0), outcome=stopped))
     (iteration,) = iterations_of(results, 10.0)
     assert iteration.accuracies == (90.0, 60.0, 10.0, 96.0)
-    assert (iteration.not_trained, iteration.stopped) == (1, 1)
+    assert (iteration.not_trained, iteration.kinds.count("stopped")) == (1, 1)
     assert (iteration.best(iteration.accuracies), iteration.best(iteration.rewards)) == (90.0, 85.0)
     draw_search(history(results), tmp_path / "curve.svg")
     assert "1 stopped, as predicted" in texts(tmp_path / "curve.svg")
