@@ -1,4 +1,4 @@
-"""A block's drawing, in the manner of the paper's figure 8: the input on top, a box a layer."""
+"""A block's drawing, in the manner of the paper's figure 8: input on top, a box for each layer."""
 
 import textwrap
 from pathlib import Path
@@ -150,8 +150,8 @@ def _ports(
 
 
 def _arrow(edge: Edge, stops: list[float], y: list[float]) -> Arrow:
-    """An arrow through `stops`, one x a row from the source's row on: curved between rows, straight
-    down beside the boxes of a row, so that no arrow can touch a box that is not its own."""
+    """An arrow through `stops`, an x for each row from the source's on: curved between rows and
+    straight down beside the boxes of a row, so that it touches no box but its own two."""
     half = BOX_HEIGHT / 2
     pieces: list[tuple[str, tuple[Point, ...]]] = []
     for i in range(1, len(stops)):

@@ -19,7 +19,7 @@ from evaluation.plots.style import (
 
 
 def draw_fronts(points: Sequence[Point]) -> Figure:
-    """Held-out accuracy against every known cost, a panel each: dots are blocks, steps the front.
+    """Held-out accuracy against cost, one panel for each known cost; steps are the Pareto front.
 
     Raises `ValueError` without points.
     """

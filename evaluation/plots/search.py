@@ -50,8 +50,8 @@ def draw_search(history: History, path: Path) -> None:
 def learning_curve(history: History, name: str) -> Figure:
     """Accuracy (above) and reward (below) against the iteration of the search `name`.
 
-    Each panel has the iteration's mean, the best so far and a dot a candidate, an empty one where
-    its training was stopped and the numbers are predictions; shaded bands are the phases of
+    Each panel has the iteration's mean, the best so far and a dot for each candidate, an empty one
+    where the training was stopped and the numbers are predictions; shaded bands are the phases of
     epsilon.
     """
     iterations = iterations_of(history.results, history.task.chance)

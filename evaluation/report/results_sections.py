@@ -25,11 +25,11 @@ from evaluation.results import Network, Record, Run
 MATRIX_CLASSES = 20
 """Classes up to which the confusion matrix is shown whole, and every class in a table."""
 SHOWN = 10
-"""Classes and confusions shown of more."""
+"""Most classes, and most confusions, in a table that does not list all of them."""
 
 
 def spread(mean: float | None, std: float | None, digits: int = 2) -> str:
-    """A mean with its standard deviation, if there is one."""
+    """A mean with its standard deviation where there is one; a dash for None."""
     if mean is None:
         return "–"
     return f"{mean:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
