@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies clean help
+.PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
 	@echo "make test     lint, types and all tests"
 	@echo "make lint     ruff, mypy and import-linter alone"
 	@echo "make format   let ruff rewrite the files"
+	@echo "make schema   write params.schema.json again, after a change of settings"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (half an hour)"
@@ -35,6 +36,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schema: $(READY)
+	$(BIN)/python -m blockqnn.settings.schema
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -15,13 +15,13 @@ class QLearningSettings(Section):
 
     kind: Literal["q_learning"] = "q_learning"
     learning_rate: float = 0.01
-    """Step size of a Q update (alpha)."""
+    """Step size of a Q update, alpha in the paper."""
     discount: float = 1.0
-    """Discount factor (gamma)."""
+    """Discount factor of later rewards, gamma in the paper."""
     initial_q: float = 0.5
-    """Q of an action never tried; rewards are learned as percent / 100."""
+    """Q value of an action that was never tried; rewards are learned as percent / 100."""
     replay: int = 64
-    """Trajectories replayed for each iteration's worth of outcomes."""
+    """Trajectories drawn from the replay memory after each iteration."""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -44,7 +44,7 @@ class EvolutionSettings(Section):
 
     kind: Literal["evolution"] = "evolution"
     population: int = 100
-    """Youngest candidates kept as possible parents."""
+    """Latest candidates, one of which is the parent of the next."""
     tournament: int = 25
     """Candidates drawn for one tournament; the best of them is the parent."""
 
@@ -61,7 +61,7 @@ class DynaQSettings(Section):
 
     kind: Literal["dyna_q"] = "dyna_q"
     imagined: int = 512
-    """Trajectories imagined before a proposal, each with a predicted reward."""
+    """Trajectories imagined before a proposal; the surrogate predicts their rewards."""
 
     def __post_init__(self) -> None:
         require(1 <= self.imagined <= MOST, "agent.imagined", self.imagined, f"give 1 to {MOST:,}")

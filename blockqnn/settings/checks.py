@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from blockqnn.errors import SettingsError
 
 LONGEST_WAIT = 10**9
-"""Seconds: 31 years. The system's clocks do not take any number."""
+"""Most seconds that a setting may hold, 31 years: clocks take no larger numbers."""
 
 
 class Section:
@@ -31,7 +31,7 @@ def positive(name: str, value: float, what: str) -> None:
 
 
 def seconds(name: str, value: float) -> None:
-    """Refuse what nobody can wait for."""
+    """Refuse what is not a number of seconds above 0 that a clock can take."""
     positive(name, value, "seconds")
     require(value <= LONGEST_WAIT, name, value, f"give {LONGEST_WAIT:,} seconds or less")
 
@@ -51,4 +51,4 @@ def check_device(name: str, device: str) -> None:
 
 
 MOST = 10**6
-"""Of what a search counts: more fits no memory."""
+"""Largest batch, population or replay that a search accepts; more would not fit into memory."""

@@ -17,24 +17,25 @@ class DataSettings(Section):
     """Which images, and how they are split."""
 
     name: str = "cifar100"
-    """digits, fashion-mnist, cifar10, cifar100, folder (your own class folders), prepared (the file
-    that `blockqnn data` writes), or imagenet: train/ and val/ folders of any size, read from disk
-    while the network trains, for final training alone."""
+    """Data set: digits, fashion-mnist, cifar10, cifar100, folder (your own class folders), prepared
+    (a file that `blockqnn data` wrote), or imagenet (train/ and val/ of any size, read from disk
+    while a network trains; for final training alone)."""
     root: str | None = None
-    """Directory of the images, or file of prepared ones; needed by every data set but digits."""
+    """Directory of the images, or the file of prepared ones; every data set but digits needs it."""
     download: bool = False
-    """Fetch the data set through torchvision when it is not under root."""
+    """Download the data set by torchvision if it is not under root."""
     holdout: float = 0.1
-    """Share of the training images held out to measure the reward (stratified, by seed)."""
+    """Share of the training images that are held out to measure the reward, by class and by
+    seed."""
     images: int | None = None
-    """Training images kept before the split, stratified; null keeps all."""
+    """Training images to keep before the split, each class in proportion; null keeps all."""
     image_size: int | None = None
-    """Side in pixels that images of a folder are resized to, once, and those of imagenet cut to,
-    each time."""
+    """Side of the images in pixels: those of a folder are resized to it once, those of imagenet are
+    cut to it each time."""
     reader: str | None = None
-    """Of imagenet: folder, tar or wds (WebDataset), as timm reads them; null is folder."""
+    """Form of imagenet on disk: folder, tar or wds (WebDataset); null means folder."""
     loaders: int = 4
-    """Processes that read images of imagenet; 0 reads in the training process."""
+    """Processes that read the images of imagenet; 0 reads them in the training process."""
 
     def __post_init__(self) -> None:
         choice = f"choose one of {', '.join(DATA_SETS)}"

@@ -15,14 +15,14 @@ class NetworkSettings(Section):
     """The network that is stacked from a block for the search (paper figure 3)."""
 
     skeleton: str = "cifar"
-    """cifar or imagenet."""
+    """What surrounds the blocks: cifar or imagenet (paper figure 3)."""
     filters: tuple[int, ...] = (32, 64, 128)
-    """Filters of each stage."""
+    """Filters of the convolutions in each stage."""
     repeats: int | tuple[int, ...] = 4
-    """Blocks a stage: one number, or one for each stage."""
+    """Blocks in a stage: one number for all stages, or one for each."""
     connections: str = "none"
-    """Between blocks, our reading (blockqnn/skeleton.py): none; shortcut adds a block's input to
-    its output; concat lets it read the outputs of the two blocks before it in its stage."""
+    """How the blocks of a stage are connected: none; shortcut adds a block's input to its output;
+    concat lets a block read the outputs of the two blocks before it (our reading)."""
 
     def __post_init__(self) -> None:
         known = self.skeleton in ("cifar", "imagenet")

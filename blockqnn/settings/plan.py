@@ -15,13 +15,14 @@ class TrainingWorkers(Section):
     """Where final trainings run."""
 
     devices: tuple[str, ...] = ()
-    """Devices dealt out to trainings, say [cuda:0, cuda:1]; empty: every GPU, else the CPU."""
+    """Devices for the trainings, for example [cuda:0, cuda:1]; empty means every GPU, else the
+    CPU."""
     processes: int = 1
     """Data-parallel processes of one training, each with a device of its own."""
     parallel: int | None = None
-    """Trainings at one time; null: as many as there are devices for, one on a CPU."""
+    """Trainings at one time; null means as many as there are devices for, and one on a CPU."""
     threads: int | None = None
-    """CPU threads of torch in each process; null shares the cores out."""
+    """CPU threads of torch in each process; null divides the cores among the processes."""
 
     def __post_init__(self) -> None:
         require(self.processes >= 1, "workers.processes", self.processes, "give 1 or more")
@@ -39,9 +40,9 @@ class CheckpointSettings(Section):
     """How often a training puts its state on disk."""
 
     epochs: int = 1
-    """Epochs from one checkpoint to the next."""
+    """Epochs between two checkpoints."""
     minutes: float | None = 10.0
-    """Minutes after which one is written in the middle of an epoch; null: never."""
+    """Minutes after which a checkpoint is written within an epoch; null writes none there."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "checkpoint.epochs", self.epochs, "give 1 or more")
@@ -56,9 +57,9 @@ class EvaluationSettings(Section):
     batches: tuple[int, ...] = (1, 64)
     """Batch sizes at which speed is measured."""
     repeats: int = 20
-    """Measurements of each, after the warm-up."""
+    """Measurements of speed at each batch size, after a warm-up."""
     larger: int | None = None
-    """A second, larger side of test images in pixels; streamed images only."""
+    """Side in pixels at which the test images are judged a second time; streamed images only."""
 
     def __post_init__(self) -> None:
         some = len(self.batches) > 0 and all(batch >= 1 for batch in self.batches)
@@ -76,22 +77,23 @@ class Plan(Section):
     network: NetworkSettings
     recipe: Recipe
     seed: int = 0
-    """Seed of the held-out split, the search's if its blocks are ranked, and of the selection."""
+    """Seed of the held-out split and of the selection; the search's own, if its blocks are
+    ranked."""
     seeds: int = 3
     """Final trainings of each network, with seeds 0, 1, ..."""
     search: str | None = None
     """Name of the search whose best blocks are trained."""
     top: int = 0
-    """Best blocks of the search that the selection trains and ranks; 0: no selection."""
+    """Best blocks of the search that the selection trains and ranks; 0 makes no selection."""
     blocks: tuple[str, ...] = ()
-    """More blocks, by name (A, B, S, ...) or code."""
+    """Blocks trained beside the winner, by name (A, B, S, ...) or code."""
     compare: tuple[str, ...] = ()
-    """timm models trained beside them, by the same recipe on the same images."""
+    """timm models trained beside the blocks, by the same recipe on the same images."""
     workers: TrainingWorkers = field(default_factory=TrainingWorkers)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     tracking: bool = True
-    """Mirror the trainings in MLflow."""
+    """Write the trainings to MLflow."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")

@@ -25,76 +25,81 @@ class Recipe(Section):
     epochs: int = 12
     """Passes over the training images."""
     batch: int = 256
-    """Images an optimiser step, over all processes and accumulated parts."""
+    """Images in one optimiser step, over all processes and accumulated parts."""
     optimizer: str = "adam"
-    """Name of a timm optimiser: adam, adamw, lamb, momentum (plain SGD with momentum), sgd (the
-    same with Nesterov's look ahead) and many more."""
+    """timm's name of an optimiser: adam, adamw, lamb, momentum (SGD with momentum), sgd (SGD with
+    Nesterov's momentum) and many more."""
     learning_rate: float = 0.001
     """Learning rate of the first epochs, after the warm-up."""
     schedule: str = "step"
-    """step (times decay every decay_epochs), multistep (times decay at the milestones) or cosine
-    (to min_learning_rate)."""
+    """How the learning rate falls: step (times decay every decay_epochs), multistep (times decay at
+    the milestones) or cosine (to min_learning_rate)."""
     decay: float = 0.2
-    """Factor of step and multistep on the learning rate."""
+    """Factor on the learning rate at each reduction by schedule step or multistep."""
     decay_epochs: int = 5
-    """Epochs between two reductions of step."""
+    """Epochs between two reductions by schedule step."""
     milestones: tuple[int, ...] = ()
-    """Epochs at whose beginning multistep reduces the learning rate."""
+    """Epochs at whose beginning schedule multistep reduces the learning rate."""
     warmup_epochs: int = 0
-    """Epochs of linear warm-up, part of epochs."""
+    """First epochs, in which the learning rate rises linearly; they are part of epochs."""
     warmup_learning_rate: float = 1e-5
     """Learning rate at the first step of a warm-up."""
     min_learning_rate: float = 0.0
-    """Where cosine ends."""
+    """Learning rate at the end of schedule cosine."""
     momentum: float = 0.9
-    """Momentum, or beta 1 of adam and its kin."""
+    """Momentum of the optimiser; beta 1 of adam and optimisers like it."""
     weight_decay: float = 0.0
-    """L2 penalty, or decoupled decay, as the optimiser has it."""
+    """Weight decay: an L2 penalty or a decoupled decay, as the optimiser has it."""
     decay_all: bool = True
-    """Decay the parameters of batch norm and biases too, as in 2018."""
+    """Decay the parameters of batch norm and the biases too, as the 2018 paper does."""
     restarts: int = 3
     """Fresh starts allowed when the first epoch is no better than chance."""
     restart_factor: float = 0.4
     """Factor on the learning rate at each fresh start."""
     loss: str = "cross_entropy"
-    """cross_entropy, or bce: each class by itself, targets above 0.2 counting as 1 (timm's A2)."""
+    """Loss: cross_entropy, or bce, in which each class counts by itself and targets above 0.2 are 1
+    (as in timm's recipe A2)."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Share of each target that is spread over all classes."""
     mixup: float = 0.0
-    """Alpha of mixup; 0 does not mix."""
+    """Alpha of mixup; 0 does not mix images."""
     cutmix: float = 0.0
-    """Alpha of cutmix; with mixup above 0 too, each batch draws one of the two."""
+    """Alpha of cutmix; 0 does not mix images. If mixup is above 0 too, each batch draws one of
+    both."""
     crop: int = 0
-    """Zero padding of random crops in pixels; 0 does not crop. Images in memory only."""
+    """Pixels of zero padding for random crops; 0 does not crop. Images in memory only."""
     flip: bool = False
-    """Mirror images at random."""
+    """Mirror images from left to right at random."""
     cutout: int = 0
-    """Side of the square that cutout blanks, in pixels; 0 blanks nothing. Images in memory only."""
+    """Side in pixels of a square that is blanked at random; 0 blanks none. Images in memory
+    only."""
     auto_augment: str | None = None
-    """timm's name of a policy, say rand-m7-mstd0.5-inc1. Streamed images only."""
+    """timm's name of an augmentation policy, for example rand-m7-mstd0.5-inc1. Streamed images
+    only."""
     random_erasing: float = 0.0
-    """Share of the images in which a rectangle is erased. Streamed images only."""
+    """Share of the images in which a random rectangle is erased. Streamed images only."""
     augment_repeats: int = 0
-    """Differently augmented copies of an image in a batch (repeated augmentation); 0 or 1: one.
-    Streamed images only."""
+    """Differently augmented copies of each image in a batch (repeated augmentation); 0 and 1 mean
+    one copy. Streamed images only."""
     ema: float = 0.0
-    """Decay of an average of the weights, which is then what is evaluated and kept; 0: none."""
+    """Decay of a moving average of the weights, which is then evaluated and kept; 0 makes none."""
     drop_path: float = 0.0
-    """Largest chance, in the last block, to drop an operand of an add or a piece of a concat."""
+    """Chance to drop an operand of an add or a concat in the last block; earlier blocks have
+    less."""
     dropout: float = 0.0
-    """Chance to drop an input of the last linear layer."""
+    """Chance to drop an input of the linear layer."""
     clip_gradient: float | None = None
     """Largest norm of the gradient; null does not clip."""
     accumulate: int = 1
-    """Parts in which a batch is computed, one after the other: less memory, statistics of batch
-    norm by part."""
+    """Parts in which a batch is computed one after the other, which needs less memory; batch norm
+    has statistics of each part."""
     sync_batch_norm: bool = False
-    """Statistics of batch norm over all processes of a data-parallel training."""
+    """Take statistics of batch norm over all processes of a training on several GPUs."""
     compile: bool = False
-    """Compile the network (torch.compile): minutes once, faster steps after."""
+    """Compile the network by torch.compile, which takes minutes once and makes steps faster."""
     precision: str = "auto"
-    """float32, bfloat16 or float16 (automatic mixed precision), or auto: bfloat16 where the device
-    is fast in it."""
+    """Arithmetic: float32, bfloat16 or float16 (mixed precision), or auto, which is bfloat16 if the
+    device is fast in it and else float32."""
 
     def __post_init__(self) -> None:
         remedy = "give 2 or more: batch norm has no variance of one image"

@@ -38,17 +38,19 @@ MOST_WEIGHT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings(Section):
-    """reward = accuracy - mu log2(MFLOPs) - rho log2(density) (paper equation 7), and, ours, less
-    parameters log2(millions of parameters) and latency log2(milliseconds)."""
+    """The reward: accuracy - mu log2(MFLOPs) - rho log2(density), in percent (paper equation 7).
+
+    Prices of parameters and of latency are ours, in the same form.
+    """
 
     mu: float = 1.0
-    """Percent of accuracy that halving the multiply-accumulates is worth."""
+    """Percent of accuracy that a network with half the multiply-accumulates is worth more."""
     rho: float = 8.0
-    """Percent of accuracy that halving the density is worth."""
+    """Percent of accuracy that a block of half the density is worth more."""
     parameters: float = 0.0
-    """Percent of accuracy that halving the parameters is worth."""
+    """Percent of accuracy that a network with half the parameters is worth more; 0 has no price."""
     latency: float = 0.0
-    """Percent of accuracy that halving the measured latency is worth."""
+    """Percent of accuracy that half the measured latency is worth more; 0 has no price."""
 
     def __post_init__(self) -> None:
         for name in ("mu", "rho", "parameters", "latency"):
@@ -67,15 +69,16 @@ class Budget(Section):
     """What a block's network may cost; beyond it the block is infeasible and never trained."""
 
     macs: int | None = None
-    """Multiply-accumulates of one image; null for no limit."""
+    """Most multiply-accumulates for one image; null sets no limit."""
     parameters: int | None = None
-    """Trainable parameters; null for no limit."""
+    """Most trainable parameters; null sets no limit."""
     memory: int | None = 16 * 2**30
-    """Bytes of one training step in float32, estimated from the code; null for no limit. With the
-    paper's network and batch, block A needs 11.6 GiB and half of all random blocks more than 16:
-    plain concatenation widens from block to block."""
+    """Most bytes of one training step in float32, estimated from the code; null sets no limit. With
+    the paper's network and batch, block A needs 11.6 GiB, half of all random blocks more than
+    16."""
     latency: float | None = None
-    """Milliseconds of one forward pass, measured as `latency` says; null for no limit."""
+    """Most milliseconds of one forward pass, measured as the section latency says; null sets no
+    limit."""
 
     def __post_init__(self) -> None:
         if self.latency is not None:
@@ -95,11 +98,11 @@ class LatencySettings(Section):
     the recipe's precision, before it is trained."""
 
     measure: bool = False
-    """Whether, also where neither budget.latency nor reward.latency asks for it."""
+    """Measure every candidate's latency even if no budget or reward uses it."""
     batch: int = 1
-    """Images of a pass."""
+    """Images in one timed forward pass."""
     passes: int = 20
-    """Of which the median counts."""
+    """Passes timed; the latency is their median."""
 
     def __post_init__(self) -> None:
         require(1 <= self.batch <= 2**16, "latency.batch", self.batch, "give 1 to 65,536")
@@ -111,14 +114,14 @@ class StoppingSettings(Section):
     """When a candidate is stopped whose curve is certain to end badly (our reading)."""
 
     worse: float = 0.0
-    """Badly: with a reward in the worse part of those so far, say 0.5; 0 stops nobody."""
+    """Share of the rewards so far that count as bad, for example 0.5; 0 stops no candidate."""
     certainty: float = 0.95
-    """Certain: predicted with this probability, by the surrogate from the epochs seen."""
+    """Probability, from 0.5 to below 1, with which the surrogate must predict a bad end."""
     after: int = 32
-    """Trained blocks before anything is stopped: what the surrogate learns from."""
+    """Blocks trained to their end before any is stopped; the surrogate learns from them."""
     spared: float = 0.1
-    """Share of the candidates that are trained to the end whatever their curve, so that the
-    surrogate sees bad ones too."""
+    """Share of the candidates that are always trained to their end, so that the surrogate learns
+    from bad ones too."""
 
     def __post_init__(self) -> None:
         share("stopping.worse", self.worse)
@@ -143,14 +146,14 @@ class Settings(Section):
     """Everything a search is run with."""
 
     seed: int = 0
-    """Seed of every random number."""
+    """Seed of every random number of the search, from 0 to 2**63 - 1."""
     mode: Literal["sync", "async"] = "sync"
-    """sync: the agent learns from whole iterations; async: a new block as soon as a worker is free,
-    and the agent learns from each outcome."""
+    """sync learns from whole iterations and is reproducible bit by bit; async proposes a new block
+    as soon as a worker is free, and learns from each outcome."""
     batch: int = 64
-    """Candidates an iteration."""
+    """Candidates in one iteration."""
     schedule: tuple[tuple[float, int], ...] = PAPER_SCHEDULE
-    """Exploration: pairs of epsilon and its number of iterations."""
+    """Pairs of epsilon, the probability of a random action, and its number of iterations."""
     space: SpaceSettings = field(default_factory=SpaceSettings)
     agent: AgentSettings = field(default_factory=QLearningSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
@@ -162,7 +165,7 @@ class Settings(Section):
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     workers: WorkerSettings = field(default_factory=LocalSettings)
     tracking: bool = True
-    """Mirror the search in MLflow."""
+    """Write the search to MLflow."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")

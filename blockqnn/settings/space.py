@@ -12,13 +12,14 @@ class SpaceSettings(Section):
     """Which blocks may be proposed."""
 
     version: Literal["v1", "v2"] = "v1"
-    """v1: the 2018 paper's layers; v2: separable convolutions for its 3x3 and 5x5 ones, poolings of
-    3x3 only, our reading of the journal version's more constrained space (blockqnn/space.py)."""
+    """v1 has the 2018 paper's layers; v2 has separable convolutions for its 3x3 and 5x5 ones, and
+    poolings of 3x3 only (our reading of the journal version)."""
     max_index: int = None  # type: ignore[assignment]  # set below: a number from then on
-    """Largest layer index, terminal included; left out, 23 as in the paper, or 12 in v2."""
+    """Most layers of a block, its terminal included; 23 in v1, as in the paper, and 12 in v2,
+    unless given."""
     max_width: int | None = None
-    """Leaves of a block at most, which its output concatenates; null is the version's: no limit,
-    or 4 in v2."""
+    """Most leaves of a block, which its output concatenates; null means no limit in v1 and 4 in
+    v2."""
 
     def __post_init__(self) -> None:
         require(self.version in VERSIONS, "space.version", self.version, "choose v1 or v2")

@@ -15,9 +15,9 @@ class InlineSettings(Section):
 
     kind: Literal["inline"] = "inline"
     device: str = "auto"
-    """cpu, cuda, cuda:1, or auto: the first GPU, else the CPU."""
+    """Device of the trainings: cpu, cuda, cuda:1, mps, or auto, the first GPU, else the CPU."""
     threads: int = 1
-    """CPU threads of torch."""
+    """CPU threads of torch in this process."""
 
     def __post_init__(self) -> None:
         require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
@@ -36,15 +36,16 @@ class LocalSettings(Section):
 
     kind: Literal["local"] = "local"
     count: int | None = None
-    """Processes; null: one a GPU, or one a CPU core."""
+    """Worker processes; null means one for each GPU, else one for each CPU core."""
     devices: tuple[str, ...] = ()
-    """Devices dealt out in turn, say [cuda:0, cuda:1]; empty: every GPU, else the CPU."""
+    """Devices given to the processes in turn, for example [cuda:0, cuda:1]; empty means every GPU,
+    else the CPU."""
     threads: int = 1
     """CPU threads of torch in each process."""
     timeout: float = 24 * 3600.0
     """Seconds after which a training is stopped and tried again from its last checkpoint."""
     retries: int = 6
-    """Further attempts after a worker died, failed to start, or ran out of time."""
+    """Further attempts at a candidate whose worker died, did not start, or ran out of time."""
 
     def __post_init__(self) -> None:
         count = self.count
@@ -62,27 +63,29 @@ class RaySettings(Section):
 
     kind: Literal["ray"] = "ray"
     address: str | None = None
-    """HOST:PORT of a cluster's head, or auto for the one that this machine belongs to; null starts
-    a Ray on this machine."""
+    """HOST:PORT of the head of a Ray cluster, or auto for the cluster that this machine belongs to;
+    null starts a Ray on this machine."""
     count: int | None = None
-    """Candidates in training at one time; null: as many as the cluster has room for, followed as
-    nodes join and leave. Give a number where an autoscaler adds nodes for what waits."""
+    """Candidates in training at one time; null means as many as the cluster has room for, which
+    changes as nodes join and leave. Give a number where an autoscaler adds nodes."""
     gpus_per_candidate: float | None = None
-    """GPUs of one candidate, fractions allowed, say 0.25; null: one where the cluster has any."""
+    """GPUs for one candidate, a fraction such as 0.25 too; null means one if the cluster has
+    any."""
     cpus_per_candidate: int = 1
-    """CPU cores of one candidate, its threads of torch."""
+    """CPU cores for one candidate, and its threads of torch."""
     share_data: bool = True
-    """Send the images to each node once, through Ray's object store; false: every node reads them
-    from data.root."""
+    """Send the images to each node once, through Ray's object store; if false, every node reads
+    them from data.root."""
     checkpoints: str | None = None
-    """Where the work on a candidate is kept: a directory that every node sees, or a URL, say
-    s3://bucket/blockqnn; null: the search's own directory."""
+    """Where checkpoints of candidates are kept: a directory that every node sees, or a URL such as
+    s3://bucket/blockqnn; null means the search's own directory."""
     timeout: float = 24 * 3600.0
     """Seconds after which a training is stopped and tried again from its last checkpoint."""
     retries: int = 6
-    """Further attempts after a worker died or ran out of time; a lost node costs none."""
+    """Further attempts at a candidate whose worker died or ran out of time; a lost node costs
+    none."""
     patience: float = 600.0
-    """Seconds to wait for a cluster that was there and is gone."""
+    """Seconds to wait for a cluster that does not answer any more."""
 
     def __post_init__(self) -> None:
         count, gpus = self.count, self.gpus_per_candidate
