@@ -1,30 +1,33 @@
-"""Several processes that train one network, data-parallel: started by torchrun, joined here."""
+"""The processes that train one network together, data-parallel. torchrun starts them."""
 
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from blockqnn.data.feed import Share
+from blockqnn.errors import SettingsError
 
 
 @dataclass(frozen=True)
 class Group(Share):
-    """The processes of a training; one alone by default."""
+    """The processes that train one network together, and this one's place among them.
+
+    The default is one process that trains alone.
+    """
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in place."""
+        """Add up a tensor over all processes, in place, and return it."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, flags: list[bool], device: torch.device) -> list[bool]:
-        """Whether any process says so, flag by flag; each gets the same answer."""
+        """Tell of each flag whether it is true in any process. All get the same answer."""
         if self.world == 1:
             return flags
         counts = torch.tensor(flags, dtype=torch.int32, device=device)
@@ -32,45 +35,27 @@ class Group(Share):
         return [bool(count) for count in counts.tolist()]
 
     def share(self, content: bytes | None, device: torch.device) -> bytes | None:
-        """What the first process has, for all."""
-        if self.world == 1:
-            return content
-        length = torch.tensor([-1 if content is None else len(content)], device=device)
-        dist.broadcast(length, 0)
-        if int(length) < 0:
-            return None
-        if content is None:
-            buffer = torch.empty(int(length), dtype=torch.uint8, device=device)
-        else:
-            buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8).to(device)
-        dist.broadcast(buffer, 0)
-        return buffer.cpu().numpy().tobytes()
+        """Give every process the content that the first process has."""
+        shared = [content]
+        if self.world > 1:
+            dist.broadcast_object_list(shared, src=0, device=device)
+        return shared[0]
 
     def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network with gradients averaged over the processes; itself for one."""
+        """Wrap a network so that its gradients are averaged over the processes, if several."""
         if self.world == 1:
             return network
         devices = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=devices)
 
-    def wait(self) -> None:
-        """Until all processes have got here."""
-        if self.world > 1:
-            dist.barrier()
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
 
 def join(device: torch.device, meeting: Path | None = None) -> Group:
-    """The group that torchrun made; one process alone without it.
+    """Join the processes that torchrun started. Without torchrun, the group is this process alone.
 
-    The processes find each other through the file `meeting`, which is not there yet, where all are
-    on one machine, and then talk within it; else through a port of the first one.
+    Processes on one machine find each other through the file `meeting`, which must not exist yet,
+    and their traffic stays on the machine. Without `meeting` the first process opens a port.
     """
-    if not started_by_torchrun():
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Group()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if meeting is None:
@@ -85,56 +70,20 @@ def join(device: torch.device, meeting: Path | None = None) -> Group:
 
 
 def leave(group: Group) -> None:
-    """End the group."""
+    """End the connections between the processes."""
     if group.world > 1:
         dist.destroy_process_group()
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with batch norm over all processes: torch's own on GPUs, ours elsewhere."""
-    if device.type == "cuda":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return synchronised
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = _SyncBatchNorm2d  # keeps names, weights and statistics
-    return network
+    """The network with statistics of batch norm over the images of all processes.
 
-
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
-
-
-class _SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over all processes on a CPU, which torch's SyncBatchNorm refuses."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        if not self.training or self.running_mean is None or self.running_var is None:
-            return super().forward(images)
-        values = images.float()
-        count = torch.tensor(float(values.numel() // values.shape[1]))
-        dist.all_reduce(count)
-        total: Tensor = _SumOverProcesses.apply(values.sum((0, 2, 3)))
-        mean = total / count
-        centred = values - mean[:, None, None]
-        squares: Tensor = _SumOverProcesses.apply(centred.square().sum((0, 2, 3)))
-        variance = squares / count
-        with torch.no_grad():
-            rate = self.momentum or 0.1
-            unbiased = variance * (count / (count - 1))
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(unbiased, rate)
-        scale = (self.weight * torch.rsqrt(variance + self.eps))[:, None, None]
-        return (centred * scale + self.bias[:, None, None]).to(images.dtype)
+    Raises `SettingsError` on a CPU, which torch's SyncBatchNorm refuses.
+    """
+    if device.type != "cuda":
+        raise SettingsError(
+            "recipe.sync_batch_norm is True: processes share the statistics of batch norm on GPUs "
+            f"alone, and this training runs on {device.type}; set it to false, or use GPUs"
+        )
+    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return synchronised

@@ -21,12 +21,13 @@ from blockqnn.data import load
 from blockqnn.data.memory_feed import normalised_batches
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.network.timm_networks import count_macs
+from blockqnn.network.weights import load_weights
 from blockqnn.params import plan_from_dict
-from blockqnn.training.final.job import load_network, prepare_job, read_job
+from blockqnn.training.final.job import prepare_job, read_job
 from blockqnn.training.final.result import read_result
 from blockqnn.training.final.run import STOPPED
 from blockqnn.training.precision import count_correct
-from blockqnn.zoo import BLOCKS, block_of
+from blockqnn.zoo import BLOCKS, named_block
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -88,6 +89,10 @@ def wait_for_epoch(directory, epochs, process):
             pass
         time.sleep(0.005)
     pytest.fail(f"ended with {process.poll()} before epoch {epochs}")
+
+
+def load_network(directory):
+    return load_weights(directory / "weights.safetensors")[0]
 
 
 def timeless(curve):
@@ -273,11 +278,11 @@ class TestJobs:
         assert "images of data.root are not those" in errors
 
     def test_blocks_by_name_and_code(self):
-        assert block_of("S") == ("S", BLOCKS["S"])
-        label, block = block_of("(1,1,3,0,0)(2,7,0,0,0)")
+        assert named_block("S") == ("S", BLOCKS["S"])
+        label, block = named_block("(1,1,3,0,0)(2,7,0,0,0)")
         assert label == f"block-{block.key[:6]}"
         with pytest.raises(SettingsError, match=r"blocks has '\(1,9\)': .*give one of A, B, S"):
-            block_of("(1,9)")
+            named_block("(1,9)")
 
 
 def test_a_comparator(tmp_path):
@@ -321,8 +326,10 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(finished, tmp_path):
 
 
 def test_under_torchrun(tmp_path):
-    plan = tiny_plan(recipe={"sync_batch_norm": True, "precision": "float32"})
-    two, one = job(tmp_path / "two", plan=plan), job(tmp_path / "one", plan=plan)
+    two, one = (
+        job(tmp_path / str(n), plan=tiny_plan(recipe={"accumulate": n, "precision": "float32"}))
+        for n in (1, 2)  # one process takes in two parts what two processes share
+    )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launch, *command(two, "--device", "cpu", "--threads", "1")[1:]],
