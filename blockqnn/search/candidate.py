@@ -1,15 +1,13 @@
-"""Train one block for the search: restarts, budgets, typed outcomes."""
+"""The training of one candidate: its latency, its restarts, its outcome."""
 
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from blockqnn.data import Dataset, MemoryFeed
-from blockqnn.network import build_network
+from blockqnn.network import network_of
 from blockqnn.reward import latency_price
 from blockqnn.search.candidate_files import identity
 from blockqnn.search.outcome import OUT_OF_MEMORY, Kind, Outcome
@@ -24,7 +22,7 @@ from blockqnn.training.trainer import NoBetterThanChance, NotFinite, Trainer
 
 
 class _End(NamedTuple):
-    """What one start of a training came to."""
+    """What one start of a training came to, and whether to begin `again`."""
 
     kind: Kind
     curve: list[dict[str, float]]
@@ -68,8 +66,7 @@ def train_candidate(
         checkpoint.facts = {"latency": latency}
         rule = rule and rule.costing(latency_price(latency, settings.reward.latency))
     for restart in range(first, settings.recipe.restarts + 1):
-        start = partial(_trainer, block, settings, data, device, checkpoint, rule, restart)
-        end = _train_once(start)
+        end = _train_once(block, settings, data, device, checkpoint, rule, restart)
         if not end.again:
             break
     return Outcome(
@@ -84,10 +81,30 @@ def train_candidate(
     )
 
 
-def _train_once(start: Callable[[], Trainer]) -> _End:
-    """Run the trainer that `start` makes; what the block does to it is an end, not an error."""
+def _train_once(
+    block: Block,
+    settings: Settings,
+    data: Dataset,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    rule: StoppingRule | None,
+    restart: int,
+) -> _End:
+    """Train from fresh weights, or from the checkpoint; what the block does is no error here."""
+    seed = seed_for(settings.seed, "training", block.key)
+    own, weights = seed_for(seed, "restart", restart), seed_for(seed, "weights", restart)
     try:
-        trainer = start()
+        trainer = Trainer(
+            network=network_of(settings.network, block, data, settings.recipe, weights),
+            recipe=settings.recipe,
+            feed=MemoryFeed(data, settings.recipe, own, device),
+            seed=own,
+            device=device,
+            checkpoint=checkpoint,
+            restart=restart,
+            chance=best_constant_guess(data),
+            judge=rule.judge if rule is not None else lambda curve: None,
+        )
         return _End("trained", trainer.run())
     except CertainlyBad as error:
         return _End("stopped", trainer.curve, str(error), error.predicted)
@@ -102,40 +119,15 @@ def _train_once(start: Callable[[], Trainer]) -> _End:
         return _End("infeasible", [], OUT_OF_MEMORY)
 
 
-def _trainer(
-    block: Block,
-    settings: Settings,
-    data: Dataset,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    rule: StoppingRule | None,
-    restart: int,
-) -> Trainer:
-    """The trainer of one start, with random numbers and weights of its own."""
-    seed = seed_for(settings.seed, "training", block.key)
-    own = seed_for(seed, "restart", restart)
-    return Trainer(
-        network=_network(block, settings, data, seed_for(seed, "weights", restart)),
-        recipe=settings.recipe,
-        feed=MemoryFeed(data, settings.recipe, own, device),
-        seed=own,
-        device=device,
-        checkpoint=checkpoint,
-        restart=restart,
-        chance=best_constant_guess(data),
-        judge=rule.judge if rule is not None else lambda curve: None,
-    )
-
-
 def best_constant_guess(data: Dataset) -> float:
     """Held-out accuracy in percent of always naming the most frequent class."""
     return 100.0 * int(data.held_out.labels.bincount().max()) / len(data.held_out)
 
 
 def _latency(block: Block, settings: Settings, data: Dataset, device: torch.device) -> float | None:
-    """Milliseconds of a forward pass; None where it does not fit into memory."""
+    """Milliseconds of a forward pass, None where it does not fit into memory."""
     (row,) = measure_speed(
-        _network(block, settings, data, 0),  # its weights do not matter
+        network_of(settings.network, block, data, settings.recipe, seed=0),
         batches=(settings.latency.batch,),
         in_channels=data.in_channels,
         image_size=data.image_size,
@@ -156,21 +148,7 @@ def _reason_against(latency: float | None, settings: Settings) -> str:
     return f"takes {latency:.6g} ms for a forward pass, budget.latency is {allowed:.6g} ms"
 
 
-def _network(block: Block, settings: Settings, data: Dataset, seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
-        torch.manual_seed(seed)
-        return build_network(
-            block,
-            filters=settings.network.filters,
-            repeats=settings.network.repeats,
-            num_classes=len(data.classes),
-            in_channels=data.in_channels,
-            skeleton=settings.network.skeleton,
-            connections=settings.network.connections,
-        )
-
-
 def _recorded(entry: dict[str, float]) -> dict[str, float]:
-    """What a journal keeps of an epoch: what is the same in two runs, and seconds."""
+    """An entry of the curve without measurements that differ between two runs, but for seconds."""
     measured = ("images_per_second", "device_memory")
     return {name: value for name, value in entry.items() if name not in measured}

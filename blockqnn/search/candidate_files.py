@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 
 
 def candidate_directory(directory: Path, number: int) -> Path:
-    """Where a search keeps the work on one candidate until its outcome is in the journal."""
+    """Directory of the work on one candidate until its outcome is in the journal."""
     return directory / "candidates" / f"{number:06d}"
 
 
 def keep_outcome(directory: Path, identity: str, outcome: Outcome) -> None:
-    """Put an outcome on disk until its turn in the journal comes; raises OSError."""
+    """Put an outcome on disk until its turn in the journal comes. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"identity": identity, "outcome": outcome.to_dict()})
     write_atomically(directory / "outcome.json", lambda file: file.write(text.encode()))
 
 
 def kept_outcome(directory: Path, identity: str) -> Outcome | None:
-    """What `keep_outcome` put on disk for the same work; None when there is nothing of use."""
+    """The outcome that `keep_outcome` put on disk for the same work, None for none of use."""
     path = directory / "outcome.json"
     try:
         kept = read_json(path)
@@ -40,12 +40,12 @@ def kept_outcome(directory: Path, identity: str) -> Outcome | None:
 
 
 def identity(block: Block, settings: Settings, fingerprint: str) -> str:
-    """Names all that a block's outcome depends on; `fingerprint` is the data set's."""
+    """A hash of all that a block's outcome depends on; `fingerprint` is the data set's."""
     network, recipe = settings.network.described(), asdict(settings.recipe)
     parts = (str(block), settings.seed, network, recipe, fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def candidate_url(place: str, number: int) -> str:
-    """Where the work on a candidate lies below a URL."""
+    """URL of the work on a candidate, below that of the search."""
     return f"{place.rstrip('/')}/candidates/{number:06d}"

@@ -1,6 +1,5 @@
 """What a journal says: the search's settings, its candidates and their results."""
 
-from bisect import insort
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,15 +11,17 @@ from blockqnn.errors import SearchError, UserError
 from blockqnn.params import settings_from_dict
 from blockqnn.search.journal import Record, whole_records
 from blockqnn.search.outcome import Outcome
+from blockqnn.search.pending import Waiting
 from blockqnn.search.records import Candidate, Result, Standing, Task
 from blockqnn.settings import Settings
 from blockqnn.space import Block
 
 JOURNAL = "journal.jsonl"
+"""Name of the journal in a search's directory."""
 VERSION = 1
-"""Of the journal's format; later versions of this package read it or say that they cannot."""
+"""Version of the journal's format; later versions of this package read it or refuse it."""
 RANKED = 256
-"""So many of the best blocks are kept in order; more have to be sorted when asked for."""
+"""Number of best blocks that are kept in order; more have to be sorted when asked for."""
 
 
 class History:
@@ -67,20 +68,16 @@ class History:
                     f"on with blockqnn {record['blockqnn']}, which began it"
                 )
             self.task = Task(**record["task"])
-            self._set(settings_from_dict(record["settings"]))
+        if kind in ("begin", "settings"):
+            self.settings = settings_from_dict(record["settings"])
+            self.schedule = EpsilonSchedule(self.settings.schedule)
             self.begun = True
-        elif kind == "settings":
-            self._set(settings_from_dict(record["settings"]))
         elif kind == "proposal":
-            if record["number"] != len(self.candidates) or record["iteration"] != self.iteration:
+            number, iteration = record["number"], record["iteration"]
+            if number != len(self.candidates) or iteration != self.iteration:
                 raise _misplaced(kind, record)
-            candidate = Candidate(
-                record["number"],
-                record["iteration"],
-                record["epsilon"],
-                Block.parse(record["code"], self.settings.space.max_index),
-                record["key"],
-            )
+            block = Block.parse(record["code"], self.settings.space.max_index)
+            candidate = Candidate(number, iteration, record["epsilon"], block, record["key"])
             self.candidates.append(candidate)
             self._by_number.append(None)
             self._pending[candidate.number] = candidate
@@ -94,7 +91,7 @@ class History:
             self._add(record)
 
     def result(self, number: int) -> Result | None:
-        """The result of a candidate, None while it is pending."""
+        """The result of the candidate with that number, None while it is pending."""
         return self._by_number[number] if 0 <= number < len(self._by_number) else None
 
     @property
@@ -105,12 +102,12 @@ class History:
 
     @property
     def device_hours(self) -> float:
-        """What all candidates took, those too that came to nothing."""
+        """Hours that the candidates took on their devices, also those that were not trained."""
         seconds = (r.outcome.seconds for r in self.results if r.same_as is None)
         return sum(seconds) / 3600
 
     def why_none(self) -> str:
-        """Why a search that has no best block has none."""
+        """A sentence on why the search has no best block; it is for a search that has none."""
         own = [result for result in self.results if result.same_as is None]
         if not own:
             return "no block has been trained yet"
@@ -122,12 +119,12 @@ class History:
         )
 
     def result_of(self, key: str) -> Result | None:
-        """The result of the candidate that was trained for a block's key."""
+        """The first result of a block with that key, None when there is none."""
         return self._by_key.get(key)
 
     @property
     def pending(self) -> list[Candidate]:
-        """Candidates proposed and not told, in order of their numbers."""
+        """Candidates that are proposed and have no result, in order of their numbers."""
         return list(self._pending.values())
 
     @property
@@ -167,10 +164,6 @@ class History:
                     best[key] = result
         return sorted(best.values(), key=_order)[:k]
 
-    def _set(self, settings: Settings) -> None:
-        self.settings = settings
-        self.schedule = EpsilonSchedule(settings.schedule)
-
     def _add(self, record: Record) -> None:
         candidate = self.candidates[record["number"]]
         same_as = record.get("same_as")
@@ -185,7 +178,7 @@ class History:
         )
         begun = len(self.results) // self.settings.batch * self.settings.batch
         if len(self.results) + 1 == begun + self.settings.batch:
-            # before the result: a thread that reads along finds it with the iteration's last
+            # before the result: a thread that sees the last of an iteration finds its standing
             self.standings.append(self._standing([*self.results[begun:], result]))
         self.results.append(result)
         del self._pending[candidate.number]
@@ -194,19 +187,16 @@ class History:
         self._rank(result)
 
     def _rank(self, result: Result) -> None:
-        """Keep the best in order. A block's reward only ever rises, so none is missed that way."""
+        """Keep the best blocks in order. Their rewards only rise, so that none is missed."""
         best, key = self._best, result.candidate.key
         if result.outcome.kind != "trained":
             return
         if len(best) == RANKED and _order(result) > _order(best[-1]):
             return
-        place = next((i for i, other in enumerate(best) if other.candidate.key == key), None)
-        if place is not None:
-            if result.reward <= best[place].reward:
-                return
-            del best[place]
-        insort(best, result, key=_order)
-        del best[RANKED:]
+        same = next((other for other in best if other.candidate.key == key), result)
+        if same is result or result.reward > same.reward:
+            others = (other for other in best if other is not same)
+            self._best = sorted([*others, result], key=_order)[:RANKED]
 
     def _standing(self, iteration: Iterable[Result]) -> Standing:
         rewards: list[float] = []
@@ -226,12 +216,12 @@ class History:
 
 
 def _order(result: Result) -> tuple[float, int]:
-    """Sorts the best first, of equals the earlier one."""
+    """A key that sorts the best result first, and of equals the earlier one."""
     return -result.reward, result.candidate.number
 
 
 def read_search(directory: Path) -> History:
-    """A search as its journal stands now, also while another process writes it.
+    """The search whose journal is in `directory`, as it stands now; another process may write it.
 
     Raises `SearchError` when there is no search, or its journal is damaged.
     """
@@ -267,20 +257,11 @@ def begin_record(settings: Settings, task: Task, time: float) -> Record:
     }
 
 
-def outcome_record(
-    candidate: Candidate,
-    outcome: Outcome,
-    reward: float,
-    cost: Cost,
-    same_as: int | None,
-    time: float,
-) -> Record:
-    """The journal's record of an outcome; one that shares a training names it instead of repeating
-    it.
-    """
-    record: Record = {"type": "outcome", "number": candidate.number, "reward": reward}
-    if same_as is None:
-        record |= {"outcome": outcome.to_dict(), "cost": asdict(cost)}
+def outcome_record(waiting: Waiting, reward: float, time: float) -> Record:
+    """The journal's record of a candidate's outcome, or of whose training the candidate shares."""
+    record: Record = {"type": "outcome", "number": waiting.candidate.number, "reward": reward}
+    if waiting.same_as is None and waiting.outcome is not None:
+        record |= {"outcome": waiting.outcome.to_dict(), "cost": asdict(waiting.cost)}
     else:
-        record |= {"same_as": same_as}
+        record["same_as"] = waiting.same_as
     return {**record, "time": time}

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 TIMES = ("time", "seconds")
-"""Names whose values differ between two runs of one search, at any depth of a record."""
+"""Names of values that differ between two runs of one search, at any depth of a record."""
 
 
 class Journal:
@@ -32,10 +32,9 @@ class Journal:
     """
 
     def __init__(self, path: Path, take: Callable[[Record], object] | None = None) -> None:
-        """Open or create `path` and give `take` each of its records in order.
+        """Open or create `path`, give `take` each of its records in order, and cut off a torn tail.
 
-        Then a torn tail is cut off. Raises `SearchError`, OSError and what `take` raises; nothing
-        is changed then.
+        Raises `SearchError`, OSError and what `take` raises; nothing is changed then.
         """
         self.path = path
         whole = 0
@@ -60,9 +59,9 @@ class Journal:
             raise
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add records, on disk when this returns.
+        """Add records, which are on disk when this returns.
 
-        Raises OSError when they do not fit on the disk; the journal is as it was before then.
+        Raises OSError when they do not fit on the disk; the journal stays as it was.
         """
         data = b"".join(_line(record) for record in records)
         end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
@@ -81,17 +80,11 @@ class Journal:
         os.close(self._descriptor)
 
 
-def read_journal(path: Path) -> tuple[list[Record], int]:
-    """The whole records of a journal and the number of bytes they take, as `whole_records`."""
-    pairs = list(whole_records(path))
-    return [record for record, _ in pairs], pairs[-1][1] if pairs else 0
-
-
 def whole_records(path: Path) -> Iterator[tuple[Record, int]]:
     """Each whole record of a journal, with the number of bytes up to its end.
 
-    A torn tail is left out. A crash tears one line at most, the last: `SearchError` for any other
-    damage. What is written after this began to read is not seen.
+    A crash tears the last line at most, which is left out. Raises `SearchError` for other damage.
+    What is written after this began to read is not seen.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -117,7 +110,7 @@ def whole_records(path: Path) -> Iterator[tuple[Record, int]]:
 
 
 def without_times(value: Any) -> Any:
-    """A record without what differs between two runs of the same search."""
+    """A record without the times, which differ between two runs of the same search."""
     if isinstance(value, dict):
         return {key: without_times(item) for key, item in value.items() if key not in TIMES}
     return [without_times(item) for item in value] if isinstance(value, list | tuple) else value
@@ -136,7 +129,7 @@ def _line(record: Record) -> bytes:
 
 
 def _parse(line: bytes) -> Record | None:
-    """The record of a line, None when it is torn or damaged."""
+    """The record of a line, None when the line is torn or damaged."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What became of a candidate: trained, stopped, diverged or infeasible."""
+"""What became of a candidate: it was trained, stopped or infeasible, or it diverged."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["trained", "stopped", "diverged", "infeasible"]
-KINDS = ("trained", "stopped", "diverged", "infeasible")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 OUT_OF_MEMORY = "out of memory"
-"""How the reason of a candidate begins that did not fit into memory."""
+"""The beginning of the reason of a candidate that did not fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Outcome:
     """The end of one candidate's training; a crash or a lost worker is not an outcome.
 
     `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained.
-    `predicted` is what a surrogate expects it to have been, None unless stopped before.
+    `predicted` is the accuracy in percent that a surrogate expects, None unless stopped.
     `curve` has one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent),
     learning_rate, seconds. `seconds` is the whole training's time. `reason` says why it was not
     trained. `latency` are the milliseconds of a forward pass, None where they were not measured.
@@ -52,18 +52,18 @@ class Outcome:
 
     @property
     def expected(self) -> float | None:
-        """The accuracy, or what was predicted of it, in percent; None where there is neither."""
+        """The accuracy in percent, or the predicted one; None where there is neither."""
         return self.predicted if self.kind == "stopped" else self.accuracy
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it was memory that it lacked: with a device of its own it might have fitted."""
+        """Whether the candidate did not fit into memory; with more of it, it might."""
         return self.kind == "infeasible" and self.reason.startswith(OUT_OF_MEMORY)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = dataclasses.asdict(self)
-        for name in ("predicted", "latency"):  # as journals had it before there were any
+        for name in ("predicted", "latency"):  # left out, as before there were any
             if values[name] is None:
                 del values[name]
         return values

@@ -40,9 +40,6 @@ class Pending:
         self._known: set[int] = set()
         self._untrained: deque[Waiting] = deque()
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     @property
     def keys(self) -> dict[str, list[int]]:
         """Numbers of the waiting candidates by their key."""

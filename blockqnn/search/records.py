@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockqnn.cost import Cost
-from blockqnn.data import Dataset
 from blockqnn.search.outcome import Outcome
 from blockqnn.space import Block
+
+if TYPE_CHECKING:  # importing it imports torch, which reading a search does without
+    from blockqnn.data import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a candidate is scored on."""
+    """The data set on which a search scores its candidates."""
 
     data: str
     num_classes: int
@@ -42,13 +44,13 @@ class Task:
 
     @property
     def chance(self) -> float:
-        """Accuracy of a random guess in percent: the reward of a candidate that was not trained."""
+        """Accuracy in percent of a random guess: the reward of a candidate without an accuracy."""
         return 100.0 / self.num_classes
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A proposed block: its number in the search, from 0, and when it was proposed."""
+    """A block with its number in the search, from 0, and the iteration that proposed it."""
 
     number: int
     iteration: int
@@ -78,6 +80,6 @@ class Standing:
     """What all results had come to when an iteration ended; accuracy and reward in percent."""
 
     best_reward: float
-    """Of all candidates, those that were not trained too; but not what was predicted."""
+    """Best reward of all candidates but the stopped, whose accuracies are predictions."""
     best_accuracy: float | None
     distinct_blocks: int

@@ -3,21 +3,16 @@
 The journal is the only state. Opening a search replays it into a new agent, which ends where the
 old one was, because every random number comes from (seed, purpose, counter). In `sync` mode
 outcomes enter the journal in the order of their candidates, so that the journal does not depend on
-which worker was faster; one that came early waits on disk beside it, and is as safe there.
+which worker was faster; an outcome that came early waits on disk beside it, and is as safe there.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections import ChainMap
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from blockqnn.agents import build_agent
 from blockqnn.cost import Cost
@@ -46,8 +41,6 @@ from blockqnn.storage import DirectoryLock, as_search_error
 from blockqnn.surrogate import StoppingRule, block_features
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
-
-log = logging.getLogger(__name__)
 
 
 class Search(History):
@@ -89,12 +82,7 @@ class Search(History):
     def __enter__(self) -> Search:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -146,18 +134,19 @@ class Search(History):
             raise
 
     def stopping_rule(self, candidate: Candidate) -> StoppingRule | None:
-        """By what to stop a candidate's training early, None for never.
+        """The rule that may stop a candidate's training early, None for never.
 
         It rests on the whole iterations that have ended, so that an interrupted search has the same
         rules.
         """
         cost = self._cost(candidate.block)
-        costs = -self._reward(0.0, candidate, cost)
+        costs = -self._reward(0.0, candidate.block, cost)
         return self._stopping.rule(candidate, cost, costs, self.results)
 
     def _restore(self, settings: Settings, task: Task) -> None:
+        space, agent = settings.space.build(), settings.agent
         self._agent = build_agent(
-            settings.space.build(), settings.agent, settings.batch, self._features
+            space, agent, settings.batch, lambda block: block_features(block, self._cost(block))
         )
 
         def take(record: Record) -> None:
@@ -197,7 +186,7 @@ class Search(History):
             self._agent.learn_from(finished, generator(self.settings.seed, "replay", number))
 
     def _may_propose(self) -> bool:
-        pending, training = len(self._waiting), len(self._waiting.keys)
+        pending, training = len(self._pending), len(self._waiting.keys)
         if self.settings.mode == "sync":
             waits = pending > 0
         else:  # a greedy agent may name blocks in training for ever: that many more at most
@@ -221,30 +210,21 @@ class Search(History):
             rng = generator(self.settings.seed, "proposal", number)
             block = self._agent.propose(epsilon, rng, taken)
             if number < first:  # a crash tore the batch: an agent's plan is that of its beginning
-                block = self.candidates[number].block
+                fresh[self.candidates[number].key] = number
+                continue
             fresh[block.key] = number
-            records.append(
-                {
-                    "type": "proposal",
-                    "number": number,
-                    "iteration": iteration,
-                    "epsilon": epsilon,
-                    "code": str(block),
-                    "key": block.key,
-                    "time": time.time(),
-                }
-            )
-        self._append(records[first - begin :])
+            turn = {"type": "proposal", "number": number, "iteration": iteration}
+            proposed = {"epsilon": epsilon, "code": str(block), "key": block.key}
+            records.append({**turn, **proposed, "time": time.time()})
+        self._append(records)
         for candidate in self.candidates[first:]:
             self._enter(candidate)
 
     def _enter(self, candidate: Candidate, kept: Outcome | None = None) -> None:
-        """Let a candidate wait, with its outcome if that is known: `kept` on disk, shared, or clear
-        from its cost.
-        """
+        """Let a candidate wait, with its outcome if that is known: on disk it was `kept`."""
         if earlier := self.result_of(candidate.key):  # the same graph: the same cost
-            shared = (earlier.cost, earlier.outcome, earlier.candidate.number)
-            self._waiting.add(Waiting(candidate, *shared))
+            number = earlier.candidate.number
+            self._waiting.add(Waiting(candidate, earlier.cost, earlier.outcome, same_as=number))
             return
         cost = self._cost(candidate.block)
         if reason := over_budget(cost, self.settings.budget, self.settings.recipe):
@@ -261,49 +241,36 @@ class Search(History):
                 shutil.rmtree(place, ignore_errors=True)
 
     def _clean(self) -> None:
-        """Remove the work on candidates that are not pending: a kill came before that was done."""
+        """Remove the work on recorded candidates, which a kill may have left behind."""
         pending = {candidate_directory(self.directory, number) for number in self._pending}
         for path in (self.directory / "candidates").glob("*"):
             if path not in pending:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _record_of(self, waiting: Waiting) -> Record:
-        candidate, outcome, cost = waiting.candidate, waiting.outcome, waiting.cost
-        assert outcome is not None
-        value = self.task.chance
-        if outcome.expected is not None:
-            value = self._reward(outcome.expected, candidate, cost)
-            value -= latency_price(outcome.latency, self.settings.reward.latency)
-        return outcome_record(candidate, outcome, value, cost, waiting.same_as, time.time())
+        assert waiting.outcome is not None
+        value, expected = self.task.chance, waiting.outcome.expected
+        if expected is not None:
+            value = self._reward(expected, waiting.candidate.block, waiting.cost)
+            value -= latency_price(waiting.outcome.latency, self.settings.reward.latency)
+        return outcome_record(waiting, value, time.time())
 
-    def _reward(self, accuracy: float, candidate: Candidate, cost: Cost) -> float:
-        """But for what the latency costs."""
-        weights = self.settings.reward
-        value = reward(
-            accuracy,
-            macs=cost.macs,
-            density=candidate.block.density,
-            mu=weights.mu,
-            rho=weights.rho,
-        )
+    def _reward(self, accuracy: float, block: Block, cost: Cost) -> float:
+        """The reward in percent before the price of the latency is taken from it."""
+        weights, density = self.settings.reward, block.density
+        value = reward(accuracy, macs=cost.macs, density=density, mu=weights.mu, rho=weights.rho)
         return value - parameters_price(cost.parameters, weights.parameters)
 
     def _cost(self, block: Block) -> Cost:
-        network = self.settings.network
-        return network.cost(
-            block,
-            num_classes=self.task.num_classes,
-            in_channels=self.task.in_channels,
-            image_size=self.task.image_size,
-        )
-
-    def _features(self, block: Block) -> NDArray[np.float64]:
-        return block_features(block, self._cost(block))
+        task = self.task
+        shape = {"in_channels": task.in_channels, "image_size": task.image_size}
+        return self.settings.network.cost(block, num_classes=task.num_classes, **shape)
 
     def _identity(self, candidate: Candidate) -> str:
         return identity(candidate.block, self.settings, self.task.fingerprint)
 
     def _append(self, records: list[Record]) -> None:
+        """Write records to the journal and take them in; `SearchError` when the disk is full."""
         assert self._journal is not None
         with as_search_error(self.directory):
             self._journal.append(records)

@@ -1,42 +1,38 @@
 """Stops a candidate whose learning curve is certain to end badly (the faster version, our reading).
 
-What an accuracy at the last epoch will be is a normal distribution, given those seen: the surrogate
-says which. A candidate is stopped when even a lucky end of its curve would not bring it among the
+Given the accuracies seen, that of the last epoch has a normal distribution, which the surrogate
+knows. A candidate is stopped when even a lucky end of its curve would not bring it among the
 better ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blockqnn.cost import Cost
+from blockqnn.search.records import Candidate, Result
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
 from blockqnn.surrogate import StoppingRule, Surrogate, block_features
 
-if TYPE_CHECKING:
-    from blockqnn.search.records import Candidate, Result
-
 
 class Stopping:
-    """Makes the rules of a search's candidates from the results of its whole iterations, so that an
-    interrupted search makes the same ones.
-    """
+    """Makes the stopping rules of candidates. An interrupted search goes on with the same ones."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._known = -1
         self._surrogate: Surrogate | None = None
         self._enough = 0.0
-        """The reward that is not bad, in percent."""
+        """Reward in percent that a candidate has to promise."""
 
     def rule(
         self, candidate: Candidate, cost: Cost, costs: float, results: Sequence[Result]
     ) -> StoppingRule | None:
-        """By what to stop a candidate, None for never; `costs` is its accuracy less its reward."""
+        """The rule that may stop a candidate, None for never.
+
+        `costs` are the points of accuracy that its reward is below its accuracy.
+        """
         stopping, seed = self._settings.stopping, self._settings.seed
         if not stopping.worse:
             return None

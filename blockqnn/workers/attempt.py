@@ -1,8 +1,7 @@
-"""One attempt at a candidate by a worker, whichever kind it is."""
+"""One attempt of a worker, of whichever kind, at training a candidate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,13 +15,14 @@ from blockqnn.space import Block
 from blockqnn.storage import DirectoryInUse, DirectoryLock, as_search_error
 from blockqnn.storage.lock import LOCK_WAIT
 from blockqnn.surrogate import StoppingRule
+from blockqnn.workers.protocol import Answer, Rule
 
 
-def answer(train: Callable[[], Outcome]) -> dict[str, Any]:
-    """What a worker says of an attempt; other errors are its end, or its attempt's."""
+def answer(train: Callable[[], Outcome]) -> Answer:
+    """Train a candidate and say what came of it; errors that nobody foresaw are raised."""
     try:
         return {"outcome": train().to_dict()}
-    except DirectoryInUse as error:  # of another worker that was taken for lost and is not
+    except DirectoryInUse as error:  # by a worker that was taken for lost and is not
         return {"lost": str(error)}
     except (UserError, OSError) as error:
         return {"error": str(error)}
@@ -38,11 +38,10 @@ def train_and_keep(
     alone: bool = True,
     rule: StoppingRule | None = None,
 ) -> Outcome:
-    """Train a candidate and put its outcome on disk, in its own directory, which nobody else may
-    use.
+    """Train a candidate and put its outcome on disk, in its own `directory`, which is locked.
 
-    Running out of memory is no outcome yet unless it was `alone` on its device. Raises
-    `DirectoryInUse`, and `SearchError` when the disk does not take the outcome.
+    An outcome that ran out of memory is not kept unless the candidate was `alone` on its device.
+    Raises `DirectoryInUse`, and `SearchError` when the disk does not take the outcome.
     """
     with as_search_error(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -61,7 +60,6 @@ def train_and_keep(
             lock.release()
 
 
-def read_rule(task: Mapping[str, Any]) -> StoppingRule | None:
-    """The stopping rule of a candidate, if it has one."""
-    rule = task.get("rule")
+def read_rule(rule: Rule | None) -> StoppingRule | None:
+    """A stopping rule from its plain values; None for no rule."""
     return None if rule is None else StoppingRule.from_dict(rule)

@@ -12,11 +12,10 @@ from blockqnn.settings import InlineSettings, Settings
 from blockqnn.space import Block
 from blockqnn.training.devices import resolve
 from blockqnn.workers.attempt import read_rule, train_and_keep
-from blockqnn.workers.lines import Message
-from blockqnn.workers.protocol import WorkerDied
+from blockqnn.workers.protocol import Rule, WorkerDied, Workers
 
 
-class InlineWorker:
+class InlineWorker(Workers):
     """Trains in the calling thread."""
 
     slots = 1
@@ -29,27 +28,15 @@ class InlineWorker:
         self._data = load(settings.data, settings.seed).to(self._device)
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
     ) -> Outcome:
-        """Train a candidate here and now; it is alone always."""
+        """Train a candidate here and now; no other is ever in training."""
         block = Block.parse(code, self._settings.space.max_index)
         directory = candidate_directory(self._directory, number)
+        job = (block, self._settings, self._data, directory, self._device)
         try:
-            return train_and_keep(
-                block,
-                self._settings,
-                self._data,
-                directory,
-                self._device,
-                rule=read_rule({"rule": rule}),
-            )
+            return train_and_keep(*job, rule=read_rule(rule))
         except UserError:
             raise
         except Exception as error:  # what would have killed a process
             raise WorkerDied(f"{type(error).__name__}: {error}") from error
-
-    def forget(self, number: int) -> None:
-        """Nothing is kept elsewhere."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""

@@ -1,9 +1,8 @@
-"""How a worker talks with whoever started it: JSON lines on standard input and output."""
+"""How a process talks with the one that started it: JSON lines on standard input and output."""
 
 import contextlib
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -13,17 +12,18 @@ from typing import Any
 
 from blockqnn.errors import SearchError
 
-Message = dict[str, Any]
+Message = Mapping[str, object]
+"""A JSON object to send. What is received has no type until the receiver gives it one."""
 
 
 def serve(
-    put: Callable[[Message], None], leave: Callable[[], None] = lambda: None
+    put: Callable[[Any], None], leave: Callable[[], None] = lambda: None
 ) -> Callable[[Message], None]:
-    """Hand every message from standard input to `put`; returns what sends one.
+    """Hand every message from standard input to `put`; returns the function that sends one.
 
-    The end of standard input ends this process, whatever its other threads are doing, after a call
-    of `leave`: whoever started it is gone. What a library prints goes to standard error, not among
-    the messages.
+    The end of standard input means that whoever started this process is gone: `leave` is called,
+    and the process ends, whatever its other threads are doing. What a library prints goes to
+    standard error, not among the messages.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -38,13 +38,7 @@ def serve(
     return send
 
 
-def served() -> tuple[queue.SimpleQueue[Message], Callable[[Message], None]]:
-    """The same with the messages in a queue."""
-    messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    return messages, serve(messages.put)
-
-
-def _read(put: Callable[[Message], None], leave: Callable[[], None]) -> None:
+def _read(put: Callable[[Any], None], leave: Callable[[], None]) -> None:
     try:
         for line in sys.stdin:
             put(json.loads(line))
@@ -54,7 +48,10 @@ def _read(put: Callable[[Message], None], leave: Callable[[], None]) -> None:
 
 
 class LineProcess:
-    """`python -m module`; it ends when its input closes, which the death of this process does."""
+    """A process `python -m module` that talks in JSON lines.
+
+    It ends when its standard input closes, which the death of this process does too.
+    """
 
     def __init__(
         self,
@@ -63,9 +60,9 @@ class LineProcess:
         *,
         log: Path,
         environment: Mapping[str, str],
-        receive: Callable[[Message | None], None],
+        receive: Callable[[Any], None],
     ) -> None:
-        """Start it, its standard error in `log`, and send it `begin`.
+        """Start the process, with its standard error in `log`, and send it `begin`.
 
         `receive` gets every message, in a thread of its own, and None when the process is gone.
         Raises `SearchError` when it cannot be started: a full disk, no more processes.
@@ -89,24 +86,19 @@ class LineProcess:
         self.send(begin)
 
     @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process.poll() is None
-
-    @property
     def status(self) -> int | None:
-        """Its exit status once it is gone."""
+        """The exit status of the process, None while it runs."""
         return self._process.poll()
 
     def send(self, message: Message) -> None:
-        """Send a message; to a process that is gone it is lost."""
+        """Send a message, which is lost when the process is gone."""
         assert self._process.stdin is not None
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
     def end(self, patience: float) -> None:
-        """Close its input and give it so many seconds to go; returns when it is gone."""
+        """Close the process's input, and kill it if it has not ended after `patience` seconds."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # of a line it never read
             self._process.stdin.close()
@@ -115,7 +107,7 @@ class LineProcess:
         self.kill()
 
     def kill(self) -> None:
-        """Kill it; returns when it is gone."""
+        """Kill the process; returns when it is gone."""
         self._process.kill()
         self._process.wait()
         self._close()

@@ -1,9 +1,10 @@
-"""Where candidates are trained: in this process, in long-lived processes of their own, or by Ray.
+"""Candidates trained in long-lived processes of this machine, `blockqnn.workers.process` each.
 
-A worker knows only `blockqnn` (see `blockqnn.workers.process` for the lines it speaks). A Prefect
-task waits for it in a thread. A process that crashes, is killed or hangs takes one attempt at one
-candidate with it.
+A thread of the search waits for each of them. A process that crashes, is killed or hangs takes one
+attempt at one candidate with it.
 """
+
+from __future__ import annotations
 
 import logging
 import queue
@@ -11,19 +12,32 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from blockqnn.errors import SearchError
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import LocalSettings, Settings
 from blockqnn.training.devices import usable_cores, visible_devices
-from blockqnn.workers.lines import LineProcess, Message
-from blockqnn.workers.protocol import KEEP_MEMORY, START_TIMEOUT, WorkerDied
+from blockqnn.workers.lines import LineProcess
+from blockqnn.workers.protocol import (
+    CLOSED,
+    KEEP_MEMORY,
+    START_TIMEOUT,
+    Answer,
+    Begin,
+    CandidateTask,
+    Rule,
+    WorkerDied,
+    Workers,
+)
 
 log = logging.getLogger(__name__)
 
 
-class LocalWorkers:
-    """Processes spawned once each, when first needed, and again after a death."""
+class LocalWorkers(Workers):
+    """Processes that are started when first needed, and again after a death."""
+
+    slots = 1
 
     def __init__(self, settings: Settings, workers: LocalSettings, directory: Path) -> None:
         devices = workers.devices or visible_devices()
@@ -31,42 +45,37 @@ class LocalWorkers:
         self.slots = workers.count or (
             max(1, usable_cores() // workers.threads) if on_cpu else len(devices)
         )
-        self._timeout = workers.timeout
         (directory / "workers").mkdir(exist_ok=True)
         shared = {device: _Device() for device in devices}
         for number in range(self.slots):
-            device = devices[number % len(devices)]
-            begin = {
+            name = devices[number % len(devices)]
+            begin: Begin = {
                 "settings": settings.to_dict(),
                 "directory": str(directory.resolve()),
-                "device": device,
+                "device": name,
                 "threads": workers.threads,
                 "share": self.slots,
             }
             log = directory / "workers" / f"{number}.log"
-            shared[device].slots.append(_Slot(begin, log, shared[device]))
+            shared[name].slots.append(_Slot(begin, log, shared[name], workers.timeout))
         self._slots = [slot for device in shared.values() for slot in device.slots]
-        self._idle: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._idle: SimpleQueue[_Slot] = SimpleQueue()
         for slot in self._slots:
             self._idle.put(slot)
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
     ) -> Outcome:
         """Train a candidate in the next free process."""
         slot = self._idle.get()
         try:
-            task = {"number": number, "code": code, "rule": rule}
-            if not alone:
-                outcome = slot.ask(task, self._timeout)
-                if not outcome.out_of_memory:
-                    return outcome
-            return slot.ask_alone(task, self._timeout)
+            task: CandidateTask = {"number": number, "code": code, "alone": alone, "rule": rule}
+            outcome = slot.train(task)
+            if outcome.out_of_memory and not alone:
+                outcome = slot.train({**task, "alone": True})
+            return outcome
         finally:
             self._idle.put(slot)
-
-    def forget(self, number: int) -> None:
-        """Nothing is kept elsewhere."""
 
     def close(self) -> None:
         """Kill the processes; a training in progress goes on from its checkpoint next time."""
@@ -75,109 +84,99 @@ class LocalWorkers:
 
 
 class _Device:
-    """What slots of one device share: many at a time, or one alone."""
+    """The slots of one device, and who may train on it: many candidates, or one alone."""
 
     def __init__(self) -> None:
         self.slots: list[_Slot] = []
         self._changed = threading.Condition()
         self._running = 0
-        self._alone = False
+        self._taken = False
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Beside others."""
+    def use(self, *, alone: bool) -> Iterator[None]:
+        """Train in this context. One `alone` lets those that run end, and no other begin."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
+            self._changed.wait_for(lambda: not self._taken)
+            self._taken = alone
+            if alone:
+                self._changed.wait_for(lambda: self._running == 0)
             self._running += 1
         try:
             yield
         finally:
             with self._changed:
                 self._running -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """When those that run now have ended, and before any other begins."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._alone = True
-            self._changed.wait_for(lambda: self._running == 0)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
+                if alone:
+                    self._taken = False
                 self._changed.notify_all()
 
 
 class _Slot:
     """A place for one worker process."""
 
-    def __init__(self, begin: Message, log: Path, device: _Device) -> None:
+    def __init__(self, begin: Begin, log: Path, device: _Device, timeout: float) -> None:
         self._begin = begin
         self._log = log
         self._device = device
+        self._timeout = timeout
         self._process: LineProcess | None = None
-        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._answers: SimpleQueue[Answer | None] = SimpleQueue()
         self._closed = False
 
-    def ask(self, task: Message, timeout: float) -> Outcome:
-        """The outcome of one task beside others; starts a worker if there is none."""
-        if len(self._device.slots) == 1:
-            return self._ask({**task, "alone": True}, timeout)
-        with self._device.shared():
-            return self._ask({**task, "alone": False}, timeout)
-
-    def ask_alone(self, task: Message, timeout: float) -> Outcome:
-        """The same with all of the device's memory: other workers give theirs back."""
-        with self._device.alone():
-            for slot in self._device.slots:
+    def train(self, task: CandidateTask) -> Outcome:
+        """Train a candidate; one `alone` on its device ends the processes of the other slots."""
+        slots = self._device.slots
+        if not task["alone"] and len(slots) == 1:
+            return self._ask({**task, "alone": True}, self._begin)
+        with self._device.use(alone=task["alone"]):
+            if not task["alone"]:
+                return self._ask(task, self._begin)
+            for slot in slots:
                 slot.stop()
             try:
-                return self._ask({**task, "alone": True}, timeout, share=1)
+                return self._ask(task, {**self._begin, "share": 1})
             finally:
-                self.stop()  # the next one gets its usual share
+                self.stop()  # the next process gets its usual share
 
     def close(self) -> None:
-        """Kill the process for good."""
+        """End the process for good."""
         self._closed = True
         self.stop()
 
     def stop(self) -> None:
-        """Kill the process; the next task gets a new one."""
+        """Kill the process; the next candidate gets a new one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
 
-    def _ask(self, task: Message, timeout: float, share: int | None = None) -> Outcome:
-        if self._process is None or not self._process.running:
+    def _ask(self, task: CandidateTask, begin: Begin) -> Outcome:
+        process = self._process
+        if process is None or process.status is not None:
             self.stop()
-            self._start(share or self._begin["share"])
-        assert self._process is not None
-        self._process.send(task)
-        return Outcome.from_dict(self._answer(timeout)["outcome"])
+            process = self._start(begin)
+        process.send(task)
+        return Outcome.from_dict(self._answer(self._timeout)["outcome"])
 
-    def _start(self, share: int) -> None:
+    def _start(self, begin: Begin) -> LineProcess:
         if self._closed:
-            raise SearchError("the workers are closed")
-        threads = str(self._begin["threads"])
-        memory = KEEP_MEMORY if self._begin["device"] == "cpu" else {}
-        answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._answers = answers
-        self._process = LineProcess(
+            raise SearchError(CLOSED)
+        threads = str(begin["threads"])
+        memory = KEEP_MEMORY if begin["device"] == "cpu" else {}
+        self._answers = SimpleQueue()
+        self._process = process = LineProcess(
             "blockqnn.workers.process",
-            {**self._begin, "share": share},
+            begin,
             log=self._log,
             environment={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **memory},
-            receive=answers.put,
+            receive=self._answers.put,
         )
         if self._closed:  # meanwhile
             self.stop()
-            raise SearchError("the workers are closed")
+            raise SearchError(CLOSED)
         self._answer(START_TIMEOUT)
+        return process
 
-    def _answer(self, timeout: float) -> Message:
+    def _answer(self, timeout: float) -> Answer:
         try:
             answer = self._answers.get(timeout=timeout)
         except queue.Empty:
@@ -192,11 +191,11 @@ class _Slot:
         return answer
 
     def _lost(self, how: str) -> Exception:
-        """What to raise when there is no answer; the next task gets a new process."""
+        """The error to raise when there is no answer; the next candidate gets a new process."""
         process = self._process
         self.stop()
         if self._closed or process is None:
-            return SearchError("the workers are closed")
+            return SearchError(CLOSED)
         message = (
             f"a worker {how} (exit status {process.status}); its last words are in {self._log}"
         )

@@ -1,21 +1,83 @@
-"""What every kind of workers offers, and what can go wrong with one."""
+"""What every kind of workers offers, what is said to a worker and what it answers."""
 
-from typing import Protocol
+from typing import Any, Protocol, TypedDict
 
 from blockqnn.search.outcome import Outcome
-from blockqnn.workers.lines import Message
 
 START_TIMEOUT = 600.0
-"""Seconds a worker may take to import torch and load its data."""
+"""Seconds that a worker may take to import torch and load its data."""
 
 KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": str(256 * 2**20),
 }
-"""Makes glibc keep freed memory: giving it back and taking it again costs a CPU half of its
-training time at large batches (benchmarks/training_speed.py).
-"""
+"""Environment that makes glibc keep freed memory: giving it back and taking it again costs a CPU
+half of its training time at large batches (benchmarks/speed/training_speed.py)."""
+
+CLOSED = "the workers are closed"
+"""What a `SearchError` says of a candidate that was in training when the workers were closed."""
+
+Rule = dict[str, Any]
+"""A `StoppingRule` as plain values."""
+
+
+class Begin(TypedDict):
+    """The first message to a process of this machine that trains candidates."""
+
+    settings: dict[str, Any]
+    directory: str
+    device: str
+    threads: int
+    share: int
+    """Processes among which the free memory of a CPU is divided."""
+
+
+class GatewayBegin(TypedDict):
+    """The first message to the process between a search and Ray."""
+
+    settings: dict[str, Any]
+    place: str
+    """Directory or URL of the work on candidates, seen by every node."""
+    address: str | None
+    temporary: str | None
+    """Directory for the files of a Ray that the gateway starts and ends, None for no such Ray."""
+
+
+class NodeBegin(TypedDict):
+    """What a Ray task is told beside its candidate."""
+
+    settings: dict[str, Any]
+    threads: int
+    share: int
+    """Candidates that are in training on one device at the same time."""
+    place: str
+
+
+class CandidateTask(TypedDict):
+    """A candidate that a worker is asked to train."""
+
+    number: int
+    code: str
+    alone: bool
+    """Whether no other candidate is in training on the same device."""
+    rule: Rule | None
+
+
+class Answer(TypedDict, total=False):
+    """What a worker says of an attempt: its outcome, why it was lost, or what the user has to mend.
+
+    A Ray task says first that it has `begun`, and adds the id of its node. The gateway adds the
+    candidate's number, and whether the candidate may be to `blame`.
+    """
+
+    outcome: dict[str, Any]
+    lost: str
+    error: str
+    begun: bool
+    node: str
+    number: int
+    blame: bool
 
 
 class WorkerDied(RuntimeError):
@@ -30,17 +92,19 @@ class Workers(Protocol):
         """Candidates to keep in training; may change while a search runs."""
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Message | None = None
+        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
     ) -> Outcome:
         """Train a candidate, waiting for a free worker. Called from several threads.
 
-        A candidate that runs out of memory beside others, and one to be trained `alone`, gets a
-        device of its own. The `rule`, of `blockqnn.search.stopping`, may stop it early. Raises
+        A candidate that runs out of memory while others train on its device gets a device of its
+        own, and so does one to be trained `alone`. The `rule` may stop it early. Raises
         `WorkerDied` when the attempt was lost, and `SearchError` for what the user has to mend.
         """
 
     def forget(self, number: int) -> None:
-        """Remove what is kept of a candidate outside of the search's directory: it was told."""
+        """Remove what is kept of a candidate outside of the search's directory, if anything is."""
+        return
 
     def close(self) -> None:
-        """Let the workers go, in the middle of a training too."""
+        """End the workers, in the middle of a training too; it goes on when the search does."""
+        return

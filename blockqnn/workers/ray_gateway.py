@@ -1,11 +1,10 @@
 """The Ray driver of a search: a process of its own, `python -m blockqnn.workers.ray_gateway`.
 
-Ray ends the process that drives it when the cluster's head is gone; so that is not the flow. It
-speaks JSON lines. The first message says how to reach Ray and what to train; every further one is a
-candidate, `{"number": 3, "code": "...", "alone": false}`. It answers `{"slots": 8}` whenever the
-room in the cluster changes, `{"warning": "..."}` for people when there is none, and a candidate
-with its number and `outcome`, `lost` (with `blame`: whether it may be the candidate's doing) or
-`error`. `{"error": ...}` without a number, and `{"unreachable": ...}`, are its end.
+Ray ends the process that drives it when the cluster's head is gone, so the flow does not drive it.
+The gateway speaks JSON lines. The first message is a `GatewayBegin`; every further one a
+`CandidateTask`, answered by an `Answer` with its number. The gateway says `{"slots": 8}` whenever
+the room in the cluster changes, and `{"warning": "..."}`, for people, when there is none. An
+`error` without a number, and `{"unreachable": "..."}`, are its end.
 """
 
 import queue
@@ -14,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ray
@@ -23,10 +22,10 @@ from ray import exceptions
 from blockqnn.data import load
 from blockqnn.errors import SearchError, UserError
 from blockqnn.params import settings_from_dict
-from blockqnn.settings import RaySettings, Settings
+from blockqnn.settings import RaySettings
 from blockqnn.workers import leash
 from blockqnn.workers.lines import Message, serve
-from blockqnn.workers.protocol import KEEP_MEMORY
+from blockqnn.workers.protocol import KEEP_MEMORY, Answer, CandidateTask, GatewayBegin, NodeBegin
 from blockqnn.workers.ray_node import train_on_node
 
 LOOK = 1.0
@@ -36,10 +35,10 @@ CONNECT_TIMEOUT = 10.0
 """Seconds that the head of a cluster may take to accept a connection."""
 
 AVOID = 60.0
-"""Seconds that a node which cannot work, its disk full, say, gets no candidate, while others do."""
+"""Seconds that a node that cannot work, with a full disk say, gets no candidate while others do."""
 
 NODE_ID = "ray.io/node-id"
-"""Ray's label of a node's own."""
+"""Ray's label that holds the id of a node."""
 
 NOT_ITS_DOING = (
     exceptions.NodeDiedError,
@@ -49,26 +48,25 @@ NOT_ITS_DOING = (
     exceptions.OutOfDiskError,
     exceptions.RaySystemError,
 )
-"""Errors of Ray that no candidate is to be blamed for."""
-
-Event = Message | tuple[int, Message | exceptions.RayError]
+"""Errors of Ray for which no candidate is to blame."""
 
 
 class Gateway:
-    """Hands candidates to Ray and their ends to `send`."""
+    """Hands candidates to Ray, and gives what comes of them to `send`."""
 
-    def __init__(self, begin: Message, events: queue.SimpleQueue[Event], send: Any) -> None:
+    def __init__(
+        self, begin: GatewayBegin, events: queue.SimpleQueue[Any], send: Callable[[Message], None]
+    ) -> None:
+        """`events` brings a `CandidateTask` for each candidate to train."""
         self._events = events
         self._send = send
-        self._settings: Settings = settings_from_dict(begin["settings"])
-        workers = self._settings.workers
-        assert isinstance(workers, RaySettings)
-        self._workers = workers
-        images = None
-        if workers.share_data:
-            images = load(self._settings.data, self._settings.seed).to_arrays()
-        self._images: Any = ray.put(images) if images is not None else None
-        self._place = begin["place"]
+        self._begin = begin
+        settings = settings_from_dict(begin["settings"])
+        assert isinstance(settings.workers, RaySettings)
+        self._workers = settings.workers
+        self._images: Any = None
+        if self._workers.share_data:
+            self._images = ray.put(load(settings.data, settings.seed).to_arrays())
         self._begun: dict[int, tuple[Any, float]] = {}
         self._late: set[int] = set()
         self._avoided: dict[str, float] = {}
@@ -83,7 +81,7 @@ class Gateway:
         self._train = ray.remote(max_calls=0)(train_on_node)
 
     def run(self) -> None:
-        """Until standard input closes or Ray is gone."""
+        """Work until standard input closes or Ray is gone."""
         looked = 0.0
         while True:
             if time.monotonic() - looked >= LOOK:
@@ -99,7 +97,7 @@ class Gateway:
             else:
                 self._submit(event)
 
-    def _submit(self, task: Message) -> None:
+    def _submit(self, task: CandidateTask) -> None:
         number = task["number"]
         gpus, cpus = self._gpus, self._workers.cpus_per_candidate
         alone = task["alone"] or self._share == 1
@@ -113,11 +111,11 @@ class Gateway:
             environment["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"] = "1"
         else:
             environment |= KEEP_MEMORY
-        begin = {
-            "settings": self._settings.to_dict(),
+        begin: NodeBegin = {
+            "settings": self._begin["settings"],
             "threads": self._workers.cpus_per_candidate,
             "share": self._share,
-            "place": self._place,
+            "place": self._begin["place"],
         }
         options = self._train.options(
             name=f"candidate-{number}",
@@ -131,16 +129,16 @@ class Gateway:
         threading.Thread(target=self._follow, args=(number, stream), daemon=True).start()
 
     def _follow(self, number: int, stream: Any) -> None:
-        """Make events of what a task says, in a thread: that it begins, and its answer."""
+        """Put what a Ray task says among the events, in a thread of its own."""
         try:
             for reference in stream:
-                self._events.put((number, {"stream": stream, **ray.get(reference)}))
+                self._events.put((number, stream, ray.get(reference)))
         except exceptions.RayError as error:
-            self._events.put((number, error))
+            self._events.put((number, stream, error))
 
-    def _hear(self, number: int, said: Message | exceptions.RayError) -> None:
-        if not isinstance(said, exceptions.RayError) and "begun" in said:
-            self._begun[number] = (said["stream"], time.monotonic())
+    def _hear(self, number: int, stream: Any, said: Answer | exceptions.RayError) -> None:
+        if not isinstance(said, Exception) and "begun" in said:
+            self._begun[number] = (stream, time.monotonic())
             return
         self._begun.pop(number, None)
         late = number in self._late
@@ -148,15 +146,14 @@ class Gateway:
         end = self._failure(said, late) if isinstance(said, Exception) else self._end(said)
         self._send({"number": number, **end})
 
-    def _end(self, answer: Message) -> Message:
-        del answer["stream"]
+    def _end(self, answer: Answer) -> Answer:
         node = answer.pop("node")
         if "error" in answer and self._others(node):
             self._avoided[node] = time.monotonic() + AVOID
             return {"lost": answer["error"], "blame": False}
         return {**answer, "blame": False}
 
-    def _failure(self, error: exceptions.RayError, late: bool) -> Message:
+    def _failure(self, error: exceptions.RayError, late: bool) -> Answer:
         if late:
             return {"lost": "it ran out of time", "blame": True}
         if isinstance(error, NOT_ITS_DOING):
@@ -173,20 +170,20 @@ class Gateway:
         return {"lost": f"its worker died ({_first_line(error)})", "blame": True}
 
     def _others(self, node: str) -> bool:
-        """Whether a node that could train a candidate is left beside those that cannot."""
+        """Whether any other node can train a candidate now."""
         return any(
             room and name != node and name not in self._avoided for name, room in self._room.items()
         )
 
     def _expire(self) -> None:
-        """Kill what runs for longer than the timeout."""
+        """Kill trainings that run for longer than `workers.timeout`."""
         for number, (stream, since) in self._begun.items():
             if time.monotonic() - since > self._workers.timeout and number not in self._late:
                 self._late.add(number)
                 ray.cancel(stream, force=True)
 
     def _look(self) -> None:
-        """See what room the nodes have, and tell when that has changed."""
+        """See how many candidates the nodes have room for, and say when that has changed."""
         now = time.monotonic()
         self._avoided = {node: until for node, until in self._avoided.items() if until > now}
         alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
@@ -234,11 +231,8 @@ class Gateway:
 
 def _connect(address: str | None, directory: str | None) -> None:
     """Join a cluster, or start a Ray of this process alone, its files in `directory`."""
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "namespace": "blockqnn",
-    }
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet["namespace"] = "blockqnn"
     if address is not None:
         host, colon, port = address.rpartition(":")
         if colon and port.isdecimal():  # Ray itself would ask for a minute and a half
@@ -254,17 +248,17 @@ def _first_line(error: Exception) -> str:
 
 def main() -> None:
     """Serve standard input until it closes."""
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    begin: Event = {}
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    begin: GatewayBegin | None = None
 
     def leave() -> None:
-        if isinstance(begin, dict) and (own := begin.get("temporary")):
+        if begin is not None and (own := begin["temporary"]):
             leash.stop_descendants(grace=0)  # the Ray of this process, which Ray may leave to hang
             shutil.rmtree(own, ignore_errors=True)
 
     send = serve(events.put, leave)
     begin = events.get()
-    assert isinstance(begin, dict)
+    assert begin is not None
     try:
         _connect(begin["address"], begin["temporary"])
     except Exception as error:  # Ray raises many things for a cluster that does not answer

@@ -22,44 +22,36 @@ from blockqnn.space import Block
 from blockqnn.storage.urls import is_url
 from blockqnn.training.devices import limit_memory, resolve
 from blockqnn.workers.attempt import answer, read_rule, train_and_keep
+from blockqnn.workers.protocol import Answer, CandidateTask, NodeBegin
 
 _here: dict[str, Dataset] = {}
-"""Data on the device, in a process that trains one candidate after the other."""
+"""The data set on the device, kept by a process that trains one candidate after the other."""
 
 
 def train_on_node(
-    begin: Mapping[str, Any],
-    task: Mapping[str, Any],
-    images: Mapping[str, Any] | None,
-) -> Iterator[dict[str, Any]]:
-    """Train a candidate, a worker's task, on the GPU that Ray chose for it, if it chose one.
+    begin: NodeBegin, task: CandidateTask, images: Mapping[str, Any] | None
+) -> Iterator[Answer]:
+    """Train a candidate on the GPU that Ray chose for it, or on the CPU if it chose none.
 
-    Says `{"begun": true}` when this process has come so far, then what `blockqnn.workers.process`
-    answers, with the node's id beside it.
-
-    `begin` has settings, threads, share (candidates beside each other on a device) and the place of
-    the work: a directory, or a URL that outlives every directory of this node. `images` are those
-    of the search (`Dataset.to_arrays`); None reads them from this node's disk.
+    Says that it has begun, then what came of it. `images` are those of the search
+    (`Dataset.to_arrays`); None reads them from this node's disk.
     """
     yield {"begun": True}
     here = ray.get_runtime_context()
     assigned = here.get_accelerator_ids().get("GPU", [])
     settings = settings_from_dict(begin["settings"])
-    number, code, alone = task["number"], task["code"], task["alone"]
+    number, place, alone = task["number"], begin["place"], task["alone"]
     torch.set_num_threads(begin["threads"])
 
     def train() -> Outcome:
         device = resolve(_device(str(assigned[0])) if assigned else "cpu")
         limit_memory(device, 1 if alone else begin["share"])
-        data = _data(settings, images, device)
-        block = Block.parse(code, settings.space.max_index)
-        place, rule = begin["place"], read_rule(task)
+        block = Block.parse(task["code"], settings.space.max_index)
+        data, rule = _data(settings, images, device), read_rule(task["rule"])
         if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
             with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
-                copy = candidate_url(place, number) + "/checkpoint"
-                return train_candidate(
-                    block, settings, data, Path(scratch), device, copy=copy, rule=rule
-                )
+                job, copy = (block, settings, data, Path(scratch)), candidate_url(place, number)
+                return train_candidate(*job, device, copy=f"{copy}/checkpoint", rule=rule)
         directory = candidate_directory(Path(place), number)
         return train_and_keep(block, settings, data, directory, device, alone=alone, rule=rule)
 

@@ -1,4 +1,4 @@
-"""Final trainings as processes: one `blockqnn.training.final` each, or several under torchrun.
+"""Final trainings as processes: `blockqnn.training.final`, or torchrun with several of these.
 
 A process knows only `blockqnn` and what its directory says. It holds the read end of a pipe as its
 leash: when this process lets go of it, in order or because it was killed, the training saves its
@@ -9,33 +9,33 @@ import contextlib
 import os
 import queue
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.settings import TrainingWorkers
 from blockqnn.training.devices import resolve, usable_cores, visible_devices
-from blockqnn.training.final.result import read_result
+from blockqnn.training.final.result import TrainingResult, read_result
 from blockqnn.training.final.run import STOPPED
 from blockqnn.workers.protocol import KEEP_MEMORY
 
 STOP_TIMEOUT = 300.0
-"""Seconds a training may take to end its step and save its state: networks may be large."""
+"""Seconds that a training may take to end its step and save its state: networks may be large."""
 
 LOG = "training.log"
+"""File of a training's directory that has all that its processes say."""
 
 MEETING = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Keeps torchrun from opening a port, where anybody could reach it, beside the files."""
+"""Environment that keeps torchrun from opening a port, where anybody could reach it."""
 
-Result = dict[str, Any]
+Result = TrainingResult
 
 
 class TrainingDied(RuntimeError):
@@ -46,7 +46,7 @@ class TrainingProcesses:
     """Runs final trainings, `slots` at a time, each on devices of its own."""
 
     def __init__(self, workers: TrainingWorkers) -> None:
-        """Deals the devices out. Raises `SettingsError` for devices that are not there."""
+        """Deal the devices out. Raises `SettingsError` for devices that are not there."""
         devices = workers.devices or visible_devices()
         kinds = {resolve(device).type for device in devices}
         count = workers.processes
@@ -97,21 +97,21 @@ class TrainingProcesses:
                 process.wait()
 
     def command(
-        self, directory: Path, devices: Sequence[str], meeting: Path | None = None
+        self, directory: Path, devices: Sequence[str], meeting: Path | str | None = None
     ) -> list[str]:
         """The command that trains the job in `directory`.
 
-        Several processes meet in files of the empty directory `meeting`. torchrun's `--standalone`
-        would open a port to everybody, and unpickle what comes in.
+        Several processes meet in files of the empty directory `meeting`. torchrun's option
+        `--standalone` would open a port to everybody, and unpickle what comes in.
         """
         module = ["-m", "blockqnn.training.final", str(directory.resolve())]
         options = ["--device", *devices, "--threads", str(self._threads), "--leash"]
         if meeting is not None:
             processes = ["--nproc-per-node", str(self._processes), "--rdzv-backend", "c10d"]
-            processes += ["--rdzv-endpoint", str(meeting / "torchrun")]
+            processes += ["--rdzv-endpoint", f"{meeting}/torchrun"]
             processes += ["--rdzv-conf", "store_type=file"]
             module = ["-m", "torch.distributed.run", *processes, *module]
-            options += ["--meeting", str(meeting / "processes")]
+            options += ["--meeting", f"{meeting}/processes"]
         return [sys.executable, *module, *options]
 
     def _train(self, directory: Path, devices: Sequence[str]) -> Result:
@@ -136,23 +136,18 @@ class TrainingProcesses:
             raise (SettingsError if status == 2 else SearchError)(said)
         raise TrainingDied(f"its process ended with status {status}; its last words are in {path}")
 
-    @contextlib.contextmanager
-    def _meeting(self, directory: Path) -> Iterator[Path | None]:
-        """Where the processes of a training meet; None for a single one."""
+    def _meeting(self, directory: Path) -> AbstractContextManager[str | None]:
+        """Makes the directory in which the processes of a training meet; None for one process."""
         if self._processes == 1:
-            yield None
-            return
+            return nullcontext()
+        prefix = "blockqnn-meeting-"
         try:
-            place = Path(tempfile.mkdtemp(prefix="blockqnn-meeting-"))
+            return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
         except OSError as error:
             raise _no_start(directory, error) from None
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
 
     def _start(
-        self, directory: Path, devices: Sequence[str], path: Path, meeting: Path | None
+        self, directory: Path, devices: Sequence[str], path: Path, meeting: str | None
     ) -> subprocess.Popen[bytes]:
         threads = str(self._threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **self._memory}
@@ -199,11 +194,9 @@ def _release(process: subprocess.Popen[bytes]) -> None:
 
 
 def _sentence(log: Path, start: int) -> str:
-    """What the processes said to the user in a log from byte `start` on; empty for nothing."""
+    """The first sentence for the user in a log from byte `start` on; empty for none."""
     try:
-        with log.open("rb") as file:
-            file.seek(start)
-            lines = file.read().decode(errors="replace").splitlines()
+        lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     except OSError:
         return ""
     said = (line.removeprefix("blockqnn: ") for line in lines if line.startswith("blockqnn: "))

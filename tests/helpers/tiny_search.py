@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from journals import read_journal
 
 from blockqnn.data import dataset as data
 from blockqnn.params import settings_from_dict
 from blockqnn.search import Search
-from blockqnn.search.journal import read_journal, without_times
+from blockqnn.search.journal import without_times
 from blockqnn.search.outcome import Outcome
 
 TINY = {

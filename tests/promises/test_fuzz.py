@@ -15,7 +15,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_search import TINY, cached_load, finish, tiny_settings
+from tiny_search import TINY, cached_load, finish, journal_of, tiny_settings
 
 from blockqnn.data.archive import read_prepared
 from blockqnn.data.streamed.shards import read_shards
@@ -23,7 +23,7 @@ from blockqnn.errors import UserError
 from blockqnn.network.weights import load_weights, save_weights
 from blockqnn.params import load_plan, load_settings
 from blockqnn.search.candidate_files import keep_outcome, kept_outcome
-from blockqnn.search.journal import _line, read_journal
+from blockqnn.search.journal import _line
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.search import read_search
 from blockqnn.space import Block
@@ -229,7 +229,7 @@ def test_journals(data, finished, tmp_path):
     content = (finished / "journal.jsonl").read_bytes()
     (tmp_path / "journal.jsonl").write_bytes(data.draw(damaged(content)))
     checked(read_search, tmp_path)
-    records = read_journal(finished / "journal.jsonl")[0]  # with checksums that hold
+    records = journal_of(finished)  # with checksums that hold
     try:
         lines = [_line(record) for record in data.draw(altered(records))]
     except (ValueError, TypeError, AttributeError, UnicodeError):  # no record that can be written

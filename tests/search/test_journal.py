@@ -10,10 +10,11 @@ import textwrap
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from journals import read_journal
 from tiny_search import small_disk
 
 from blockqnn.errors import SearchError
-from blockqnn.search.journal import Journal, read_journal, without_times
+from blockqnn.search.journal import Journal, without_times
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, width=32)
