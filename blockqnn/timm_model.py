@@ -16,8 +16,8 @@ from torch import nn
 from blockqnn.errors import SettingsError
 from blockqnn.network import BlockNetwork, build_network
 from blockqnn.network.weights import load_weights
-from blockqnn.space import LONGEST, Block
-from blockqnn.zoo import BLOCKS
+from blockqnn.space import Block
+from blockqnn.zoo import named_block
 
 FILTERS = (32, 64, 128)
 """The paper's filters for CIFAR."""
@@ -87,7 +87,7 @@ def _build(
     drop_path_rate: float = 0.0,
 ) -> BlockNetwork:
     network = build_network(
-        _parsed(block),
+        block if isinstance(block, Block) else named_block(block, "block is")[1],
         filters=filters,
         repeats=repeats,
         skeleton=skeleton,
@@ -100,16 +100,6 @@ def _build(
     if num_classes == 0 or global_pool != "avg":
         network.reset_classifier(num_classes, global_pool)
     return network
-
-
-def _parsed(block: str | Block) -> Block:
-    if isinstance(block, Block):
-        return block
-    try:
-        return BLOCKS[block] if block in BLOCKS else Block.parse(block, LONGEST)
-    except ValueError as error:
-        names = ", ".join(BLOCKS)
-        raise SettingsError(f"block is {block!r} ({error}): give a code or {names}") from None
 
 
 def _with_metadata(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,15 +36,18 @@ BLOCKS: dict[str, Block] = {
 """Each block under the name that the command line and the documents use."""
 
 
-def block_of(name: str) -> tuple[str, Block]:
-    """(label, block) of a zoo name or a code. Raises `SettingsError`."""
-    if name in BLOCKS:
-        return name, BLOCKS[name]
+def named_block(text: str, what: str = "blocks has", also: str = "") -> tuple[str, Block]:
+    """Return the label and the block of a name in `BLOCKS` or of a code.
+
+    Raises `SettingsError` for neither; its sentence begins with `what` and offers `also`.
+    """
+    if text in BLOCKS:
+        return text, BLOCKS[text]
     try:
-        block = Block.parse(name, LONGEST)
+        block = Block.parse(text, LONGEST)
     except ValueError as error:
         raise SettingsError(
-            f"blocks has {name!r}: {error}; give one of {', '.join(BLOCKS)}, or a code such as "
+            f"{what} {text!r}: {error}; give one of {', '.join(BLOCKS)}{also}, or a code such as "
             "(1,1,3,0,0)(2,7,0,0,0)"
         ) from None
     return f"block-{block.key[:6]}", block

@@ -16,7 +16,7 @@ from blockqnn.settings import Plan
 from blockqnn.space import LONGEST, Block
 from blockqnn.training.final.job import Split, prepare_job
 from blockqnn.training.final.result import read_result
-from blockqnn.zoo import block_of
+from blockqnn.zoo import named_block
 from evaluation.stages.search import read_search_summary
 from evaluation.stages.selection import SELECTION, WINNER, Contender, read_selection
 from flows.runs import search_directory
@@ -52,7 +52,7 @@ class PlannedTrainings:
         self._runs = runs
         self._data = data
         self._given = winner
-        self._blocks = dict(block_of(name) for name in plan.blocks)
+        self._blocks = dict(named_block(name) for name in plan.blocks)
         self.labels = [*self._blocks, *plan.compare]
         if plan.top or winner is not None:
             self.labels.insert(0, WINNER)

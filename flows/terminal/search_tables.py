@@ -7,8 +7,8 @@ from rich.console import Console
 from blockqnn.errors import SettingsError
 from blockqnn.search.history import History, read_search
 from blockqnn.settings import NetworkSettings
-from blockqnn.space import LONGEST, Block
-from blockqnn.zoo import BLOCKS
+from blockqnn.space import Block
+from blockqnn.zoo import named_block
 from evaluation.after_search import BEST
 from evaluation.best_table import LATENCY, best_table
 from evaluation.drawing import draw_block
@@ -51,9 +51,7 @@ def print_result(directory: Path, name: str, runs: Path) -> None:
 def print_block(text: str, directory: Path, drawing: Path | None) -> None:
     """A block by name, code or candidate number: its code, key, density, cost, drawing."""
     history = None
-    if text in BLOCKS:
-        block = BLOCKS[text]
-    elif text.isdecimal() and len(text) < 10:
+    if text.isdecimal() and len(text) < 10:
         history = read_search(directory)
         if int(text) >= len(history.candidates):
             raise SettingsError(
@@ -62,13 +60,7 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
             )
         block = history.candidates[int(text)].block
     else:
-        try:
-            block = Block.parse(text, LONGEST)
-        except ValueError as error:
-            raise SettingsError(
-                f"block is {text!r}: {error}; give one of {', '.join(BLOCKS)}, a candidate's "
-                "number, or a code such as (1,1,3,0,0)(2,7,0,0,0)"
-            ) from None
+        _, block = named_block(text, "block is", ", a candidate's number")
     console = Console()
     for name, value in _facts(block, history, text).items():
         console.print(f"{name:<21} {value}", highlight=False, markup=False, soft_wrap=True)

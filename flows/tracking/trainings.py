@@ -20,7 +20,7 @@ from blockqnn.params import flat
 from blockqnn.space import LONGEST, Block
 from blockqnn.storage import read_json
 from blockqnn.training.final.job import Job, read_job
-from blockqnn.zoo import block_of
+from blockqnn.zoo import named_block
 from evaluation.drawing import draw_block
 from evaluation.stages.selection import SELECTION, WINNER, read_selection
 from flows.tracking.experiment import Experiment, dataset_input
@@ -188,7 +188,7 @@ class TrainingRuns:
         if not trained:
             return
         plan = max(trained, key=lambda seen: seen.moment).job.plan
-        labels = [WINNER, *(block_of(name)[0] for name in plan.blocks), *plan.compare]
+        labels = [WINNER, *(named_block(name)[0] for name in plan.blocks), *plan.compare]
         for label in labels:
             if of_label := [seen for seen in trained if seen.job.label == label]:
                 best = min(of_label, key=lambda seen: (seen.job.seed, -seen.moment))

@@ -209,7 +209,7 @@ def test_a_pretrained_cfg_is_kept():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"block": "T"}, r"block is 'T' \(layer 1: .*\): give a code or A, B, S"),
+        ({"block": "T"}, r"block is 'T': layer 1: .*; give one of A, B, S"),
         ({"skeleton": "vgg"}, "skeleton is 'vgg': give cifar or imagenet"),
         ({"drop_path_rate": 1.5}, "drop_path is 1.5: give 0 to below 1"),
         (
