@@ -3,7 +3,7 @@
 import textwrap
 from pathlib import Path
 
-from blockqnn.space import Block, Layer, Op, predecessors
+from blockqnn.space import WIRES, Block, Layer, Op, predecessors
 from evaluation.drawing.canvas import (
     BOX_HEIGHT,
     HEAD_HEIGHT,
@@ -91,7 +91,7 @@ def _compose(block: Block, title: str) -> BlockDrawing:
     boxes = [Box(x[0], y[0], BOX_WIDTH, "Input", *ENDS)]
     for layer in layers:
         place = (x[layer.index], y[layout.rows[layer.index]], BOX_WIDTH)
-        colours = COLOURS[Op(layer.op)]
+        colours = COLOURS[Op.IDENTITY if layer[1:3] in WIRES else Op(layer.op)]
         boxes.append(Box(*place, layer_label(layer), *colours, str(layer.index), str(layer)))
     name = "Concat" if joined > 1 else "Output"
     boxes.append(Box(x[output], y[-1], widths[output], name, *ENDS))

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from blockqnn.space import V2, Block, Layer, Op, Space, predecessors
 from blockqnn.zoo import BLOCKS
 from evaluation.drawing import draw_block
-from evaluation.drawing.block import COLOURS, NAMES, layer_label
+from evaluation.drawing.block import COLOURS, NAMES, block_svg, layer_label
 
 SVG = "{http://www.w3.org/2000/svg}"
 EMPTY = Block.parse("(1,7,0,0,0)")
@@ -148,6 +148,13 @@ def test_every_kind_has_a_label_and_a_colour_of_its_own() -> None:
     ]  # fmt: skip
     assert set(NAMES) == set(COLOURS) == set(Op) - {Op.TERMINAL}
     assert len(set(COLOURS.values())) == len(COLOURS)
+
+
+def test_a_pooling_of_kernel_1_looks_like_the_wire_that_it_is() -> None:
+    pale, _ = COLOURS[Op.IDENTITY]
+    for code, count in (("(1,2,1,0,0)(2,4,0,1,0)(3,3,1,2,0)", 3), ("(1,2,3,0,0)(2,3,3,1,0)", 0)):
+        block = Block.parse(f"{code}({code.count('(') + 1},7,0,0,0)")
+        assert block_svg(block).count(f'fill="{pale}"') == count
 
 
 def test_a_chain_is_drawn_straight_down(tmp_path: Path) -> None:
