@@ -1,12 +1,13 @@
-"""A recipe's optimiser, schedule and loss, made by timm's factories and torch."""
+"""A recipe's optimiser, schedule, loss and mixing of images, made by timm's factories and torch."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blockqnn.settings import Recipe
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
 
 BCE_THRESHOLD = 0.2
-"""Above it a mixed target counts as 1, as in timm's A2 recipe."""
+"""Mixed targets above this count as 1 in the loss `bce`, as in timm's A2 recipe."""
 
 
 def create_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
-    """timm's optimiser of the recipe's name, fused where torch has it so."""
+    """The recipe's optimiser with the learning rate `rate`, fused if torch has a fused one."""
     from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info
 
     info = get_optimizer_info(recipe.optimizer)
@@ -40,7 +41,10 @@ def create_optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.o
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Scheduler:
-    """timm's schedule, told at every step how many were done; an epoch has `steps`."""
+    """The recipe's learning rate schedule, to be told before each step how many steps were done.
+
+    An epoch has `steps` of them.
+    """
     from timm.scheduler import create_scheduler_v2
 
     schedule: Scheduler
@@ -61,11 +65,31 @@ def create_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
 
 
 def create_loss(recipe: Recipe) -> nn.Module:
-    """The mean loss of logits and labels, or soft targets where images are mixed."""
+    """The recipe's mean loss, of logits `(N, classes)` and labels, or soft targets if it mixes."""
     from timm.loss import BinaryCrossEntropy
 
     smoothing = recipe.label_smoothing
     if recipe.loss == "bce":
         return BinaryCrossEntropy(smoothing, target_threshold=BCE_THRESHOLD)
-    mixed = bool(recipe.mixup or recipe.cutmix)  # whose targets are smooth already
+    mixed = bool(recipe.mixup or recipe.cutmix)  # mixing has smoothed the targets already
     return nn.CrossEntropyLoss(label_smoothing=0.0 if mixed else smoothing)
+
+
+def create_mixing(
+    recipe: Recipe, classes: int
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """The recipe's mixup and CutMix of images and labels into images and soft targets, if any."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    from timm.data.mixup import Mixup, mixup_target
+
+    smoothing = recipe.label_smoothing
+    mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=smoothing, num_classes=classes)
+
+    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if len(images) % 2:  # timm mixes pairs
+            return images, mixup_target(labels, classes, smoothing=smoothing)
+        mixed, targets = mixup(images, labels)
+        return mixed, targets
+
+    return mix

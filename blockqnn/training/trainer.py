@@ -1,9 +1,8 @@
-"""The one training loop: a network, a recipe, a feed of batches, and checkpoints, in the middle of
-an epoch too.
+"""The one training loop: it trains a network by a recipe and saves its state, in mid-epoch too.
 
-Every random number comes from (seed, purpose, epoch and step), so a training killed and resumed
-draws the same batches and, on a CPU, ends with the same weights. Optimisers, schedules, mixup, the
-average of weights and clipping are timm's.
+Every random number comes from (seed, purpose, epoch and step). A training that was killed and goes
+on therefore draws the same batches and, on a CPU, ends with the same weights. Optimisers,
+schedules, mixup, the average of weights and clipping are timm's.
 """
 
 import math
@@ -21,16 +20,21 @@ from blockqnn.seeds import seed_for
 from blockqnn.settings import CheckpointSettings, Recipe
 from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.training.distributed import Group, synchronise_batch_norm
-from blockqnn.training.optimisation import create_loss, create_optimizer, create_schedule
+from blockqnn.training.optimisation import (
+    create_loss,
+    create_mixing,
+    create_optimizer,
+    create_schedule,
+)
 from blockqnn.training.precision import count_correct, mixed_precision
 
 AGREE_EVERY = 10
-"""Steps between two questions to all processes whether to save or stop; one is asked at the end of
-every epoch too."""
+"""Steps after which all processes agree anew whether to save or stop. They also do so at the end of
+every epoch."""
 
 
 class NotFinite(ArithmeticError):
-    """The loss became infinite or not a number; holds the curve up to then."""
+    """The loss or a weight became infinite or not a number. `curve` has the epochs before."""
 
     def __init__(self, epoch: int, curve: list[dict[str, float]]) -> None:
         super().__init__(f"the loss was not finite in epoch {epoch}")
@@ -38,7 +42,10 @@ class NotFinite(ArithmeticError):
 
 
 class NoBetterThanChance(ArithmeticError):
-    """The first epoch ended no better than the best constant guess (paper section 4.2)."""
+    """The first epoch ended no better than the best constant guess (paper section 4.2).
+
+    `curve` has that epoch.
+    """
 
     def __init__(self, accuracy: float, curve: list[dict[str, float]]) -> None:
         super().__init__(f"the first epoch ended at {accuracy:.2f} %, no better than chance")
@@ -46,12 +53,15 @@ class NoBetterThanChance(ArithmeticError):
 
 
 class Interrupted(Exception):
-    """Somebody asked the training to stop; its state is saved."""
+    """The training was asked to stop and has saved its state."""
 
 
 @dataclass
 class _Totals:
-    """Sums over the steps of the running epoch, by this process."""
+    """What this process has added up in the running epoch.
+
+    Tensors stay on the device, which would have to wait if a value were read at every step.
+    """
 
     loss: Tensor
     correct: Tensor
@@ -61,16 +71,7 @@ class _Totals:
 
 @dataclass
 class Trainer:
-    """Trains one network by one recipe; resumes from its checkpoint.
-
-    `restart` counts the fresh starts before this one, each with a smaller learning rate. `chance`
-    is the held-out accuracy in percent that the first epoch has to exceed; None does not ask.
-    `group` are the processes that train together. `best` gets the weights of the best held-out
-    epoch. `stop` is asked at every step whether to save and raise `Interrupted`; `watch` is told
-    (epoch from 0, steps done of it). `judge` sees the curve after every epoch but the last, before
-    the checkpoint does, and may raise what ends the training. `save_end` writes a checkpoint after
-    the last epoch too.
-    """
+    """Trains one network by one recipe, and goes on from its checkpoint if there is one."""
 
     network: nn.Module
     recipe: Recipe
@@ -78,49 +79,58 @@ class Trainer:
     seed: int
     device: torch.device
     checkpoint: Checkpoint | None = None
+    """Where the state of the training is saved. None saves nothing."""
     restart: int = 0
+    """How often the training began anew. Every restart lowers the learning rate."""
     chance: float | None = None
+    """Held-out accuracy in percent that the first epoch must exceed. None does not check."""
     group: Group = field(default_factory=Group)
+    """The processes that train this network together."""
     cadence: CheckpointSettings = field(default_factory=lambda: CheckpointSettings(minutes=None))
+    """How often the state is saved."""
     best: Checkpoint | None = None
+    """Where the weights of the epoch with the best held-out accuracy are kept."""
     save_end: bool = False
+    """Save the state after the last epoch too."""
     stop: Callable[[], bool] = lambda: False
+    """Asked at every step: true saves the state and raises `Interrupted`."""
     watch: Callable[[int, int], None] = lambda epoch, step: None
+    """Told after every step the epoch, from 0, and the steps done in it."""
     judge: Callable[[list[dict[str, float]]], None] = lambda curve: None
+    """Given the curve after every epoch but the last, before it is saved. It may raise what ends
+    the training."""
     curve: list[dict[str, float]] = field(default_factory=list)
+    """One mapping for each epoch done, as `Outcome` describes."""
 
     def run(self) -> list[dict[str, float]]:
-        """Train to the last epoch and return the curve: one mapping an epoch, as `Outcome`
-        describes, without an accuracy where nothing is held out.
+        """Train to the last epoch and return the curve.
 
-        Raises `NotFinite`, `NoBetterThanChance`, `Interrupted`, torch's out-of-memory errors, and
-        OSError when the checkpoint cannot be written.
+        Its entries have no accuracy if no images are held out. Raises `NotFinite`,
+        `NoBetterThanChance`, `Interrupted`, `SettingsError` for batch norm that cannot be
+        synchronised, torch's out-of-memory errors, and OSError if the state cannot be saved.
         """
         self._prepare()
         first = self._resume()
         for epoch in range(len(self.curve), self.recipe.epochs):
             self._epoch(epoch, first)
             first = 0
-            done = epoch + 1
-            if done < self.recipe.epochs:
+            last = epoch + 1 == self.recipe.epochs
+            if not last:
                 self.judge(self.curve)
-            due = done % self.cadence.epochs == 0 and done < self.recipe.epochs
-            if due or (self.save_end and done == self.recipe.epochs):
+            if self.save_end if last else (epoch + 1) % self.cadence.epochs == 0:
                 self._save(0)
         return self.curve
 
     @property
     def kept(self) -> nn.Module:
-        """The network to evaluate and to keep: the average of the weights if the recipe has one."""
+        """The network to evaluate and keep: the one with averaged weights if the recipe has one."""
         return self._ema.module if self._ema is not None else self.network
 
     def _prepare(self) -> None:
-        from timm.data import Mixup
         from timm.utils import ModelEmaV3
 
         recipe = self.recipe
-        self.network.to(self.device)
-        self.network.to(memory_format=torch.channels_last)
+        self.network.to(self.device).to(memory_format=torch.channels_last)
         if recipe.sync_batch_norm and self.group.world > 1:
             self.network = synchronise_batch_norm(self.network, self.device)
         self._steps = self.feed.steps()
@@ -130,26 +140,18 @@ class Trainer:
         scaled = recipe.precision == "float16"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self._criterion = create_loss(recipe)
-        classes = len(self.feed.classes)
-        self._mixup = None
-        if recipe.mixup or recipe.cutmix:
-            self._mixup = Mixup(
-                recipe.mixup,
-                recipe.cutmix,
-                label_smoothing=recipe.label_smoothing,
-                num_classes=classes,
-            )
+        self._mix = create_mixing(recipe, len(self.feed.classes))
         self._ema = None
         if recipe.ema:
             self._ema = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True)
         if recipe.compile:
             self.network.compile()
         self._parallel = self.group.parallel(self.network, self.device)
-        self._totals = self._no_totals()
+        self._begin_totals()
         self._saved = time.monotonic()
 
     def _resume(self) -> int:
-        """Take the checkpoint's state over; return the steps done of the epoch it is in."""
+        """Take over the checkpoint's state and return the steps already done in its epoch."""
         if self.checkpoint is None:
             return 0
         content = self.checkpoint.read() if self.group.rank == 0 else None
@@ -171,7 +173,7 @@ class Trainer:
         return step
 
     def _save(self, step: int) -> None:
-        """Put the state after `step` steps of the running epoch on disk."""
+        """Save the state after `step` steps of the running epoch; 0 stands for its beginning."""
         totals = self._totals_of_all() if step else None
         if self.checkpoint is not None and self.group.rank == 0:
             self.checkpoint.save(
@@ -189,7 +191,9 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _epoch(self, epoch: int, first: int) -> None:
-        if self.device.type == "cuda":
+        """Train from step `first` of an epoch to its end and append its entry to the curve."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         begun = time.perf_counter() - self._totals.seconds
         self._scheduler.step_update(epoch * self._steps)
@@ -197,7 +201,7 @@ class Trainer:
         self._train(epoch, first, begun)
         loss, correct, seen, _ = self._totals_of_all()
         trained = time.perf_counter() - begun
-        self._totals = self._no_totals()
+        self._begin_totals()
         self._share_statistics()
         if not (math.isfinite(loss) and _is_finite(self.network)):
             raise NotFinite(epoch + 1, self.curve)
@@ -210,19 +214,25 @@ class Trainer:
         if self.feed.held_out_images:
             entry["accuracy"] = self._held_out_accuracy()
         entry["images_per_second"] = seen / trained
-        if self.device.type == "cuda":
+        if on_gpu:
             entry["device_memory"] = torch.cuda.max_memory_allocated(self.device)
         entry["seconds"] = time.perf_counter() - begun
-        best = max((past["accuracy"] for past in self.curve if "accuracy" in past), default=-1.0)
+        self._end_epoch(entry)
+
+    def _end_epoch(self, entry: dict[str, float]) -> None:
+        """Append an entry to the curve, keep the best weights, and refuse a first epoch by chance.
+
+        An epoch without an accuracy counts as one of -1 %.
+        """
+        accuracy, *before = (past.get("accuracy", -1.0) for past in (entry, *self.curve))
         self.curve.append(entry)
-        accuracy = entry.get("accuracy", -1.0)
-        if self.best is not None and self.group.rank == 0 and accuracy > best:
-            self.best.save({"network": self.kept.state_dict(), "epoch": epoch + 1})
-        if epoch == 0 and self.chance is not None and accuracy <= self.chance:
+        if self.best is not None and self.group.rank == 0 and accuracy > max(before, default=-1.0):
+            self.best.save({"network": self.kept.state_dict(), "epoch": entry["epoch"]})
+        if not before and self.chance is not None and accuracy <= self.chance:
             raise NoBetterThanChance(accuracy, self.curve)
 
     def _train(self, epoch: int, first: int, begun: float) -> None:
-        """The steps of an epoch from `first` on, summed up in `_totals`."""
+        """Take the steps of an epoch from `first` on and add them up in `_totals`."""
         self.network.train()
         for step, batch in enumerate(self.feed.batches(epoch, first), start=first):
             update = epoch * self._steps + step
@@ -238,32 +248,17 @@ class Trainer:
                 self._save_or_stop(step + 1)
 
     def _step(self, batch: Batch) -> None:
-        """One update of the weights, in as many parts as the recipe says."""
-        recipe, totals = self.recipe, self._totals
+        """Update the weights once, from a batch taken in `recipe.accumulate` parts."""
+        recipe = self.recipe
         images, targets = batch.images, batch.labels
-        if self._mixup is not None:
-            images, targets = self._mixed(images, targets)
+        if self._mix is not None:
+            images, targets = self._mix(images, targets)
         self._optimizer.zero_grad(set_to_none=True)
         parts = max(1, min(recipe.accumulate, len(images) // 2))
-        pieces = zip(
-            images.tensor_split(parts),
-            targets.tensor_split(parts),
-            batch.labels.tensor_split(parts),
-            strict=True,
-        )
-        for number, (some, wanted, labels) in enumerate(pieces, start=1):
+        split = (each.tensor_split(parts) for each in (images, targets, batch.labels))
+        for number, (some, wanted, labels) in enumerate(zip(*split, strict=True), start=1):
             with self._without_averaging() if number < parts else nullcontext():
-                with mixed_precision(self.device, recipe.precision):
-                    logits = self._parallel(some)
-                loss = self._criterion(logits.float(), wanted)
-                # the mean over the whole batch: torch averages gradients over the processes
-                weight = len(some) * self.group.world / batch.size
-                scaled = loss if weight == 1.0 else loss * weight
-                self._scaler.scale(scaled).backward()
-            # summed on the device: reading a value would make the device wait at every step
-            totals.loss += loss.detach() * len(some)
-            totals.correct += (logits.detach().argmax(1) == labels).sum()
-            totals.seen += len(some)
+                self._backward(some, wanted, labels, batch.size)
         if recipe.clip_gradient is not None:
             from timm.utils import dispatch_clip_grad
 
@@ -272,29 +267,35 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
+    def _backward(self, images: Tensor, targets: Tensor, labels: Tensor, batch: int) -> None:
+        """Add the gradients of a part of a batch, and what the part adds to the totals.
+
+        `batch` is the number of images in the whole batch, over all processes.
+        """
+        with mixed_precision(self.device, self.recipe.precision):
+            logits = self._parallel(images)
+        loss = self._criterion(logits.float(), targets)
+        # the mean over the whole batch: torch averages gradients over the processes
+        weight = len(images) * self.group.world / batch
+        scaled = loss if weight == 1.0 else loss * weight
+        self._scaler.scale(scaled).backward()
+        self._totals.loss += loss.detach() * len(images)
+        self._totals.correct += (logits.detach().argmax(1) == labels).sum()
+        self._totals.seen += len(images)
+
     def _without_averaging(self) -> AbstractContextManager[None]:
-        """Gradients of a batch's parts are averaged over the processes once, with the last."""
+        """Leave gradients unaveraged: the last part of a batch averages the sum of all parts."""
         network = self._parallel
         if isinstance(network, nn.parallel.DistributedDataParallel):
             averaging: AbstractContextManager[None] = network.no_sync()
             return averaging
         return nullcontext()
 
-    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        from timm.data.mixup import mixup_target
-
-        assert self._mixup is not None
-        if len(images) % 2:  # timm mixes pairs
-            smoothing, classes = self.recipe.label_smoothing, len(self.feed.classes)
-            return images, mixup_target(labels, classes, smoothing=smoothing)
-        mixed, targets = self._mixup(images, labels)
-        return mixed, targets
-
     @contextmanager
     def _noise(self, epoch: int, step: int) -> Iterator[None]:
-        """Dropped paths and mixing draw from global generators: give them this step's seed."""
+        """Seed the global generators, from which dropped paths and mixing draw, for one step."""
         recipe = self.recipe
-        if not (recipe.drop_path or recipe.dropout or self._mixup is not None):
+        if not (recipe.drop_path or recipe.dropout or self._mix is not None):
             yield
             return
         seed = seed_for(self.seed, "noise", f"{epoch}/{step}/{self.group.rank}")
@@ -309,7 +310,7 @@ class Trainer:
                 np.random.set_state(numpy_state)  # noqa: NPY002
 
     def _save_or_stop(self, step: int) -> None:
-        """Save when it is time to, or stop when asked to, all processes together."""
+        """Save if it is time to, and stop if asked to, in all processes together."""
         minutes = self.cadence.minutes
         due = minutes is not None and time.monotonic() - self._saved >= 60 * minutes
         due, stop = self.group.any([due, self.stop()], self.device)
@@ -319,7 +320,7 @@ class Trainer:
             raise Interrupted
 
     def _share_statistics(self) -> None:
-        """Every process gets the mean of all processes' statistics of batch norm."""
+        """Give every process the mean of all processes' statistics of batch norm."""
         if self.group.world > 1:
             from timm.utils import distribute_bn
 
@@ -328,24 +329,24 @@ class Trainer:
                 distribute_bn(self._ema.module, self.group.world, reduce=True)
 
     def _held_out_accuracy(self) -> float:
-        """Percent of the held-out images, over all processes."""
+        """Percent of the held-out images that are classified correctly, over all processes."""
         counts = count_correct(self.kept, self.feed.held_out(), self.device, self.recipe.precision)
         correct, seen = self.group.sum(counts).tolist()
         return float(100.0 * correct / seen)
 
-    def _no_totals(self) -> _Totals:
+    def _begin_totals(self) -> None:
         zero = torch.zeros((), device=self.device)
-        return _Totals(zero, torch.zeros((), dtype=torch.int64, device=self.device))
+        self._totals = _Totals(zero, torch.zeros((), dtype=torch.int64, device=self.device))
 
     def _totals_of_all(self) -> tuple[float, int, int, float]:
         """Loss, correct answers and images, summed over all processes; seconds of this one."""
         totals = self._totals
-        sums = torch.stack([totals.loss.double(), totals.correct.double()])
-        loss, correct = self.group.sum(sums).tolist()
-        seen = torch.tensor(totals.seen, device=self.device)
-        return loss, int(correct), int(self.group.sum(seen)), totals.seconds
+        mine = [float(totals.loss), float(totals.correct), float(totals.seen)]
+        sums = self.group.sum(torch.tensor(mine, dtype=torch.float64, device=self.device))
+        loss, correct, seen = sums.tolist()
+        return loss, int(correct), int(seen), totals.seconds
 
 
 def _is_finite(network: nn.Module) -> bool:
-    """Whether every weight is a number: an epoch's last step shows in no loss of that epoch."""
+    """Whether every weight is finite, since an epoch's last step shows in no loss of that epoch."""
     return bool(torch.stack([weight.isfinite().all() for weight in network.parameters()]).all())
