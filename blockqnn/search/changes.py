@@ -1,23 +1,23 @@
 """A changed setting never slips into a search that was begun with another."""
 
 from pathlib import Path
-from typing import Any
 
 from blockqnn.agents import EpsilonSchedule
 from blockqnn.errors import SearchError
 from blockqnn.params import flat
+from blockqnn.search.records import Task
 from blockqnn.settings import Settings
 
 HARMLESS = ("workers", "tracking", "data.root", "data.download")
-"""Settings that change where and how fast results are made, not what they mean."""
+"""Beginnings of names of settings that change how fast results come, not what they mean."""
 
 
 def refuse_changes(
-    directory: Path, begun: Settings, now: Settings, begun_task: Any, task: Any
+    directory: Path, begun: Settings, now: Settings, begun_task: Task, task: Task
 ) -> None:
-    """Raise `SearchError` when a search begun with `begun` may not go on with `now`.
+    """Raise `SearchError` when a search begun with the settings `begun` may not go on with `now`.
 
-    The schedule may grow at its end; `HARMLESS` settings may change.
+    The schedule may grow at its end; `HARMLESS` settings may change; the images may not.
     """
     old, new = flat(begun.to_dict()), flat(now.to_dict())
     names = sorted(old.keys() | new.keys())

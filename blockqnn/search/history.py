@@ -82,11 +82,9 @@ class History:
             self._by_number.append(None)
             self._pending[candidate.number] = candidate
         elif kind == "outcome":
-            batch = self.settings.batch
-            in_turn = record["number"] == len(self.results) and len(self.candidates) % batch == 0
-            if record["number"] not in self._pending or (
-                self.settings.mode == "sync" and not in_turn
-            ):
+            number, whole = record["number"], len(self.candidates) % self.settings.batch == 0
+            early = self.settings.mode == "sync" and not (whole and number == len(self.results))
+            if number not in self._pending or early:
                 raise _misplaced(kind, record)
             self._add(record)
 
@@ -103,8 +101,7 @@ class History:
     @property
     def device_hours(self) -> float:
         """Hours that the candidates took on their devices, also those that were not trained."""
-        seconds = (r.outcome.seconds for r in self.results if r.same_as is None)
-        return sum(seconds) / 3600
+        return sum(r.outcome.seconds for r in self.results if r.same_as is None) / 3600
 
     def why_none(self) -> str:
         """A sentence on why the search has no best block; it is for a search that has none."""

@@ -31,7 +31,7 @@ class Journal:
     Records are handed on and not kept: a journal of a million candidates takes no memory here.
     """
 
-    def __init__(self, path: Path, take: Callable[[Record], object] | None = None) -> None:
+    def __init__(self, path: Path, take: Callable[[Record], object] = lambda _: None) -> None:
         """Open or create `path`, give `take` each of its records in order, and cut off a torn tail.
 
         Raises `SearchError`, OSError and what `take` raises; nothing is changed then.
@@ -41,8 +41,7 @@ class Journal:
         if path.exists():
             for record, end in whole_records(path):
                 whole = end
-                if take is not None:
-                    take(record)
+                take(record)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             torn = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, whole)

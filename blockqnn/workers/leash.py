@@ -28,7 +28,7 @@ from types import FrameType
 from typing import BinaryIO, NoReturn
 
 GRACE = 4.0
-"""Seconds between the polite signal and the one that cannot be refused."""
+"""Seconds between SIGTERM, which asks a process to end, and SIGKILL, which ends it."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -36,9 +36,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 def start(
     command: Sequence[str], *, env: Mapping[str, str] | None = None, log: BinaryIO | int
 ) -> subprocess.Popen[bytes]:
-    """Start `command` under a guard, in a session of its own; output goes to `log`.
+    """Start `command` under a guard, in a session of its own; its output goes to `log`.
 
-    It is out of the terminal's reach: a Ctrl-C is for the caller to act upon, through `let_go`.
+    A Ctrl-C in the terminal does not reach it: the caller ends it, by `let_go`.
     """
     return subprocess.Popen(
         [sys.executable, "-I", str(Path(__file__).resolve()), *command],
@@ -59,7 +59,7 @@ def let_go(guard: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids below `root`, the nearest first; the dead whom nobody waited for are left out."""
+    """Ids of the living processes that descend from the process `root`, the nearest first."""
     children: dict[int, list[int]] = {}
     for pid, parent in _processes():
         children.setdefault(parent, []).append(pid)
@@ -70,7 +70,7 @@ def descendants(root: int) -> list[int]:
 
 
 def stop_descendants(grace: float = GRACE) -> None:
-    """Ask every descendant of this process to end; after `grace` seconds kill those still there."""
+    """Ask every descendant of this process to end, and kill those left after `grace` seconds."""
     asked: set[int] = set()
     deadline = time.monotonic() + grace
     while (alive := descendants(os.getpid())) and time.monotonic() < deadline:
@@ -91,7 +91,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _processes() -> list[tuple[int, int]]:
-    """(process id, parent's id) of every living process."""
+    """The id of every living process, with its parent's."""
     if not sys.platform.startswith("linux"):
         listing = subprocess.run(
             ["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True

@@ -42,9 +42,8 @@ class LocalWorkers(Workers):
     def __init__(self, settings: Settings, workers: LocalSettings, directory: Path) -> None:
         devices = workers.devices or visible_devices()
         on_cpu = devices == ("cpu",)
-        self.slots = workers.count or (
-            max(1, usable_cores() // workers.threads) if on_cpu else len(devices)
-        )
+        fitting = max(1, usable_cores() // workers.threads) if on_cpu else len(devices)
+        self.slots = workers.count or fitting
         (directory / "workers").mkdir(exist_ok=True)
         shared = {device: _Device() for device in devices}
         for number in range(self.slots):
@@ -94,7 +93,7 @@ class _Device:
 
     @contextmanager
     def use(self, *, alone: bool) -> Iterator[None]:
-        """Train in this context. One `alone` lets those that run end, and no other begin."""
+        """Enter to train. A candidate to be `alone` waits for the others, and holds up new ones."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken)
             self._taken = alone
@@ -126,11 +125,9 @@ class _Slot:
     def train(self, task: CandidateTask) -> Outcome:
         """Train a candidate; one `alone` on its device ends the processes of the other slots."""
         slots = self._device.slots
-        if not task["alone"] and len(slots) == 1:
-            return self._ask({**task, "alone": True}, self._begin)
         with self._device.use(alone=task["alone"]):
             if not task["alone"]:
-                return self._ask(task, self._begin)
+                return self._ask({**task, "alone": len(slots) == 1}, self._begin)
             for slot in slots:
                 slot.stop()
             try:
@@ -196,8 +193,7 @@ class _Slot:
         self.stop()
         if self._closed or process is None:
             return SearchError(CLOSED)
-        message = (
-            f"a worker {how} (exit status {process.status}); its last words are in {self._log}"
-        )
+        message = f"a worker {how} (exit status {process.status}); "
+        message += f"its last words are in {self._log}"
         log.warning("%s; its candidate is tried again", message)
         return WorkerDied(message)

@@ -1,7 +1,4 @@
-"""A candidate trained by a Ray task, on whatever node of a cluster that runs.
-
-The node has Ray and what `blockqnn` needs, and neither Prefect nor MLflow.
-"""
+"""A candidate trained by a Ray task, on any node of a cluster, with no Prefect and no MLflow."""
 
 import os
 import tempfile
