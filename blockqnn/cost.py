@@ -1,18 +1,17 @@
-"""The cost of a network from its code alone: no tensor is made, no limit on the widths.
+"""The cost of a network, from its block's code alone.
 
-Widths of concats of concats can double with every layer, so whether a block fits a budget is
-decided here, in exact integers, before anything is built.
+Widths of concats of concats can double with every layer. So whether a block fits a budget is
+decided here, in exact integers of any size, before a tensor is made. It needs no torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blockqnn.space import WIRES, Block, Op
+from blockqnn.space import Block, Layers, Op
 from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
 
-_BYTES = 4  # of a float32
-_CONV, _SEPARABLE = int(Op.CONV), int(Op.SEPARABLE)  # an Enum's names are slow
-_ADD, _CONCAT = int(Op.ADD), int(Op.CONCAT)
+# Looking up a member of an Enum takes long.
+_CONV, _SEPARABLE, _ADD, _CONCAT = map(int, (Op.CONV, Op.SEPARABLE, Op.ADD, Op.CONCAT))
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,17 @@ class Cost:
     """Size and work of one network."""
 
     parameters: int
-    """Trainable numbers, exactly those of the built network."""
+    """Number of trainable numbers, exactly those of the built network."""
     macs: int
-    """Multiply-accumulates of one forward pass of one image; convolutions and the linear layer."""
+    """Multiply-accumulates of the convolutions and the linear layer, for one image forward."""
     activation_bytes: int
     """Bytes, in float32, of the outputs of all ReLUs, convolutions, batch norms, poolings, adds,
     concats and the linear layer in one forward pass of one image. A training step keeps 55 to
-    95 % of it for its backward pass. Identities and kernel-1 poolings are aliases: no bytes."""
+    95 % of them for its backward pass. Identities and poolings of kernel 1 take no bytes."""
 
 
 class _Tally:
-    """Running sums, and the width and image size reached so far."""
+    """Sums over the layers so far, and the channels and the side of the maps that they make."""
 
     def __init__(self, width: int, size: int) -> None:
         self.width = width
@@ -43,6 +42,9 @@ class _Tally:
         self.parameters += weights + 2 * norms
         self.macs += weights * pixels
         self.values += values * pixels
+
+    def add_pcc(self, width: int, filters: int, kernel: int) -> None:
+        self.add(kernel * kernel * width * filters, filters, width + 2 * filters)
 
     def pool(self) -> None:
         self.size //= 2
@@ -60,10 +62,10 @@ def network_cost(
     skeleton: str = "cifar",
     connections: str = "none",
 ) -> Cost:
-    """Return the cost of the network that `build_network` makes, for square images.
+    """Return the cost of the network that `build_network` makes, for images of one side.
 
-    `image_size` is in pixels. Raises `ValueError` for the arguments that `build_network` refuses
-    and for an image that the poolings would shrink to nothing.
+    `image_size` is that side in pixels. Raises `ValueError` for the arguments that `build_network`
+    refuses, and for an image that the poolings would shrink to nothing.
     """
     each = stage_repeats(
         filters,
@@ -78,11 +80,12 @@ def network_cost(
         raise ValueError(
             f"image_size is {image_size}: {pools} poolings need {2**pools} pixels or more"
         )
+    computing = block.computing_layers()
     tally = _Tally(filters[0], image_size)
     tally.add(9 * in_channels * tally.width, tally.width, 2 * tally.width)
     if skeleton == "imagenet":
         tally.pool()
-        tally.add(*_pcc(tally.width, tally.width, 3))
+        tally.add_pcc(tally.width, tally.width, 3)
         tally.pool()
     for stage, (stage_filters, blocks) in enumerate(zip(filters, each, strict=True)):
         if stage:
@@ -95,11 +98,11 @@ def network_cost(
                 tally.add(0, 0, entering)
             if entering != entered:  # equal widths, equal costs
                 entered = entering
-                leaving, *counts = _block_counts(block, entered, stage_filters)
+                leaving, *counts = _block_counts(*computing, entered, stage_filters)
             tally.add(*counts)
             if connections == "shortcut":
                 if entered != leaving:
-                    tally.add(*_pcc(entered, leaving, 1))
+                    tally.add_pcc(entered, leaving, 1)
                 tally.add(0, 0, leaving)
             before, tally.width = tally.width, leaving
     tally.add(0, 0, tally.width)  # ReLU
@@ -107,21 +110,18 @@ def network_cost(
     return Cost(
         parameters=tally.parameters + linear + num_classes,
         macs=tally.macs + linear,
-        activation_bytes=_BYTES * (tally.values + tally.width + num_classes),
+        activation_bytes=4 * (tally.values + tally.width + num_classes),
     )
 
 
-def _pcc(width: int, filters: int, kernel: int) -> tuple[int, int, int]:
-    """Weights, normalised channels and values a pixel of one ReLU, convolution, batch norm."""
-    return kernel * kernel * width * filters, filters, width + 2 * filters
-
-
-def _block_counts(block: Block, width: int, filters: int) -> tuple[int, int, int, int]:
+def _block_counts(
+    layers: Layers, leaves: Sequence[int], width: int, filters: int
+) -> tuple[int, int, int, int]:
     """Width of a block's output, then its weights, normalised channels and values a pixel."""
-    widths = [width]
+    widths = {0: width}
     weights = norms = values = 0
-    for _, op, kernel, first, second in block.layers[:-1]:
-        made = widths[first]
+    for (index, op, kernel, _, _), sources in layers:
+        made = widths[sources[0]]
         if op == _CONV:
             weights += kernel * kernel * made * filters
             norms += filters
@@ -133,20 +133,19 @@ def _block_counts(block: Block, width: int, filters: int) -> tuple[int, int, int
             values += 2 * made + 2 * filters
             made = filters
         elif op == _CONCAT:
-            made += widths[second]
+            made += widths[sources[1]]
             values += made
         elif op == _ADD:
-            if made != (other := widths[second]):
+            if made != (other := widths[sources[1]]):
                 for source in (made, other):
-                    if source != filters:
+                    if source != filters:  # projected by a 1x1 PCC
                         weights += source * filters
                         norms += filters
                         values += source + 2 * filters
                 made = filters
             values += made
-        elif (op, kernel) not in WIRES:  # a pooling
+        else:  # a pooling
             values += made
-        widths.append(made)
-    leaves = block.leaves or (0,)
+        widths[index] = made
     leaving = sum(widths[leaf] for leaf in leaves)
     return leaving, weights, norms, values + (leaving if len(leaves) > 1 else 0)

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from blockqnn.network.cells import Add, Concat, Pcc, Separable
-from blockqnn.space import Block, Layer, Op
+from blockqnn.space import CONVOLUTIONS, Block, Layer, Layers, Op
 
 
 class BlockModule(nn.Module):
     """One block: (N, `in_channels`, H, W) -> (N, `out_channels`, H, W).
 
-    `layers` holds modules under the indices of the block's layers, the terminal standing for the
-    concat of the leaves; layers that compute nothing have none.
-    `drop_path` is the probability that `blockqnn.network.network.build_network` describes.
+    `layers` holds modules under the indices of the block's layers. Layers that compute nothing have
+    none; the terminal's concatenates several leaves. `drop_path` is the probability that
+    `build_network` describes, for this block.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class BlockModule(nn.Module):
             self.drop_path = DropPath(drop_path)
         widths = {0: in_channels}
         for layer, sources in plan:
-            # A ReLU may overwrite what nobody else reads. The block's input is its caller's.
+            # A ReLU may overwrite what nobody else reads, but not the block's input.
             overwrite = readers[sources[0]] == 1 and sources[0] != 0
             module, width = _module(layer, [widths[s] for s in sources], filters, overwrite)
             self.layers[str(layer.index)] = module
@@ -58,11 +58,8 @@ class BlockModule(nn.Module):
         return tensors[self.result]
 
 
-def _plan(block: Block) -> tuple[list[tuple[Layer, tuple[int, ...]]], int]:
-    """The layers to build, each with the indices that it reads, and the index of the result.
-
-    The terminal stands for the concat of several leaves.
-    """
+def _plan(block: Block) -> tuple[Layers, int]:
+    """The layers to build, the terminal among them if it concatenates, and the result's index."""
     plan, leaves = block.computing_layers()
     if len(leaves) == 1:
         return plan, leaves[0]
@@ -70,10 +67,10 @@ def _plan(block: Block) -> tuple[list[tuple[Layer, tuple[int, ...]]], int]:
     return [*plan, (end, leaves)], end.index
 
 
-def _droppable(plan: Sequence[tuple[Layer, tuple[int, ...]]]) -> dict[str, list[int]]:
-    """By layer that joins several tensors: the positions of those that may be dropped there."""
+def _droppable(plan: Layers) -> dict[str, list[int]]:
+    """By layer that joins several tensors, the positions of those that may be dropped there."""
     made_by = {layer.index: layer.op for layer, _ in plan}
-    paths = (Op.CONV, Op.SEPARABLE, Op.MAX_POOL, Op.AVG_POOL)
+    paths = (*CONVOLUTIONS, Op.MAX_POOL, Op.AVG_POOL)
     positions = {
         str(layer.index): [i for i, source in enumerate(sources) if made_by.get(source) in paths]
         for layer, sources in plan
@@ -86,10 +83,9 @@ def _module(
     layer: Layer, widths: Sequence[int], filters: int, overwrite: bool
 ) -> tuple[nn.Module, int]:
     """The module of one layer that reads maps so wide, and the width of its output."""
-    if layer.op == Op.CONV:
-        return Pcc(widths[0], filters, layer.kernel, inplace=overwrite), filters
-    if layer.op == Op.SEPARABLE:
-        return Separable(widths[0], filters, layer.kernel, inplace=overwrite), filters
+    if layer.op in CONVOLUTIONS:
+        cell = Pcc if layer.op == Op.CONV else Separable
+        return cell(widths[0], filters, layer.kernel, inplace=overwrite), filters
     if layer.op == Op.MAX_POOL:
         return nn.MaxPool2d(3, stride=1, padding=1), widths[0]
     if layer.op == Op.AVG_POOL:

@@ -1,4 +1,7 @@
-"""The modules that layer codes stand for: convolutions, additions, concatenations."""
+"""The modules that layer codes stand for: convolutions, sums, concatenations.
+
+Maps are (N, C, H, W); all of these keep height and width.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,34 +11,19 @@ from torch import Tensor, nn
 
 
 class Convolution(nn.Conv2d):
-    """Size-preserving convolution without bias, He-initialised over its inputs (fan in)."""
+    """Convolution without bias that keeps height and width; He-initialised over its inputs."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> None:
-        padding = kernel // 2
-        super().__init__(
-            in_channels, out_channels, kernel, padding=padding, groups=groups, bias=False
-        )
+        sizes = in_channels, out_channels, kernel
+        super().__init__(*sizes, padding=kernel // 2, groups=groups, bias=False)
 
     def reset_parameters(self) -> None:
-        # The ReLU stands before the convolution: fan in is what keeps the variance going forward.
+        # A ReLU stands before the convolution: fan in keeps the variance of what goes forward.
         nn.init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="relu")
 
 
-class Pcc(nn.Sequential):
-    """The paper's pre-activation convolution cell: ReLU, convolution, batch norm."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, inplace: bool = False
-    ) -> None:
-        super().__init__(
-            nn.ReLU(inplace),
-            Convolution(in_channels, out_channels, kernel),
-            nn.BatchNorm2d(out_channels),
-        )
-
-
 class Depthwise(Convolution):
-    """Each channel convolved with a kernel of its own."""
+    """A convolution of each channel with a kernel of its own."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__(channels, channels, kernel, channels)
@@ -53,25 +41,34 @@ def _autocasts() -> bool:
     return not torch.compiler.is_compiling() and torch.is_autocast_enabled("cpu")
 
 
-class Separable(nn.Sequential):
-    """Pre-activation depthwise-separable convolution cell: ReLU, depthwise convolution, 1x1
-    convolution to `out_channels`, batch norm. In the order of a `Pcc`, our reading: nothing stands
-    between the two convolutions.
-    """
+class Pcc(nn.Sequential):
+    """The paper's pre-activation convolution cell: ReLU, convolution, batch norm."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, *, inplace: bool = False
     ) -> None:
-        super().__init__(
-            nn.ReLU(inplace),
-            Depthwise(in_channels, kernel),
-            Convolution(in_channels, out_channels, 1),
-            nn.BatchNorm2d(out_channels),
-        )
+        convolutions = self.convolutions(in_channels, out_channels, kernel)
+        super().__init__(nn.ReLU(inplace), *convolutions, nn.BatchNorm2d(out_channels))
+
+    @staticmethod
+    def convolutions(in_channels: int, out_channels: int, kernel: int) -> list[nn.Module]:
+        """What stands between the ReLU and the batch norm."""
+        return [Convolution(in_channels, out_channels, kernel)]
+
+
+class Separable(Pcc):
+    """A `Pcc` of a depthwise convolution and a 1x1 convolution to `out_channels`.
+
+    That nothing stands between the two is our reading.
+    """
+
+    @staticmethod
+    def convolutions(in_channels: int, out_channels: int, kernel: int) -> list[nn.Module]:
+        return [Depthwise(in_channels, kernel), Convolution(in_channels, out_channels, 1)]
 
 
 class Add(nn.Module):
-    """Sum of two maps; where widths differ, those not `filters` wide are projected to it first."""
+    """Sum of two maps. Where widths differ, those not `filters` wide go through a 1x1 PCC first."""
 
     def __init__(self, widths: Sequence[int], filters: int) -> None:
         super().__init__()
@@ -92,7 +89,7 @@ class Concat(nn.Module):
     """`torch.cat` over channels with dense gradients."""
 
     def forward(self, *pieces: Tensor) -> Tensor:
-        # compiled code does without, and exported programs are made of torch's own operators
+        # Compiled code is fast without, and exported programs hold torch's own operators only.
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return torch.cat(pieces, 1)
         joined: Tensor = _DenseConcat.apply(*pieces)
@@ -100,21 +97,18 @@ class Concat(nn.Module):
 
 
 class _DenseConcat(torch.autograd.Function):
-    """Hands every piece a gradient of its own, dense, in the memory format of the output.
+    """`torch.cat` whose backward gives each piece a dense gradient, in the output's memory format.
 
-    The backward of `torch.cat` hands out slices of one tensor, on which the backward of batch
-    norm is many times slower than on a dense one.
+    The backward of `torch.cat` itself gives slices of one tensor, on which the backward of batch
+    norm is many times slower.
     """
 
     @staticmethod
     def forward(ctx: Any, *pieces: Tensor) -> Tensor:
         joined = torch.cat(pieces, 1)
         ctx.widths = [piece.shape[1] for piece in pieces]
-        ctx.memory_format = (
-            torch.channels_last
-            if joined.is_contiguous(memory_format=torch.channels_last)
-            else torch.contiguous_format
-        )
+        last = joined.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if last else torch.contiguous_format
         return joined
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Blocks are connected with each other within a stage (`blockqnn.space.skeleton` says how)."""
+"""The blocks of a stage, connected as `blockqnn.space.skeleton` describes."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,7 +13,7 @@ _join = Concat()
 class Shortcut(nn.Module):
     """A block's output plus its input: (N, `in_channels`, H, W) -> (N, `out_channels`, H, W).
 
-    An input that is not as wide as the output goes through a 1x1 PCC.
+    An input that is not as wide as the output goes through a 1x1 PCC first.
     """
 
     def __init__(self, block: BlockModule, in_channels: int) -> None:
@@ -28,8 +28,10 @@ class Shortcut(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """Blocks one after the other; with `concat` each but the first reads the outputs of the two
-    before it, where the input of the stage stands for the output before the first.
+    """Blocks one after the other: (N, C, H, W) -> (N, width of the last block, H, W).
+
+    With `concat` each but the first reads the outputs of the two before it, and the input of the
+    stage stands for the output before the first.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], *, concat: bool) -> None:
@@ -40,7 +42,7 @@ class Stage(nn.Sequential):
         return self.run(x, lambda block, maps: block(maps))
 
     def run(self, x: Tensor, call: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-        """The output of the last block, when blocks are called by `call(block, maps)`."""
+        """The output of the last block, where `call(block, maps)` is the output of each."""
         before: Tensor | None = None
         for block in self:
             entering = _join(before, x) if self.concat and before is not None else x

@@ -1,5 +1,4 @@
-"""Layer codes and the blocks they spell; what a search may propose of them:
-`blockqnn.space.spaces`.
+"""Layer codes, and the blocks that they spell. Which of them a search may propose, `spaces` says.
 
 A block is a list of layer codes in the paper's notation, `(index, kind, kernel, pred1, pred2)`,
 closed by a terminal layer (CVPR 2018, table 1). Layer 1 reads the block input, predecessor 0;
@@ -31,7 +30,7 @@ class Op(IntEnum):
     TERMINAL = 7
     SEPARABLE = 8
     """Depthwise-separable convolution: ReLU, depthwise convolution, 1x1 convolution, batch norm.
-    Our reading of what the 2018 paper names as future work; the number is ours."""
+    It is our reading of what the 2018 paper names as future work; the number is ours, too."""
 
 
 class Layer(NamedTuple):
@@ -59,27 +58,33 @@ KERNELS: dict[int, tuple[int, ...]] = {
 }
 """The kernel sizes allowed for each kind of layer."""
 
-WIRES = frozenset({(Op.IDENTITY, 0), (Op.MAX_POOL, 1), (Op.AVG_POOL, 1)})
-"""(kind, kernel) of the layers that compute nothing: other names for what they read."""
+CONVOLUTIONS = (Op.CONV, Op.SEPARABLE)
+"""The kinds of layer that convolve. Their output has as many channels as the stage has filters."""
 
 MERGES = (Op.ADD, Op.CONCAT)
-"""The kinds with two predecessors."""
+"""The kinds of layer with two predecessors."""
+
+WIRES = frozenset({(Op.IDENTITY, 0), (Op.MAX_POOL, 1), (Op.AVG_POOL, 1)})
+"""(kind, kernel) of the layers that compute nothing: their output is what they read."""
 
 _KEY_WIRES = frozenset({(Op.IDENTITY, 0)})
-"""What `Block.key` leaves out: journals hold keys in which a kernel-1 pooling is a layer."""
+"""(kind, kernel) of the layers that `Block.key` leaves out: not poolings of kernel 1, although they
+compute nothing, because journals hold keys made so."""
 
 LONGEST = 64
-"""Layers of a block at most, in any space that settings allow."""
+"""Most layers of a block, in any space that settings allow."""
+
+Layers = list[tuple[Layer, tuple[int, ...]]]
+"""Layers of a block, each with the indices of those that it reads."""
 
 _LAYER = re.compile(r"\s*\(" + r"\s*,".join([r"\s*(-?[0-9]{1,9})"] * 5) + r"\s*\)\s*")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A legal list of layer codes, the terminal included; equal when the codes are equal.
+    """A legal list of layer codes, the terminal included. Blocks are equal when their codes are.
 
-    Raises `ValueError`, naming the layer and the rule, for anything illegal. Blocks that compute
-    the same graph share one `key`, however they are written.
+    Raises `ValueError` that names the layer and the rule, for anything illegal.
     """
 
     layers: tuple[Layer, ...]
@@ -102,7 +107,7 @@ class Block:
         Space between numbers and layers is ignored. Raises `ValueError` for an illegal block
         and for one with more than `max_index` layers.
         """
-        if not isinstance(text, str):  # of a file of anybody's
+        if not isinstance(text, str):  # files of weights may hold anything
             raise ValueError(f"a block is a text, not {text!r:.40}")
         layers: list[Layer] = []
         position, end = 0, len(text.rstrip())
@@ -139,10 +144,11 @@ class Block:
 
     @cached_property
     def key(self) -> str:
-        """32 hex digits that two blocks share exactly when they compute the same graph.
+        """32 hex digits that two blocks share exactly when they are the same graph.
 
-        Numbering of the layers, the order of the operands and identities do not matter; the
-        digits are the same in every process and on every machine.
+        The numbers of the layers, the order of operands and identities do not matter. A pooling of
+        kernel 1 computes nothing either, but is a layer of the graph. The digits are the same in
+        every process and on every machine.
         """
         layers, leaves = self.computing_layers(_KEY_WIRES)
         node_of = {0: 0} | {layer.index: node for node, (layer, _) in enumerate(layers, start=1)}
@@ -155,14 +161,14 @@ class Block:
 
     def computing_layers(
         self, wires: Container[tuple[int, int]] = WIRES
-    ) -> tuple[list[tuple[Layer, tuple[int, ...]]], tuple[int, ...]]:
-        """Return the layers that compute something, each with the indices of those that it reads,
-        then the indices of the outputs that the block concatenates.
+    ) -> tuple[Layers, tuple[int, ...]]:
+        """The layers that compute something, each with the indices of those that it reads, and the
+        indices of the outputs that the block concatenates.
 
-        `wires` holds the (kind, kernel) that compute nothing: who reads such a layer reads its
-        source instead. Index 0 is the block's input.
+        `wires` holds the (kind, kernel) of layers to leave out: where one is read, its own source
+        is read instead. Index 0 is the block's input.
         """
-        computing: list[tuple[Layer, tuple[int, ...]]] = []
+        computing: Layers = []
         source_of = {0: 0}
         for layer in self.layers[:-1]:
             read = tuple(source_of[source] for source in predecessors(layer))
@@ -175,7 +181,7 @@ class Block:
 
 
 def predecessors(layer: Layer) -> tuple[int, ...]:
-    """The layers that a layer reads, 0 being the block input; none for the terminal."""
+    """Indices of the layers that a layer reads, 0 for the block input; none for the terminal."""
     if layer.op in MERGES:
         return (layer.pred1, layer.pred2)
     return () if layer.op == Op.TERMINAL else (layer.pred1,)
@@ -216,9 +222,7 @@ def _check_layer(position: int, layer: Layer) -> None:
     if kernel not in KERNELS[op]:
         raise refuse(f"kernel {kernel} is not allowed for {name}, use {one_of(KERNELS[op])}")
     sources = predecessors(layer)
-    for field, value in zip(
-        ("pred1", "pred2")[len(sources) :], (pred1, pred2)[len(sources) :], strict=True
-    ):
+    for field, value in [("pred1", pred1), ("pred2", pred2)][len(sources) :]:
         if value != 0:
             raise refuse(f"{field} is {value} but {name} does not use it, write 0")
     if position == 1 and op in MERGES:
@@ -233,6 +237,6 @@ def _check_layer(position: int, layer: Layer) -> None:
 
 
 def one_of(numbers: Iterable[object]) -> str:
-    """The choices in words: "1, 3 or 5"."""
+    """The choices in words, for example "1, 3 or 5"."""
     *most, last = map(str, numbers)
     return f"{', '.join(most)} or {last}" if most else last

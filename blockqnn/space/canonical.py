@@ -1,11 +1,13 @@
 """Canonical form of a small directed acyclic multigraph with labelled nodes.
 
 Exact, not a heuristic hash: two graphs get the same form if and only if they are isomorphic.
-Colour refinement settles almost every block; what symmetry it leaves is broken by
-individualising one node at a time and keeping the smallest form over the branches.
+Colour refinement settles almost every block. Where symmetry is left, one node at a time is
+individualised, and the smallest form over all branches is kept.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 Label = tuple[int, int]
@@ -24,7 +26,9 @@ def canonical_form(labels: Sequence[Label], predecessors: Sequence[Sequence[int]
 
 
 class _SearchTree:
-    """The labellings of one graph: each level individualises a node, a leaf is a whole order."""
+    """The orders of one graph's nodes: each level of the tree individualises a node, a leaf is an
+    order of all nodes.
+    """
 
     def __init__(self, labels: Sequence[Label], predecessors: Sequence[Sequence[int]]) -> None:
         self.labels = labels
@@ -33,9 +37,9 @@ class _SearchTree:
         for node, sources in enumerate(predecessors):
             for source in sources:
                 self.successors[source].append(node)
-        # Each form found, with the node at each of its places.
         self.leaves: dict[Form, list[int]] = {}
-        self.automorphisms: list[list[int]] = []
+        """Each form found, with the node at each of its places."""
+        self.automorphisms: list[dict[int, int]] = []
 
     def first_colours(self) -> list[int]:
         """Colours by label and by the longest ways from the input and to the output."""
@@ -44,9 +48,7 @@ class _SearchTree:
             depths[node] = 1 + max([depths[source] for source in sources], default=0)
         heights = [0] * len(self.labels)
         for node in reversed(range(len(heights))):
-            heights[node] = 1 + max(
-                [heights[target] for target in self.successors[node]], default=0
-            )
+            heights[node] = 1 + max([heights[after] for after in self.successors[node]], default=0)
         return _ranks(list(zip(depths, heights, self.labels, strict=True)))
 
     def refine(self, colours: list[int]) -> list[int]:
@@ -57,12 +59,11 @@ class _SearchTree:
         distinct = len(set(colours))
         while distinct < len(colours):
             colour_of = colours.__getitem__
+            nodes = zip(colours, self.predecessors, self.successors, strict=True)
             colours = _ranks(
                 [
-                    (colour, sorted(map(colour_of, before)), sorted(map(colour_of, after)))
-                    for colour, before, after in zip(
-                        colours, self.predecessors, self.successors, strict=True
-                    )
+                    (own, sorted(map(colour_of, before)), sorted(map(colour_of, after)))
+                    for own, before, after in nodes
                 ]
             )
             previous, distinct = distinct, len(set(colours))
@@ -96,16 +97,13 @@ class _SearchTree:
         order = sorted(range(len(colours)), key=colours.__getitem__)
         place = {node: position for position, node in enumerate(order)}
         form = tuple(
-            (*self.labels[node], tuple(sorted([place[source] for source in sources])))
-            for node, sources in ((node, self.predecessors[node]) for node in order)
+            (*self.labels[node], tuple(sorted(map(place.__getitem__, self.predecessors[node]))))
+            for node in order
         )
         known = self.leaves.setdefault(form, order)
         if known is order:
             return True
-        automorphism = [0] * len(order)
-        for old, new in zip(known, order, strict=True):
-            automorphism[old] = new
-        self.automorphisms.append(automorphism)
+        self.automorphisms.append(dict(zip(known, order, strict=True)))
         return False
 
     def is_equivalent(self, node: int, tried: list[int], path: tuple[int, ...]) -> bool:
@@ -131,20 +129,15 @@ class _SearchTree:
 
 def _ranks(values: list[Any]) -> list[int]:
     """Replace each value by the number of smaller values, equal ones counted once."""
-    ranks: dict[int, int] = {}
     order = sorted(range(len(values)), key=values.__getitem__)
-    rank, previous = -1, None
-    for position in order:
-        if rank < 0 or values[position] != previous:
-            rank, previous = rank + 1, values[position]
-        ranks[position] = rank
-    return [ranks[position] for position in range(len(values))]
+    ranks = [0] * len(values)
+    for smaller, place in pairwise(order):
+        ranks[place] = ranks[smaller] + (values[smaller] != values[place])
+    return ranks
 
 
 def _first_shared_cell(colours: list[int]) -> list[int]:
     """The nodes of the smallest colour that several nodes share; empty if none is shared."""
-    cells: dict[int, list[int]] = {}
-    for node, colour in enumerate(colours):
-        cells.setdefault(colour, []).append(node)
-    shared = [colour for colour, nodes in cells.items() if len(nodes) > 1]
-    return cells[min(shared)] if shared else []
+    shared = [colour for colour, count in Counter(colours).items() if count > 1]
+    smallest = min(shared, default=None)
+    return [node for node, colour in enumerate(colours) if colour == smallest]

@@ -3,11 +3,11 @@
 cifar:    3x3 convolution | blocks | pool | blocks | pool | blocks | head
 imagenet: 3x3 convolution, pool, 3x3 PCC, pool | blocks | pool | ... | blocks | head
 
-A stage is a run of `repeats` equal blocks with the same filters; all poolings are 2x2 maxima
-that halve the image; the head is ReLU, global average pooling and one linear layer.
+A stage is a run of `repeats` equal blocks with the same filters. All poolings are 2x2 maxima
+that halve the image. The head is ReLU, global average pooling and one linear layer.
 
-Blocks may be connected beyond that, our reading of what the 2018 paper names as an option
-(shortcuts between blocks) and the journal version, whose text we could not read, is said to do:
+Blocks may be connected beyond that. It is our reading of what the 2018 paper names as an option,
+shortcuts between blocks, and of what the journal version, which we could not read, is said to do:
 
 none:     a block reads the output of the one before it
 shortcut: the input of each block is added to its output; where their widths differ, the input
@@ -18,16 +18,8 @@ concat:   each block but the first of a stage reads the outputs of the two befor
 
 from collections.abc import Sequence
 
-from blockqnn.space.block import Block, Op, predecessors
-
-CONVOLUTIONS: dict[int, int] = {Op.CONV: 1, Op.SEPARABLE: 2}
-"""Convolutions of a layer, by kind."""
-
-STEM_CONVOLUTIONS = {"cifar": 1, "imagenet": 2}
-"""Convolutions before the first block, by skeleton."""
-
 STEM_POOLS = {"cifar": 0, "imagenet": 2}
-"""Poolings before the first block, by skeleton."""
+"""Number of poolings before the first block, by skeleton."""
 
 CONNECTIONS = ("none", "shortcut", "concat")
 """How the blocks of a stage may be connected."""
@@ -68,16 +60,3 @@ def stage_repeats(
             "or more, or another connection"
         )
     return each
-
-
-def network_depth(block: Block, *, blocks: int, skeleton: str = "cifar") -> int:
-    """Convolutions on the longest way through a network of so many blocks, as the paper counts.
-
-    A separable convolution is two. Projections in front of an add and the linear layer do not
-    count.
-    """
-    chains = [0]
-    for layer in block.layers:
-        before = max((chains[source] for source in predecessors(layer)), default=0)
-        chains.append(before + CONVOLUTIONS.get(layer.op, 0))
-    return STEM_CONVOLUTIONS[skeleton] + blocks * max(chains)

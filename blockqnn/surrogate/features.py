@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockqnn.cost import Cost
-from blockqnn.space import KERNELS, WIRES, Block, Layer, Op
-from blockqnn.space.skeleton import CONVOLUTIONS
+from blockqnn.space import CONVOLUTIONS, KERNELS, WIRES, Block, Layer, Op
 
-_CONVOLUTIONS = CONVOLUTIONS.keys()
 _COUNTED = [
     (int(op), kernel)
     for op, kernels in KERNELS.items()
@@ -69,7 +67,7 @@ def block_features(block: Block, cost: Cost) -> NDArray[np.float64]:
             *map(ends.count, _COUNTED),
             ends.count(_INPUT.label),
             len(leaves),
-            sum(op in _CONVOLUTIONS for op, _ in labels),
+            sum(op in CONVOLUTIONS for op, _ in labels),
             len(labels),
             end.most,
             end.fewest,
@@ -127,14 +125,14 @@ def _node(layer: Layer, sources: list[_Node]) -> _Node:
     before = _joined(sources)
     widths = [node.width for node in sources]
     raw = sum(node.raw for node in sources)
-    if layer.op in _CONVOLUTIONS:
+    if layer.op in CONVOLUTIONS:
         width, raw = 1, 0
     elif layer.op == Op.ADD:  # unequal operands are projected by a convolution
         width = widths[0] if len(set(widths)) == 1 else 1
         raw = min(raw, width)
     else:
         width = sum(widths)
-    convolution = layer.op in _CONVOLUTIONS
+    convolution = layer.op in CONVOLUTIONS
     wider = max(layer.kernel - 1, 0)
     return before._replace(
         label=(int(layer.op), layer.kernel),

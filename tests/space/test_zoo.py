@@ -2,8 +2,7 @@
 
 import pytest
 
-from blockqnn.space import Block, Op, Space
-from blockqnn.space.skeleton import network_depth
+from blockqnn.space import Block, Op, Space, predecessors
 from blockqnn.zoo import BLOCKS
 
 
@@ -55,12 +54,12 @@ def test_densities(name, density):
     ],
 )
 def test_depths_printed_in_the_papers_tables(name, blocks, skeleton, depth):
-    assert network_depth(BLOCKS[name], blocks=blocks, skeleton=skeleton) == depth
-
-
-def test_a_separable_convolution_is_two_deep():
-    block = Block.parse("(1,8,3,0,0)(2,1,1,1,0)(3,7,0,0,0)")
-    assert network_depth(block, blocks=4) == 1 + 4 * 3
+    """The paper counts convolutions on the longest way through a network, but no projections."""
+    chains = [0]
+    for layer in BLOCKS[name].layers:
+        before = max((chains[source] for source in predecessors(layer)), default=0)
+        chains.append(before + (layer.op == Op.CONV))
+    assert {"cifar": 1, "imagenet": 2}[skeleton] + blocks * max(chains) == depth
 
 
 def test_published_blocks_are_all_different():
