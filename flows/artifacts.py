@@ -1,12 +1,12 @@
 """Prefect's tables of a run, published behind it: it never waits for a server that is gone."""
 
-import contextvars
 import logging
 import re
-import threading
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
+
+from flows.background import BackgroundWork
 
 log = logging.getLogger(__name__)
 
@@ -27,42 +27,27 @@ class Publisher:
     """
 
     def __init__(self, name: str) -> None:
+        """`name` is the run's, and part of the artifacts' keys."""
         self._slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         self._latest: dict[str, Table] = {}
-        self._wanted = threading.Event()
-        self._closing = False
-        self._warned = False
-        context = contextvars.copy_context()  # which names the flow run
-        self._thread = threading.Thread(target=context.run, args=[self._run], daemon=True)
-        self._thread.start()
+        self._behind = BackgroundWork(self._publish, self._warn)
 
     def publish(self, **tables: Table) -> None:
-        """Take tables by kind (`DESCRIPTIONS`) and return at once; those not yet published are
-        skipped.
+        """Take tables by kind, the keys of `DESCRIPTIONS`, and return at once; tables taken before
+        and not yet published are skipped.
         """
         self._latest = tables
-        self._wanted.set()
+        self._behind.request()
 
     def close(self, timeout: float = 10.0) -> None:
-        """Publish what is left, for `timeout` seconds at most."""
-        self._closing = True
-        self._wanted.set()
-        self._thread.join(timeout)
+        """Publish the latest tables, for `timeout` seconds at most."""
+        self._behind.close(timeout)
 
-    def _run(self) -> None:
-        while not self._closing:
-            self._wanted.wait()
-            self._wanted.clear()
-            tables, self._latest = self._latest, {}
-            try:
-                for kind, table in tables.items():
-                    create_table_artifact(
-                        key=f"{kind}-{self._slug}",
-                        table=table,
-                        description=DESCRIPTIONS[kind],
-                    )
-                self._warned = self._warned and not tables
-            except Exception as error:  # Prefect's tables may be missing; the journal has it all
-                if not self._warned:
-                    log.warning("Prefect does not take the run's tables: %s", error)
-                self._warned = True
+    def _publish(self) -> None:
+        tables, self._latest = self._latest, {}
+        for kind, table in tables.items():
+            key = f"{kind}-{self._slug}"
+            create_table_artifact(key=key, table=table, description=DESCRIPTIONS[kind])
+
+    def _warn(self, error: Exception) -> None:
+        log.warning("Prefect does not take the run's tables: %s", error)

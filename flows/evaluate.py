@@ -30,7 +30,7 @@ from flows.final_trainings import PlannedTrainings
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.say import say
 from flows.terminal.training_tables import network_table
-from flows.tracking.background import BackgroundTracker
+from flows.tracking.background import BackgroundWriter
 from flows.tracking.trainings import TrainingRuns
 
 EVALUATIONS = "evaluations"
@@ -83,7 +83,7 @@ def evaluate(
         finally:
             publisher.close()
         if plan.tracking and models is None:
-            BackgroundTracker(TrainingRuns(directory, name, home)).close(TRACKING_PATIENCE)
+            BackgroundWriter(TrainingRuns(directory, name, home)).close(TRACKING_PATIENCE)
         return table
 
 

@@ -33,7 +33,7 @@ from flows.attempts import attempt_task
 from flows.interruption import raise_if_interrupted
 from flows.runs import announce_holder, runs_directory, search_directory
 from flows.terminal.search_progress import Progress
-from flows.tracking.background import BackgroundTracker
+from flows.tracking.background import BackgroundWriter
 from flows.tracking.searches import SearchRuns
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
@@ -74,20 +74,20 @@ def search(
     if wait:
         announce_holder(directory)
     with Search.open(directory, settings, wait=math.inf if wait else 0.0) as opened:
-        tracker = None
+        writer = None
         if settings.tracking:
-            tracker = BackgroundTracker(SearchRuns(directory, name, home, opened))
+            writer = BackgroundWriter(SearchRuns(directory, name, home, opened))
         progress = Progress(name, opened)
         publisher = Publisher(name)
         workers = open_workers(settings, directory)
         try:
-            _CandidateLoop(opened, workers, progress, publisher, tracker).run()
+            _CandidateLoop(opened, workers, progress, publisher, writer).run()
         finally:
             workers.close()  # Prefect's threads, which wait for them, end with that
             progress.close()
             publisher.close()
-            if tracker is not None:
-                tracker.close()
+            if writer is not None:
+                writer.close()
         write_pictures(opened, directory, name)
         return summary(opened)
 
@@ -113,13 +113,13 @@ class _CandidateLoop:
         workers: Workers,
         progress: Progress,
         publisher: Publisher,
-        tracker: BackgroundTracker | None,
+        writer: BackgroundWriter | None,
     ) -> None:
         self._search = opened
         self._workers = workers
         self._progress = progress
         self._publisher = publisher
-        self._tracker = tracker
+        self._writer = writer
         self._ended: queue.SimpleQueue[tuple[Candidate, PrefectFuture[Any]]] = queue.SimpleQueue()
         self._running = 0
         self._workers_work = False
@@ -173,8 +173,8 @@ class _CandidateLoop:
         self._workers_work = True
         self._search.tell(candidate, outcome)
         self._workers.forget(candidate.number)
-        if self._tracker is not None:
-            self._tracker.request()
+        if self._writer is not None:
+            self._writer.request()
 
     def _probe(self, candidate: Candidate, error: WorkerDied) -> None:
         """Train the simplest block: where not even that comes through, the workers are at fault,

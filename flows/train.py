@@ -30,7 +30,7 @@ from flows.interruption import raise_if_interrupted
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.training_progress import TrainingProgress
 from flows.terminal.training_tables import outcome_in_words, training_table
-from flows.tracking.background import BackgroundTracker
+from flows.tracking.background import BackgroundWriter
 from flows.tracking.trainings import TrainingRuns
 
 RETRY_DELAYS = [1.0, 5.0, 30.0]
@@ -83,19 +83,19 @@ def train(
         later = plan.seeds if work.then_winner else 0
         progress = TrainingProgress(name, len(contenders) + len(work.others) + later)
         publisher = Publisher(name)
-        tracker = None
+        writer = None
         if plan.tracking:
-            tracker = BackgroundTracker(TrainingRuns(directory, name, home))
+            writer = BackgroundWriter(TrainingRuns(directory, name, home))
         try:
-            pool = _TrainingLoop(trainings, progress, tracker)
+            pool = _TrainingLoop(trainings, progress, writer)
             results = pool.run(contenders, work.others, lambda: _select(planned, work, pool))
             publisher.publish(results=training_table(results))
         finally:
             trainings.close()  # Prefect's threads, which wait for them, end with that
             progress.close()
             publisher.close()
-            if tracker is not None:
-                tracker.close(TRACKING_PATIENCE)
+            if writer is not None:
+                writer.close(TRACKING_PATIENCE)
         return training_table(results)
 
 
@@ -113,12 +113,12 @@ class _TrainingLoop:
         self,
         trainings: TrainingProcesses,
         progress: TrainingProgress,
-        tracker: BackgroundTracker | None,
+        writer: BackgroundWriter | None,
     ) -> None:
         self.results: dict[Path, Result] = {}
         self._trainings = trainings
         self._progress = progress
-        self._tracker = tracker
+        self._writer = writer
         self._ended: queue.SimpleQueue[tuple[Path, PrefectFuture[Any]]] = queue.SimpleQueue()
         self._running = 0
         self._lost: list[tuple[Path, TrainingDied]] = []
@@ -197,8 +197,8 @@ class _TrainingLoop:
         self._progress.end(directory, outcome_in_words(result) + (remark and f" ({remark})"))
 
     def _track(self) -> None:
-        if self._tracker is not None:
-            self._tracker.request()
+        if self._writer is not None:
+            self._writer.request()
 
 
 def _training_task(run: Callable[[Path], Result]) -> PrefectTask[[str, Path], Result]:

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from tiny_search import cached_load, finish, tiny_settings
 
 from blockqnn.search.search import read_search
-from flows.tracking.background import BackgroundTracker
+from flows.tracking.background import BackgroundWriter
 from flows.tracking.searches import SearchRuns
 from flows.tracking.store import tracking_uri
 
@@ -250,12 +250,12 @@ def test_trouble_is_said_once_and_caught_up(tracker, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with caplog.at_level(logging.WARNING, "flows.tracking.background"):
-        behind = BackgroundTracker(tracker)
+        behind = BackgroundWriter(tracker)
         behind.request()
         behind.close()
     (record,) = caplog.records
     assert "http://127.0.0.1:9" in record.message
     assert "blockqnn track --name demo" in record.message
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    BackgroundTracker(tracker).close()
+    BackgroundWriter(tracker).close()
     assert by_number(mirror(tracker.runs)[1]).keys() == distinct(tracker.runs).keys()
