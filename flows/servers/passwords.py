@@ -14,11 +14,16 @@ from pathlib import Path
 from blockqnn.errors import SettingsError, UserError
 
 PREFECT = "PREFECT_API_AUTH_STRING"
-"""name:password"""
-USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+"""Environment variable with the user and the password of Prefect's server, `name:password`."""
+
+USER = "MLFLOW_TRACKING_USERNAME"
+"""Environment variable with the user of MLflow's server."""
+
+PASSWORD = "MLFLOW_TRACKING_PASSWORD"
+"""Environment variable with the password of MLflow's server."""
 
 SHORTEST = 12
-"""Characters of a password, for MLflow."""
+"""Characters that MLflow wants in a password at least."""
 
 _SERVER = "PREFECT_SERVER_API_AUTH_STRING"
 _OWN_CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
@@ -46,7 +51,7 @@ def check_exposed(host: str, environ: Mapping[str, str], *, mlflow: bool) -> Non
 
 
 def prefect_password(environ: Mapping[str, str]) -> str | None:
-    """What Prefect's server and clients share, name:password; None without authentication."""
+    """The user and password of Prefect's server, `name:password`; None without authentication."""
     return environ.get(_SERVER) or environ.get(PREFECT) or None
 
 
@@ -100,8 +105,8 @@ def mlflow_environment(environ: Mapping[str, str], directory: Path) -> dict[str,
 
 
 def exposed_environment(host: str, prefect_port: int) -> dict[str, str]:
-    """What browsers on other machines need: where Prefect's API is for them, and by which names
-    MLflow may be called (it refuses others, against DNS rebinding).
+    """Variables that let browsers on other machines in: where Prefect's API is for them, and the
+    names by which MLflow may be called (it refuses others, against DNS rebinding).
     """
     own, full = socket.gethostname(), socket.getfqdn()
     name = host
@@ -110,8 +115,12 @@ def exposed_environment(host: str, prefect_port: int) -> dict[str, str]:
     names = dict.fromkeys([name, host, own, "localhost", "127.0.0.1"])
     private = ["10.*", "192.168.*", *(f"172.{second}.*" for second in range(16, 32))]
     allowed = [*names, *(f"{each}:*" for each in names), *private]
-    address = f"[{name}]" if ":" in name else name
     return {
-        "PREFECT_UI_API_URL": f"http://{address}:{prefect_port}/api",
+        "PREFECT_UI_API_URL": f"http://{in_url(name)}:{prefect_port}/api",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(allowed),
     }
+
+
+def in_url(host: str) -> str:
+    """A host as URLs spell it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host

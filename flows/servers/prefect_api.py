@@ -25,7 +25,7 @@ from blockqnn.workers import leash
 from flows.servers.passwords import PREFECT, prefect_password
 
 SERVER_TIMEOUT = 300.0
-"""Seconds a server may take to answer: a first start on a busy machine builds its database."""
+"""Seconds a server may take to start: a first start on a busy machine builds its database."""
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -40,7 +40,7 @@ _COMMAND_LINE_LEVEL = "WARNING"
 
 
 class PrefectError(UserError, RuntimeError):
-    """The Prefect API that was asked for cannot be used; the message says what to do."""
+    """The Prefect API that was asked for cannot be used; the message names the remedy."""
 
 
 def quiet() -> None:
@@ -58,7 +58,9 @@ def quiet() -> None:
 
 
 def server_environment(**settings: str) -> dict[str, str]:
-    """The environment of a server or a worker we start: as ours, with Prefect's narration back."""
+    """This process's environment for a server or worker that it starts, where Prefect may narrate;
+    `settings` are added.
+    """
     environment = {**os.environ, **settings}
     if environment.get(_LOG_LEVEL) == _COMMAND_LINE_LEVEL:
         del environment[_LOG_LEVEL]
@@ -84,7 +86,7 @@ class PrefectAPI:
         return self._server is not None
 
     def wait(self) -> None:
-        """Return when the API answers; PrefectError when a temporary server does not start."""
+        """Return once the API answers; PrefectError when a temporary server does not start."""
         if (server := self._server) is None:
             return
         if not wait_until(lambda: is_prefect(self.url), alive=lambda: server.poll() is None):
@@ -115,7 +117,7 @@ def choose_prefect_api() -> PrefectAPI:
     if password := prefect_password(os.environ):
         os.environ.setdefault(PREFECT, password)
     if url := os.environ.get("PREFECT_API_URL"):
-        if not _responds(url):
+        if not responds(f"{url.rstrip('/')}/health"):
             raise PrefectError(
                 f"No Prefect server answers at PREFECT_API_URL={url}: start it (`blockqnn serve`), "
                 "or unset PREFECT_API_URL to run without a server."
@@ -138,12 +140,24 @@ def is_prefect(url: str) -> bool:
         return False
 
 
+def responds(url: str) -> bool:
+    """Whether anything speaks HTTP at `url` within ten seconds, be it a refusal."""
+    try:
+        urllib.request.urlopen(url, timeout=10).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def prefect_call(
     url: str, body: Mapping[str, Any] | None = None, method: str = "POST", timeout: float = 60.0
 ) -> Any:
-    """What a Prefect API answers, None for nothing; raises OSError.
+    """Send `body` to a Prefect API as JSON; returns its answer, None if empty. Raises OSError.
 
-    Sends PREFECT_API_AUTH_STRING, if set. A server whose database is busy is asked again.
+    Sends PREFECT_API_AUTH_STRING, if set. A server whose database is busy is asked again for
+    `timeout` seconds.
     """
     headers = {"Content-Type": "application/json"}
     if password := prefect_password(os.environ):
@@ -176,8 +190,8 @@ def wait_until(
 
 
 def _check_password(url: str) -> None:
-    """Raise PrefectError when a server does not let this process in; else all is well, or Prefect's
-    to explain.
+    """Raise PrefectError when a server refuses this process's password; what else may be wrong,
+    Prefect explains.
     """
     try:
         prefect_call(f"{url.rstrip('/')}/admin/version", method="GET", timeout=10)
@@ -191,17 +205,6 @@ def _check_password(url: str) -> None:
             ) from None
     except (OSError, ValueError):
         pass
-
-
-def _responds(url: str) -> bool:
-    """Whether anything speaks HTTP at `url`; a refusal (no key, say) is Prefect's to explain."""
-    try:
-        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10).close()
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _checkout_url() -> str | None:

@@ -11,14 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from blockqnn.errors import UserError
 from blockqnn.workers import leash
@@ -27,6 +26,7 @@ from flows.servers import automations
 from flows.servers.passwords import (
     check_exposed,
     exposed_environment,
+    in_url,
     mlflow_environment,
     prefect_environment,
 )
@@ -34,6 +34,7 @@ from flows.servers.prefect_api import (
     SERVER_TIMEOUT,
     is_prefect,
     prefect_call,
+    responds,
     server_environment,
     wait_until,
 )
@@ -54,7 +55,7 @@ class ServeError(UserError):
 
 
 class _Stop(Exception):
-    """Ctrl-C or SIGTERM."""
+    """Ctrl-C, SIGTERM or SIGHUP asked `serve` to stop."""
 
 
 def serve(
@@ -68,16 +69,17 @@ def serve(
     """Run the servers until Ctrl-C or SIGTERM (returns 0) or until one of them ends (returns 1).
 
     Writes `runs`/serve/*.log. An MLflow server named by MLFLOW_TRACKING_URI is used, not started.
-    The servers ask for the passwords of `flows.servers.passwords`, if there are any; where others
-    can reach `host` there must be, unless `insecure`. Raises UserError for this or a port in use,
-    before anything starts, and when a server does not start. Call it from the main thread, in the
-    checkout.
+    The servers ask for the passwords of `flows.servers.passwords`, if they are set; where others
+    can reach `host` they must be, unless `insecure`. Raises UserError, before anything starts, when
+    they are not or a port is in use, and when a server does not start. Call it from the main
+    thread, in the checkout.
     """
     tracking = tracking_uri(runs)
-    ports = {"Prefect": prefect_port} | ({} if is_server(tracking) else {"MLflow": mlflow_port})
+    own_mlflow = not is_server(tracking)
+    ports = {"Prefect": prefect_port} | ({"MLflow": mlflow_port} if own_mlflow else {})
     exposed = not _is_loopback(host)
     if exposed and not insecure:
-        check_exposed(host, os.environ, mlflow="MLflow" in ports)
+        check_exposed(host, os.environ, mlflow=own_mlflow)
     settings = prefect_environment(os.environ)
     _check(host, ports)
     directory = runs / "serve"
@@ -87,27 +89,28 @@ def serve(
         raise ServeError(
             f"Cannot write logs in {directory} ({error.strerror}): choose another place for runs."
         ) from None
-    if not is_server(tracking):
+    if own_mlflow:
         settings |= mlflow_environment(os.environ, directory)
         settings["MLFLOW_BACKEND_STORE_URI"] = tracking  # no argument: it may hold a password
     if exposed:
         reachable = exposed_environment(host, prefect_port)
         settings |= {name: value for name, value in reachable.items() if name not in os.environ}
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    servers = _Servers(directory, f"http://{_in_url(near)}:{prefect_port}/api", settings)
+    servers = _Servers(directory, f"http://{in_url(near)}:{prefect_port}/api", settings)
     with _stop_signals():
         try:
             mlflow_url = tracking
             with contextlib.ExitStack() as stack:
-                if not is_server(tracking):
+                if own_mlflow:
                     # The first start makes the database; so would a search that starts just now.
                     stack.enter_context(database_lock(runs, SERVER_TIMEOUT))
-                    mlflow_url = f"http://{_in_url(near)}:{mlflow_port}"
+                    mlflow_url = f"http://{in_url(near)}:{mlflow_port}"
                     asks = "MLFLOW_AUTH_ADMIN_USERNAME" in settings
                     servers.start("mlflow", _mlflow_command(runs, host, mlflow_port, asks))
-                servers.start("prefect", _prefect_command(host, prefect_port))
-                if not is_server(tracking):
-                    servers.wait_for("mlflow", lambda: _answers(f"{mlflow_url}/health"))
+                prefect = ["server", "start", "--host", host, "--port", str(prefect_port)]
+                servers.start("prefect", _prefect(*prefect, "--analytics-off"))
+                if own_mlflow:
+                    servers.wait_for("mlflow", lambda: responds(f"{mlflow_url}/health"))
             servers.wait_for("prefect", lambda: is_prefect(servers.url))
             servers.deploy()
             _announce(servers.url, without_password(mlflow_url), directory, prefect_port)
@@ -122,7 +125,7 @@ def serve(
 
 
 class _Servers:
-    """The processes by name, each under a guard and with a log of its own."""
+    """The processes that `serve` starts, by name; each has a guard and a log of its own."""
 
     def __init__(self, logs: Path, url: str, settings: Mapping[str, str]) -> None:
         self.url = url
@@ -148,7 +151,7 @@ class _Servers:
         with (self._logs / f"{name}.log").open("wb") as log:
             self._guards[name] = leash.start(command, env=self._environment, log=log)
 
-    def wait_for(self, name: str, ready: Any) -> None:
+    def wait_for(self, name: str, ready: Callable[[], bool]) -> None:
         if not wait_until(ready, alive=lambda: self._guards[name].poll() is None):
             raise ServeError(self._failure(f"{name} did not start", name))
 
@@ -156,8 +159,8 @@ class _Servers:
         """Create the work pool, start its worker and apply prefect.yaml."""
         self._run("pool", ["work-pool", "create", POOL, "--type", "process", "--overwrite"])
         try:
-            automations.watch_over(self.url, POOL)  # before the dead are found: those go on
-            self._forget_dead_runs()
+            automations.watch_over(self.url, POOL)
+            automations.mark_crashed(self.url, POOL)  # those go on, too
         except OSError as error:
             raise ServeError(self._failure(f"prefect refuses ({error})", "prefect")) from None
         self.start("worker", _prefect("worker", "start", "--pool", POOL, "--name", "serve"))
@@ -165,12 +168,12 @@ class _Servers:
         self.wait_for("worker", self._worker_is_online)
 
     def watch(self) -> int:
-        """Wait until one of the servers ends; 1."""
+        """Wait until one of the servers ends; returns 1, the exit status."""
         looked = time.monotonic()
         while True:
             if time.monotonic() - looked > automations.PAUSE:
                 looked = time.monotonic()
-                with contextlib.suppress(OSError):  # it is tried again
+                with contextlib.suppress(OSError):  # a minute later it is tried again
                     automations.restart_missed(self.url, POOL, self._begun)
             for name, process in self._guards.items():
                 if process.poll() is not None:
@@ -185,15 +188,9 @@ class _Servers:
         if (worker := self._guards.pop("worker", None)) is not None:
             leash.let_go(worker)
             with contextlib.suppress(OSError):
-                self._forget_dead_runs()
-        stops = [
-            threading.Thread(target=leash.let_go, args=[process])
-            for process in self._guards.values()
-        ]
-        for stop in stops:
-            stop.start()
-        for stop in stops:
-            stop.join()
+                automations.mark_crashed(self.url, POOL)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(leash.let_go, self._guards.values()))
         self._guards.clear()
 
     def _run(self, name: str, arguments: list[str]) -> None:
@@ -217,18 +214,6 @@ class _Servers:
     def _worker_is_online(self) -> bool:
         workers = prefect_call(f"{self.url}/work_pools/{POOL}/workers/filter", {})
         return any(worker["status"] == "ONLINE" for worker in workers)
-
-    def _forget_dead_runs(self) -> None:
-        """Mark as crashed what a stopped worker left as running; Prefect never would.
-
-        Only runs of our pool: it has no other worker than ours.
-        """
-        types = {"any_": ["RUNNING", "PENDING", "CANCELLING"]}
-        query = {"flow_runs": {"state": {"type": types}}, "work_pools": {"name": {"any_": [POOL]}}}
-        for run in prefect_call(f"{self.url}/flow_runs/filter", query):
-            state = {"type": "CRASHED", "message": "Its worker was stopped."}
-            change = {"state": state, "force": True}
-            prefect_call(f"{self.url}/flow_runs/{run['id']}/set_state", change)
 
 
 def _check(host: str, ports: Mapping[str, int]) -> None:
@@ -259,16 +244,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _prefect(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-
-
-def _prefect_command(host: str, port: int) -> list[str]:
-    return _prefect("server", "start", "--host", host, "--port", str(port), "--analytics-off")
 
 
 def _mlflow_command(runs: Path, host: str, port: int, asks: bool) -> list[str]:
@@ -278,14 +255,6 @@ def _mlflow_command(runs: Path, host: str, port: int, asks: bool) -> list[str]:
     if asks:
         command += ["--app-name", "basic-auth"]
     return [*command, "--artifacts-destination", artifacts_uri(runs)]
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _announce(url: str, mlflow_url: str, logs: Path, prefect_port: int) -> None:
@@ -311,7 +280,7 @@ def _on_stop_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[None]:
-    """Turn Ctrl-C and its relatives into `_Stop`; afterwards they mean what they meant before."""
+    """Turn the signals that stop `serve` into `_Stop`, and back afterwards."""
     before = {number: signal.signal(number, _on_stop_signal) for number in _STOP_SIGNALS}
     try:
         yield
