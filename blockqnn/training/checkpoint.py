@@ -1,10 +1,11 @@
-"""The state of a training on disk: whole, its own, and with the one before it to fall back on."""
+"""The state of a training on disk, from which the training goes on after a stop or a crash."""
 
 import hashlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,32 +17,33 @@ from blockqnn.storage.urls import read_url, write_url
 log = logging.getLogger(__name__)
 
 DIGEST_BYTES = 32
+"""Length of the SHA-256 digest that begins a checkpoint. torch's own format would not notice a
+changed bit among the weights."""
 
 
 @dataclass
 class Checkpoint:
-    """Where a training keeps its state, and what makes that state its own.
-
-    `identity` names everything the result depends on: a checkpoint that carries another is not
-    used. `keep_previous` keeps the one before beside it, as `<name>.previous`, for the case that
-    the disk damages the last. `copy` is an fsspec URL, say s3://bucket/x/checkpoint, to which every
-    state is copied, and from where it is taken when `path` has none: the machine may be another.
-    `facts` go into every state.
-    """
+    """The file in which a training keeps its state."""
 
     path: Path
     identity: str
+    """Names everything the result depends on. A state with another identity is not used."""
     keep_previous: bool = False
+    """Keep the state before the last one as `<name>.previous`, in case the disk damages the last
+    one."""
     copy: str | None = None
+    """fsspec URL, such as s3://bucket/x/checkpoint, to which every state is copied. The copy is
+    used if `path` has no state, since a training may go on at another machine."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """Values that are added to every state."""
 
     @property
     def previous(self) -> Path:
-        """Where the one before is kept."""
+        """Where the state before the last one is kept."""
         return self.path.with_name(f"{self.path.name}.previous")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint, atomically. Raises OSError when the disk is full."""
+        """Replace the checkpoint atomically. Raises OSError if the disk is full."""
         # through memory: torch's own writer hides the OSError of a full disk in a RuntimeError
         buffer = io.BytesIO()
         torch.save({**state, **self.facts, "identity": self.identity}, buffer)
@@ -61,68 +63,58 @@ class Checkpoint:
                 log.warning("the checkpoint is not copied to %s: %s", self.copy, error)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The saved state; None when there is none, it is damaged, or it belongs to something else.
-
-        Torch's format does not notice a changed bit among the weights: the digest before it does.
-        """
+        """The saved state, or None if there is none that is whole and this training's own."""
         return self.parse(self.read(), device)
 
     def read(self) -> bytes | None:
-        """The last content that is whole and this training's own."""
-        paths = (self.path, self.previous) if self.keep_previous else (self.path,)
-        for path in paths:
-            content = self._content(path)
-            if content is not None and self._state(content, torch.device("cpu"), path) is not None:
+        """The content of the last checkpoint that is whole and this training's own, if any."""
+        for path in (self.path, self.previous) if self.keep_previous else (self.path,):
+            content = self._own(path, path.read_bytes)
+            if content is not None:
                 if path != self.path:
                     log.warning("%s is used instead: it is the one before", path)
                     # or the next save would put what is damaged in place of what is whole
                     self.path.unlink(missing_ok=True)
                 return content
-        return None if self.copy is None else self._copied(self.copy)
+        if self.copy is None:
+            return None
+        try:
+            return self._own(self.copy, partial(read_url, self.copy))
+        except Exception as error:  # each store has its own
+            log.warning("%s is not used: %s", self.copy, error)
+            return None
 
     def parse(self, content: bytes | None, device: torch.device) -> dict[str, Any] | None:
-        """The state in what `read` returned."""
+        """The state in what `read` returned, with its tensors on the device."""
         return None if content is None else self._state(content, device, self.path)
 
     def remove(self) -> None:
-        """Delete it, and the one before."""
+        """Delete the checkpoint and the one before it."""
         self.path.unlink(missing_ok=True)
         self.previous.unlink(missing_ok=True)
 
-    def _copied(self, url: str) -> bytes | None:
+    def _own(self, place: Path | str, read: Callable[[], bytes]) -> bytes | None:
+        """What `read` finds at a place, if it is whole and this training's own."""
         try:
-            content = _whole(read_url(url), url)
+            stored = read()
         except FileNotFoundError:
             return None
-        except Exception as error:  # each store has its own
-            log.warning("%s is not used: %s", url, error)
+        digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            log.warning("%s is damaged and is not used", place)
             return None
-        own = content is not None and self._state(content, torch.device("cpu"), url)
+        own = self._state(content, torch.device("cpu"), place) is not None
         return content if own else None
-
-    def _content(self, path: Path) -> bytes | None:
-        try:
-            return _whole(path.read_bytes(), path)
-        except FileNotFoundError:
-            return None
 
     def _state(
         self, content: bytes, device: torch.device, path: Path | str
     ) -> dict[str, Any] | None:
         try:
             state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        except Exception as error:  # of foreign bytes, it may be any; more than weights never runs
+        except Exception as error:  # foreign bytes may raise any; weights_only runs no code in them
             log.warning("%s is no checkpoint and is not used (%s)", path, type(error).__name__)
             return None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             log.warning("%s belongs to another training and is not used", path)
             return None
         return state
-
-
-def _whole(stored: bytes, path: Path | str) -> bytes | None:
-    digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
-        log.warning("%s is damaged and is not used", path)
-        return None
-    return content

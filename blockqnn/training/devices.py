@@ -13,8 +13,9 @@ from blockqnn.errors import SettingsError
 
 
 def resolve(name: str) -> torch.device:
-    """The device of a name; auto is the first GPU, else the CPU. Raises `SettingsError` when
-    absent.
+    """The device of a name. `auto` is the first GPU, or the CPU if there is none.
+
+    Raises `SettingsError` if the machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -30,18 +31,18 @@ def resolve(name: str) -> torch.device:
 
 
 def visible_devices() -> tuple[str, ...]:
-    """Every GPU, else the CPU."""
+    """The names of all GPUs, or of the CPU if there are none."""
     count = torch.cuda.device_count()
     return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: affinity and a container's share counted."""
+    """CPU cores that this process may use under its affinity and its container's share."""
     return int(cpu_count())
 
 
 def device_name(device: torch.device) -> str:
-    """The model of a GPU, else of the CPU."""
+    """The model of a GPU or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -52,7 +53,7 @@ def device_name(device: torch.device) -> str:
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether an error of torch means that memory ran out."""
+    """Whether an error of torch says that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     texts = (
@@ -67,11 +68,10 @@ def out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def limit_memory(device: torch.device, share: int) -> None:
-    """Let a CPU process take at most one `share`-th of the memory free now, where Linux can hold it
-    to that.
+    """Let this process take at most one `share`-th of the memory that is free now.
 
-    A training beyond it gets an error, which becomes an outcome, instead of a kill by the system,
-    which would look like any other crash.
+    A training that wants more gets an error, which becomes an outcome. Without the limit the system
+    would kill it, which would look like any other crash. Works for CPUs on Linux alone.
     """
     free = _free_memory()
     if device.type != "cpu" or free is None:
@@ -81,8 +81,7 @@ def limit_memory(device: torch.device, share: int) -> None:
     for name in ("data", "loss", "optim", "scheduler", "utils"):
         importlib.import_module(f"timm.{name}")
     torch.optim.SGD([torch.zeros(1)])
-    in_use = _status_bytes("VmData")
-    limit = in_use + int(0.9 * free) // share
+    limit = _proc_bytes("self/status", "VmData") + int(0.9 * free) // share
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
@@ -91,26 +90,26 @@ def limit_memory(device: torch.device, share: int) -> None:
 def _free_memory() -> int | None:
     """Bytes that new processes can take, of the machine or of the container, whichever is less."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+        free = _proc_bytes("meminfo", "MemAvailable")
+    except (OSError, LookupError):  # not Linux, or a very old one
         return None
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    free = values.get("MemAvailable")
     for limit, usage in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            cap = int((Path("/sys/fs/cgroup") / limit).read_text())
-            left = cap - int((Path("/sys/fs/cgroup") / usage).read_text())
+            most, used = (
+                int((Path("/sys/fs/cgroup") / name).read_text()) for name in (limit, usage)
+            )
         except (OSError, ValueError):  # no such group, or "max": no limit
             continue
-        free = left if free is None else min(free, left)
+        free = min(free, most - used)
     return free
 
 
-def _status_bytes(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _proc_bytes(file: str, name: str) -> int:
+    """A value in bytes of a file below /proc, which has it in kB. Raises OSError, LookupError."""
+    for line in (Path("/proc") / file).read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    return 0
+    raise LookupError(name)

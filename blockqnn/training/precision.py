@@ -1,6 +1,4 @@
-"""Arithmetic of a training: mixed precision where it is asked for, or where the device is fast in
-it.
-"""
+"""Arithmetic of a training: in which precision a device computes, and counts of right answers."""
 
 from collections.abc import Iterable
 
@@ -15,7 +13,11 @@ def count_correct(
     device: torch.device,
     precision: str,
 ) -> Tensor:
-    """(images classified correctly, images), int64 on the device, of normalised batches."""
+    """Count the images of normalised batches that are classified correctly, and all images.
+
+    Returns both numbers as an int64 tensor `(2,)` on the device. The network is left in evaluation
+    mode.
+    """
     network.eval()
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     for images, labels in batches:
@@ -27,21 +29,21 @@ def count_correct(
 
 
 def mixed_precision(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to the recipe's precision; to bfloat16 for auto where the device is fast in it."""
+    """Autocast to a recipe's precision, as `resolve_precision` understands it."""
     resolved = resolve_precision(device, precision)
     dtype = torch.float16 if resolved == "float16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=resolved != "float32")
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:
-    """What `auto` means on a device."""
+    """The precision itself, or for `auto` bfloat16 if the device is fast in it, else float32."""
     if precision != "auto":
         return precision
     return "bfloat16" if fast_in_bfloat16(device) else "float32"
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
+    """Whether a device multiplies bfloat16 in hardware. Emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":

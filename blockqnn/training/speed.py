@@ -1,8 +1,7 @@
-"""How fast a network is on the device at hand: latency of a batch, throughput."""
+"""How fast a network is on a device: the latency of a batch, and images a second."""
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -14,12 +13,15 @@ from blockqnn.training.devices import device_name, out_of_memory
 from blockqnn.training.precision import mixed_precision, resolve_precision
 
 WARM_UP = 3
-"""Passes before the first measured one: kernels are chosen, memory is taken."""
+"""Fewest passes before the measured ones, in which kernels are chosen and memory is taken."""
 WARM_UP_SECONDS = 0.5
-"""At least so long, so that clocks have risen, but no more than ten times as many passes."""
+"""Seconds of warming up, in which the device's clock rate rises, unless ten times `WARM_UP` passes
+are over earlier."""
 
-MOST_SECONDS, FEWEST = 30.0, 5
-"""A slow network is measured for so long, but so many times at least."""
+MOST_SECONDS = 30.0
+"""Seconds after which no more passes of a slow network are measured."""
+FEWEST = 5
+"""Passes that are measured however slow the network is."""
 
 
 def measure_speed(
@@ -32,30 +34,22 @@ def measure_speed(
     precision: str = "auto",
     repeats: int = 20,
 ) -> list[dict[str, Any]]:
-    """Time forward passes of random images, one row a batch size.
+    """Time forward passes of random images that lie on the device, channels last.
 
-    A row has device (its name), threads (of the CPU; None on a GPU), precision (what `auto` came
-    to), batch, milliseconds (the median of `repeats` passes, fewer where they would take more than
-    half a minute), low and high (their 5th and 95th percentile), images_per_second (of the median),
-    passes (how many were measured). Images are channels last and lie on the device
-    already; on a GPU its own events measure, synchronised. A batch that does not fit into memory
-    has None for its numbers and a reason. The network is moved to `device`.
+    Returns a row for each batch size: device (its name), threads (of the CPU; None on a GPU),
+    precision (what `auto` came to), batch, milliseconds (the median of `repeats` passes, or of
+    fewer if they would take more than half a minute), low and high (the 5th and 95th percentile),
+    images_per_second (by the median), passes (how many were measured). If a batch does not fit
+    into memory, its numbers are None and it has a reason. The network is moved to `device`.
     """
     network.to(device).to(memory_format=torch.channels_last)
     was_training = network.training
     network.eval()
     rows = []
     for batch in batches:
-        row: dict[str, Any] = {
-            "device": device_name(device),
-            "threads": torch.get_num_threads() if device.type == "cpu" else None,
-            "precision": resolve_precision(device, precision),
-            "batch": batch,
-        }
+        shape = (batch, in_channels, image_size, image_size)
         try:
-            times = _times(
-                network, (batch, in_channels, image_size, image_size), row, device, repeats
-            )
+            times = _times(network, shape, device, precision, repeats)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -63,13 +57,19 @@ def measure_speed(
         if times is None and device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.empty_cache()
+        row = {
+            "device": device_name(device),
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "precision": resolve_precision(device, precision),
+            "batch": batch,
+        }
         rows.append({**row, **_summary(times, batch)})
     network.train(was_training)
     return rows
 
 
 def _summary(times: Sequence[float] | None, batch: int) -> dict[str, Any]:
-    """Medians and percentiles of times in milliseconds."""
+    """Median, percentiles and number of times in milliseconds; None ran out of memory."""
     if times is None:
         empty = dict.fromkeys(("milliseconds", "low", "high", "images_per_second"))
         return {**empty, "reason": "out of memory"}
@@ -87,37 +87,30 @@ def _summary(times: Sequence[float] | None, batch: int) -> dict[str, Any]:
 def _times(
     network: nn.Module,
     shape: tuple[int, int, int, int],
-    row: dict[str, Any],
     device: torch.device,
+    precision: str,
     repeats: int,
 ) -> list[float]:
-    """Milliseconds of each pass."""
+    """Milliseconds of each measured pass of images of a shape `(N, C, H, W)`."""
     draws = torch.Generator(device).manual_seed(0)
     images = torch.randn(shape, generator=draws, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), mixed_precision(device, row["precision"]):
+    time_one = _on_gpu if device.type == "cuda" else _on_host
 
-        def run() -> object:
-            return network(images)
-
-        once = partial(_on_gpu, device) if device.type == "cuda" else partial(_on_host, device)
-        begun, passes = time.perf_counter(), 0
-        while passes < WARM_UP or (
-            passes < 10 * WARM_UP and time.perf_counter() - begun < WARM_UP_SECONDS
-        ):
-            once(run)
-            passes += 1
+    def passes(least: int, most: int, seconds: float) -> list[float]:
         times: list[float] = []
         begun = time.perf_counter()
-        while len(times) < repeats and (
-            len(times) < FEWEST or time.perf_counter() - begun < MOST_SECONDS
-        ):
-            times.append(once(run))
+        while len(times) < least or (len(times) < most and time.perf_counter() - begun < seconds):
+            times.append(time_one(device, lambda: network(images)))
         return times
+
+    with torch.inference_mode(), mixed_precision(device, precision):
+        passes(WARM_UP, 10 * WARM_UP, WARM_UP_SECONDS)
+        return passes(min(FEWEST, repeats), repeats, MOST_SECONDS)
 
 
 def _on_host(device: torch.device, run: Callable[[], object]) -> float:
-    """By the host's clock; where the device works by itself, until it is done."""
+    """Milliseconds by the host's clock until the device has finished."""
     wait = torch.mps.synchronize if device.type == "mps" else lambda: None
     wait()
     begun = time.perf_counter()
@@ -127,7 +120,7 @@ def _on_host(device: torch.device, run: Callable[[], object]) -> float:
 
 
 def _on_gpu(device: torch.device, run: Callable[[], object]) -> float:
-    """From one event to the next on the device, with everything before them done."""
+    """Milliseconds between two events on a GPU that had nothing else to do."""
     with torch.cuda.device(device):  # events and synchronize mean the current device
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
