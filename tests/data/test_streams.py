@@ -1,5 +1,6 @@
 """Streamed images: what an epoch shows, in which order, to which process; the test images."""
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -18,6 +19,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from blockqnn.data.feed import Share
+from blockqnn.data.streamed.loading import IMPORTED
 from blockqnn.data.streamed.stream import open_stream
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.seeds import seed_for
@@ -196,6 +198,11 @@ class TestProcesses:
             list(there.batches(2))
         there.close()
         assert not processes & {process.pid for process in multiprocessing.active_children()}
+
+    def test_what_loaders_need_is_imported_before_they_are_forked(self):
+        """The server that forks them passes over a name that cannot be imported."""
+        for name in IMPORTED:
+            importlib.import_module(name)
 
     def test_a_lost_loader_is_an_error_of_one_sentence(self, noisy_tree):
         train = feed(noisy_tree, batch=2, data={"loaders": 1})

@@ -1,5 +1,5 @@
-"""Images of any number, read from disk while a network trains: ILSVRC, or whatever is laid out so.
+"""Data sets of any size, such as ILSVRC, whose images are read from disk while a network trains.
 
 Hands on no names, since loader processes start here and must import little. It may import the
-rooms of `blockqnn.data` that need neither scikit-learn nor a data set in memory.
+other rooms of `blockqnn.data`.
 """

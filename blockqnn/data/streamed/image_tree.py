@@ -29,18 +29,18 @@ UNREADABLE = (
     tarfile.TarError,
     Image.DecompressionBombError,
 )
-"""What PIL and tarfile raise for files that are damaged, or no images."""
+"""Errors that PIL and tarfile raise for files that are damaged or no images."""
 
 AT_ONCE = 16
-"""Files asked for at one time: a file system on a network answers many as fast as one."""
+"""Files asked for at one time. A file system on a network answers many as fast as one."""
 
 
 class ImageTree:
-    """The images of one split, numbered, as a reader of timm lists them.
+    """The images of one split, numbered in the order in which a reader of timm lists them.
 
-    Images of a class are those in a folder of its name, whichever folders lie above, as in timm;
-    hidden files are none, nor are those whose names end in none of `types`. Can be sent to other
-    processes.
+    An image belongs to the class whose name its folder has, whichever folders lie above, as in
+    timm. Hidden files and files whose names end in none of `types` are no images. A tree can be
+    sent to other processes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ImageTree:
         return len(self.labels)
 
     def __getstate__(self) -> dict[str, Any]:
-        _close(self._reader)  # open files do not travel; it opens them again when it needs them
+        _close(self._reader)  # open files do not travel; the reader opens them again
         return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class ImageTree:
         weakref.finalize(self, _close, self._reader)
 
     def image(self, number: int) -> Image.Image:
-        """An image as RGB; raises `SettingsError` that names a file which is none."""
+        """The image of a number, in RGB. Raises `SettingsError` that names a file that is none."""
         try:
             file, _ = self._reader[number]
             with file, Image.open(file) as image:
@@ -88,12 +88,12 @@ class ImageTree:
             ) from None
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Name below the split's directory, with slashes, and bytes of each image."""
+        """Every image's name below the split's directory, with slashes, and its bytes."""
         for number, size in enumerate(self._sizes()):
             yield self._name(number).replace(os.sep, "/"), size
 
     def check(self) -> None:
-        """Every class has an image, and its first one can be read, or `SettingsError`."""
+        """Raise `SettingsError` unless every class has images and its first one can be read."""
         count = np.bincount(self.labels, minlength=len(self.classes))
         if (empty := np.flatnonzero(count == 0)).size:
             names = _few(self.classes[label] for label in empty)
@@ -127,7 +127,7 @@ class ImageTree:
 
 
 def read_folder(path: Path) -> ImageTree:
-    """The class folders of a directory; raises `SettingsError` when there are none."""
+    """The images in the class folders of a directory. Raises `SettingsError` if there are none."""
     from timm.data.readers import create_reader
     from timm.utils.misc import natural_key
     from torchvision.datasets.folder import IMG_EXTENSIONS  # timm's own are png and jpg alone
@@ -162,10 +162,10 @@ def read_folder(path: Path) -> ImageTree:
 
 
 def read_tar(root: Path, split: str) -> ImageTree:
-    """The images in `split.tar`, or in the tar files of the folder `split`, one a class, say.
+    """The images in `split.tar`, or in all tar files of the folder `split`.
 
-    The list that timm keeps of large tar files is a pickle, which is neither written nor read: each
-    start reads the headers anew.
+    Every start reads the headers of the tar files anew. timm could keep a list of them, but as a
+    pickle, which is neither written nor read here. Raises `SettingsError` if there are no images.
     """
     from timm.data.readers.img_extensions import get_img_extensions
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
@@ -195,7 +195,7 @@ def read_tar(root: Path, split: str) -> ImageTree:
 
 
 def file_size(path: str | Path) -> int:
-    """Bytes of a file; `SettingsError` for what is none, a pipe say, which would be waited for."""
+    """Bytes of a file. Raises `SettingsError` for a pipe, say, which would be waited for."""
     try:
         found = os.stat(path)
     except OSError as error:  # a link to nowhere
@@ -208,7 +208,7 @@ def file_size(path: str | Path) -> int:
 
 
 def check_both(train: ImageTree, val: ImageTree) -> None:
-    """Training and test images have the same classes, each an image, or `SettingsError`."""
+    """Raise `SettingsError` unless both splits have the same classes, each with images."""
     for one, other in ((train, val), (val, train)):
         if missing := sorted(set(one.classes) - set(other.classes)):
             raise SettingsError(

@@ -1,7 +1,7 @@
-"""Images are decoded and augmented in loader processes, and normalised on the device.
+"""Loader processes, which decode and augment images, and the device, which normalises them.
 
-The work is timm's; here it gets random numbers that depend on an image's place in the training
-alone, whichever process draws them, and errors that arrive as one sentence.
+The work is timm's. What is added: random numbers depend on an image's place in the training alone,
+whichever process draws them, and errors arrive as one sentence.
 """
 
 import multiprocessing
@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -28,10 +29,11 @@ from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings import Recipe
 
 Item = tuple[int, int | None]
-"""Number of an image, and the seed of its augmentation; None cuts the centre instead."""
+"""The number of an image and the seed of its augmentation, or None to cut out its centre."""
 
 Loaded = tuple[Tensor, Tensor] | str | None
-"""Images `(n, 3, H, W)` uint8 and labels; the sentence of an error; nothing, of a skipped batch."""
+"""Images `(n, 3, H, W)` in uint8 and labels, or the sentence of an error, or None for a batch that
+was skipped."""
 
 IMPORTED = (
     "blockqnn.data.streamed.shards",
@@ -39,15 +41,15 @@ IMPORTED = (
     "timm.data.transforms_factory",
     "timm.data.readers.reader_image_in_tar",
 )
-"""What loader processes need, directly or through these; it takes seconds to import."""
+"""Modules that are imported, in seconds, before loader processes are forked from a server."""
 
 SAVING_SECONDS = 60
-"""How long a loader works on after SIGTERM: time for the training to come to a save."""
+"""Seconds that a loader works on after SIGTERM, in which the training saves its state."""
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators that timm's transforms draw from, and puts them back."""
+    """Seed the global generators that timm's transforms draw from, and restore them afterwards."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -61,14 +63,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def centred(image_size: int, crop: float) -> Any:
-    """timm's resizing and centre crop, from a PIL image to a uint8 tensor."""
+    """timm's resizing and centre crop of a PIL image to a uint8 array `(3, H, W)`."""
     from timm.data.transforms_factory import create_transform
 
     return create_transform(image_size, crop_pct=crop, use_prefetcher=True)
 
 
 def augmented(image_size: int, recipe: Recipe) -> Any:
-    """timm's random crop of a size and shape of its own, mirroring, and the recipe's policy."""
+    """timm's random resized crop, mirroring and the recipe's policy, to a uint8 array `(3, H, W)`.
+
+    Raises `SettingsError` for a policy that timm does not know.
+    """
     from timm.data.transforms_factory import create_transform
 
     try:
@@ -87,14 +92,15 @@ def augmented(image_size: int, recipe: Recipe) -> Any:
         ) from None
 
 
+@dataclass(frozen=True)
 class TreeBatches(Dataset[Loaded]):
-    """Batches of an `ImageTree`, asked for by their items."""
+    """Batches of an `ImageTree`, each indexed by its items."""
 
-    def __init__(self, tree: ImageTree, centre: Any, augmented: Any = None) -> None:
-        """`centre` and `augmented` make a uint8 tensor of a PIL image."""
-        self._tree = tree
-        self._centre = centre
-        self._augmented = augmented
+    tree: ImageTree
+    centre: Any
+    """Makes a uint8 array of a PIL image, for items without a seed."""
+    augmented: Any = None
+    """Makes a uint8 array of a PIL image, for items with a seed."""
 
     def __getitem__(self, items: Sequence[Item]) -> Loaded:
         from timm.data.loader import fast_collate
@@ -106,29 +112,29 @@ class TreeBatches(Dataset[Loaded]):
             return str(error)
 
     def _sample(self, number: int, seed: int | None) -> tuple[Tensor, int]:
-        image, label = self._tree.image(number), int(self._tree.labels[number])
+        image, label = self.tree.image(number), int(self.tree.labels[number])
         if seed is None:
-            return self._centre(image), label
+            return self.centre(image), label
         with seeded(seed):
-            return self._augmented(image), label
+            return self.augmented(image), label
 
 
 class Loader:
-    """Processes that load what they are asked for, kept from one pass over the images to the next.
+    """Processes that load batches of images and are kept from one pass over them to the next.
 
-    One pass at a time: a new one ends the one before.
+    There is one pass at a time: a new pass ends the one before.
     """
 
     def __init__(self, batches: Dataset[Loaded], processes: int, device: torch.device) -> None:
-        self._asked = _Asked()
-        self._loader = data_loader(batches, processes, device, sampler=self._asked)
+        self._sampler = _GivenBatches()
+        self._loader = data_loader(batches, processes, device, sampler=self._sampler)
         self._passes = 0
 
     def load(self, batches: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
-        """The batches of these items, in order."""
+        """Load batches, each given by its items, in their order."""
         self._passes += 1
         mine = self._passes
-        self._asked.batches = batches
+        self._sampler.batches = batches
         loaded = iter(self._loader)
         while True:
             if self._passes != mine:
@@ -140,7 +146,7 @@ class Loader:
             yield batch
 
     def close(self) -> None:
-        """End the processes; the next pass starts new ones."""
+        """End the processes. The next pass starts new ones."""
         self._passes += 1
         processes = self._loader._iterator
         # torch ends them when nothing refers to them, which a pass broken off by an error may do
@@ -149,8 +155,8 @@ class Loader:
             self._loader._iterator = None
 
 
-class _Asked:
-    """A sampler that is given its batches."""
+class _GivenBatches:
+    """A sampler of torch that yields the batches of items it was given last."""
 
     batches: Iterable[Sequence[Item]] = ()
 
@@ -161,10 +167,10 @@ class _Asked:
 def data_loader(
     batches: Dataset[Loaded], processes: int, device: torch.device, seed: int = 0, **more: Any
 ) -> DataLoader[Loaded]:
-    """torch's loader of a data set that makes whole batches."""
+    """torch's loader for a data set that makes whole batches, in this many processes."""
     if processes:
-        # forked from this process, with its threads, GPU and process group, they might hang; they
-        # are forked from one that has done nothing but the imports
+        # forked from this process, with its threads, GPU and process group, they might hang: the
+        # server they are forked from has done nothing but the imports
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload(list(IMPORTED))
         more |= {
@@ -178,13 +184,13 @@ def data_loader(
         num_workers=processes,
         collate_fn=_as_it_is,  # type: ignore[arg-type]
         pin_memory=device.type == "cuda",
-        generator=torch.Generator().manual_seed(seed),  # else it draws from the training's
+        generator=torch.Generator().manual_seed(seed),  # else it would draw from torch's global one
         **more,
     )
 
 
 class ToDevice:
-    """Brings loaded batches to the device, each while the one before is in use."""
+    """Brings loaded batches to the device, each while the one before it is in use."""
 
     def __init__(self, device: torch.device) -> None:
         from timm.data.loader import PrefetchLoader
@@ -193,8 +199,10 @@ class ToDevice:
         self._prefetch = PrefetchLoader((), device=device)  # type: ignore[arg-type]
 
     def __call__(self, loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised float32 batches, channels last, and labels, on the device. Raises the
-        `SettingsError` that a loader met.
+        """Images `(n, 3, H, W)`, normalised in float32, channels last, and labels, on the device.
+
+        Raises `SettingsError` for an image that a loader could not read, and `UserError` if a
+        loader process was lost.
         """
         self._prefetch.loader = _checked(loaded)  # type: ignore[assignment]
         for images, labels in self._prefetch:
@@ -209,7 +217,7 @@ def _checked(loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
             if batch is not None:
                 yield batch
     except (RuntimeError, EOFError, OSError) as error:
-        # its pipe broke, or torch found that it was gone
+        # the loader's pipe broke, or torch found that the loader was gone
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         what = str(error).split("\n")[0] or type(error).__name__
@@ -225,13 +233,13 @@ def _as_it_is(batch: Loaded) -> Loaded:
 
 @cache
 def _lifeline() -> tuple[Connection, Connection]:
-    """A pipe, to read and to write, whose end to write closes with this process."""
+    """A pipe between this process and its loaders, whose writing end closes with this process."""
     return multiprocessing.Pipe(duplex=False)
 
 
 def _begin(lifeline: Connection, _number: int) -> None:
-    """What a loader process does first: it must neither outlive its parent nor end before it."""
-    warnings.filterwarnings("ignore", module="PIL")  # odd metadata, once for every such image
+    """Prepare a loader process, which must neither outlive the training nor end before it."""
+    warnings.filterwarnings("ignore", module="PIL")  # it warns of every image with odd metadata
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # batch systems signal every process; the training ends its loaders once it has saved

@@ -1,8 +1,8 @@
-"""Images in WebDataset shards, read from the first to the last by timm's reader.
+"""Images in WebDataset shards, which timm's reader reads from the first to the last.
 
-There is no random access: nothing can be held out, images are shuffled a buffer at a time, and
-going on within an epoch reads what was read before. An image that cannot be read is left out with a
-warning, as timm does.
+Without random access no images can be held out, images are shuffled within a buffer, and a training
+that goes on in mid-epoch reads the epoch from its beginning. timm leaves out an image that cannot
+be read, with a warning.
 """
 
 import logging
@@ -38,7 +38,7 @@ class Shards:
         return self.images
 
     def reader(self, **options: Any) -> Any:
-        """timm's reader of all of them: pairs of a PIL image and a label."""
+        """timm's reader of all shards, which yields pairs of a PIL image and a label."""
         from timm.data.readers import create_reader
 
         logging.getLogger("timm.data.readers.reader_wds").addFilter(_worth_saying)
@@ -48,17 +48,17 @@ class Shards:
         return create_reader("wds/", root=root, split=split, **options)
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Name and bytes of each shard."""
+        """The name of every shard and its bytes."""
         for name in self.names:
             yield name, (self.root / name).stat().st_size
 
     def labels(self) -> Iterator[int]:
-        """The label of every image, from the shards' `.cls` entries alone."""
+        """The labels of all images, read from the shards' `.cls` entries."""
         for name in self.names:
             yield from _labels(self.root / name)
 
     def check(self) -> None:
-        """The first image can be read, or `SettingsError`."""
+        """Raise `SettingsError` unless the first image can be read."""
         if next(iter(self.reader()), None) is None:
             raise SettingsError(
                 f"{self.root / self.names[0]} has no image that can be read: shards need a jpg, "
@@ -66,7 +66,7 @@ class Shards:
             )
 
     def check_training(self, recipe: Recipe, part: Share, everything: bool) -> None:
-        """Refuse what cannot be done without random access, or with so few shards or images."""
+        """Raise `SettingsError` for a training that shards, or so few of them, do not allow."""
         if not everything:
             raise SettingsError(
                 "data.reader is 'wds': shards are read from first to last, so no image can be held "
@@ -91,8 +91,11 @@ class Shards:
 
 
 def read_shards(root: Path, *splits: str) -> Shards:
-    """The shards of a split by one of these names, from timm's `_info.json`, or else those called
-    `split-*.tar` or `split/*.tar`, whose images are counted.
+    """The shards of a split, which may have any of the names in `splits`.
+
+    They are those that timm's `_info.json` lists. Without that file they are those called
+    `split-*.tar` or `split/*.tar`, whose images are counted. Raises `SettingsError` if there are
+    none.
     """
     try:
         import webdataset  # type: ignore[import-untyped]  # noqa: F401
@@ -114,7 +117,7 @@ def read_shards(root: Path, *splits: str) -> Shards:
 
 
 def class_names(root: Path, test: Shards) -> tuple[str, ...]:
-    """The lines of `classes.txt`, by label, or else the numbers of the test images' labels."""
+    """The names of the classes by label: the lines of `classes.txt`, or, without it, numbers."""
     listed = root / "classes.txt"
     if listed.is_file():
         names = tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
@@ -125,79 +128,72 @@ def class_names(root: Path, test: Shards) -> tuple[str, ...]:
     return names
 
 
+@dataclass(frozen=True, kw_only=True)
 class ShardBatches(IterableDataset[Loaded]):
-    """A process's share of an epoch's batches, augmented, from batch `first` on.
+    """One process's share of an epoch's batches, augmented.
 
-    Every loader reads shards of its own; where they hold fewer images than its share, it begins
-    them again, and where they hold more, the rest is not read in this epoch.
+    Every loader reads shards of its own. If they hold fewer images than its share, it begins them
+    again. If they hold more, the rest is not read in this epoch.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        augmented: Any,
-        *,
-        batch: int,
-        part: Share,
-        seed: int,
-        epoch: int,
-        first: int,
-    ) -> None:
-        """`batch` images at a time are this process's share."""
-        self._shards = shards
-        self._augmented = augmented
-        self._batch = batch
-        self._part = part
-        self._seed = seed
-        self._epoch = epoch
-        self._first = first
+    shards: Shards
+    augmented: Any
+    """Makes a uint8 array of a PIL image."""
+    batch: int
+    """Images of a batch that are this process's share."""
+    part: Share
+    seed: int
+    epoch: int
+    first: int
+    """Number of the first batch of the epoch that is wanted. None is yielded for those before."""
 
     def __iter__(self) -> Iterator[Loaded]:
         from timm.data.loader import fast_collate
 
         loader = get_worker_info()
         loaders, mine = (loader.num_workers, loader.id) if loader else (1, 0)
-        order = seed_for(self._seed, "order", self._epoch) % 2**31
-        reader = self._shards.reader(is_training=True, batch_size=self._batch, seed=order)
+        order = seed_for(self.seed, "order", self.epoch) % 2**31
+        reader = self.shards.reader(is_training=True, batch_size=self.batch, seed=order)
         # not from torch.distributed, which a loader process has no part in
-        reader.dist_rank, reader.dist_num_replicas = self._part.rank, self._part.world
+        reader.dist_rank, reader.dist_num_replicas = self.part.rank, self.part.world
         images = iter(reader)
         step = mine  # loaders take turns
-        while batch := list(islice(images, self._batch)):
-            if step < self._first:
+        while batch := list(islice(images, self.batch)):
+            if step < self.first:
                 yield None
             else:
-                place = f"{self._epoch}/{self._part.rank}/{step}"
+                place = f"{self.epoch}/{self.part.rank}/{step}"
                 yield fast_collate(
                     [self._sample(f"{place}/{n}", *pair) for n, pair in enumerate(batch)]
                 )
             step += loaders
 
     def _sample(self, place: str, image: Any, label: int) -> tuple[torch.Tensor, int]:
-        with seeded(seed_for(self._seed, "augment", place)):
-            return self._augmented(image), label
+        with seeded(seed_for(self.seed, "augment", place)):
+            return self.augmented(image), label
 
 
+@dataclass(frozen=True)
 class ShardTestBatches(IterableDataset[Loaded]):
-    """All images in order, cut by `centre`, in batches; shared out among loaders by shards."""
+    """Batches of all images in order. Loaders read shards of their own."""
 
-    def __init__(self, shards: Shards, centre: Any, batch: int) -> None:
-        self._shards = shards
-        self._centre = centre
-        self._batch = batch
+    shards: Shards
+    centre: Any
+    """Makes a uint8 array of a PIL image."""
+    batch: int
 
     def __iter__(self) -> Iterator[Loaded]:
         from timm.data.loader import fast_collate
 
-        reader = self._shards.reader()
+        reader = self.shards.reader()
         reader.dist_rank, reader.dist_num_replicas = 0, 1
         images = iter(reader)
-        while batch := list(islice(images, self._batch)):
-            yield fast_collate([(self._centre(image), label) for image, label in batch])
+        while batch := list(islice(images, self.batch)):
+            yield fast_collate([(self.centre(image), label) for image, label in batch])
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not that there is no _info.json, once an epoch and loader."""
+    """Whether to log a message of timm, which tells every epoch that there is no _info.json."""
     return not record.getMessage().startswith("Dataset info file not found")
 
 
@@ -221,8 +217,10 @@ def _listed(root: Path, file: Path, splits: tuple[str, ...]) -> Shards:
 
 
 def _plain_name(name: str) -> str:
-    """A shard's name below its directory. What WebDataset takes for several names, for a number of
-    images or for a place elsewhere is refused.
+    """The name of a shard below its directory.
+
+    Raises `SettingsError` for a name that WebDataset would take for several names, for a number of
+    images or for a place elsewhere.
     """
     if not re.fullmatch(r"(?!/)[^{}|:\n]+\.tar", name) or ".." in name.split("/"):
         raise SettingsError(

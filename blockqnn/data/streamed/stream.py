@@ -1,7 +1,7 @@
-"""Images of any number, read from disk while a network trains: ILSVRC, or whatever is laid out so.
+"""A data set of any number of images on disk, such as ILSVRC: listed, checked and split.
 
-What lies in memory is the list of files. An epoch's order, and how each image is augmented, depend
-on (seed, epoch, place in the epoch) alone: neither on the number of loader processes nor on that of
+Only the list of files lies in memory. The order of an epoch, and how each image is augmented,
+depend on (seed, epoch, place in the epoch) alone, not on the numbers of loader processes and
 training processes. WebDataset shards are the exception (`blockqnn.data.streamed.shards`).
 """
 
@@ -29,12 +29,7 @@ from blockqnn.data.streamed.loading import (
     centred,
     data_loader,
 )
-from blockqnn.data.streamed.shards import (
-    Shards,
-    ShardTestBatches,
-    class_names,
-    read_shards,
-)
+from blockqnn.data.streamed.shards import Shards, ShardTestBatches, class_names, read_shards
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.seeds import seed_for
 from blockqnn.settings import DataSettings
@@ -42,60 +37,61 @@ from blockqnn.settings import DataSettings
 Numbers = npt.NDArray[np.int64]
 
 CROP = 0.875
-"""Share of the shorter side that the centre crop of evaluation shows."""
-
+"""Share of an image's shorter side that the centre crop of evaluation shows."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImageStream:
-    """Images on disk: listed, checked, and split; the test images are those of val.
-
-    `training` and `held_out` are numbers of images of `train`. `fingerprint` names the classes, the
-    names and sizes of all files, and the split.
-    """
+    """A data set on disk: its images are listed, checked and split."""
 
     settings: DataSettings
     classes: tuple[str, ...]
+    """Names of the classes, by label."""
     train: ImageTree | Shards
+    """All images of the split train, the held-out ones included."""
     test: ImageTree | Shards
+    """The images of the split val, which are the test set."""
     training: Numbers
+    """Numbers of the images of `train` that are not held out."""
     held_out: Numbers
+    """Numbers of the images of `train` that are held out."""
     fingerprint: str
+    """Hash of the classes, the names and sizes of all files, and the split."""
 
     in_channels = 3
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of images to train on and to test."""
+        """Pixels a side of the images that a network trains on."""
         return self.settings.image_size or 0
 
     @property
     def name(self) -> str:
-        """Name of the data set in the settings."""
+        """The name that the data set has in the settings."""
         return self.settings.name
 
     def counts(self, everything: bool) -> tuple[int, int]:
-        """Images trained on and held out, over all processes."""
+        """Numbers of images trained on and held out; with `everything` none is held out."""
         held_out = 0 if everything else len(self.held_out)
         return len(self.train) - held_out, held_out
 
     @property
     def test_images(self) -> int:
-        """Images of the test set."""
+        """The number of images of the test set."""
         return len(self.test)
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What is subtracted from each channel, ImageNet's mean, as a share of 255."""
+        """ImageNet's mean of each channel, for pixels from 0 to 1, which is subtracted."""
         from timm.data.constants import IMAGENET_DEFAULT_MEAN
 
         return tuple(IMAGENET_DEFAULT_MEAN)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What each channel is then divided by, ImageNet's deviation, as a share of 255."""
+        """ImageNet's deviation of each channel, for pixels from 0 to 1, which then divides."""
         from timm.data.constants import IMAGENET_DEFAULT_STD
 
         return tuple(IMAGENET_DEFAULT_STD)
@@ -108,11 +104,11 @@ class ImageStream:
         part: Share = ALONE,
         crop: float = CROP,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """A process's share of the test images, normalised, and their labels `(n,)`, on the device.
+        """One process's share of the test images, with labels `(n,)`, on the device.
 
-        Images `(n, 3, image_size, image_size)` are float32, channels last, one centre crop of each,
-        whose shorter side was resized to image_size / crop. Those of folders and tar files come in
-        the order of their names.
+        Images `(n, 3, image_size, image_size)` are normalised in float32, channels last: the centre
+        of each, after its shorter side was resized to image_size / crop pixels. Those of folders
+        and tar files come in the order of their names.
         """
         centre = centred(image_size or self.image_size, crop)
         return ToDevice(device)(self._test_loaded(centre, device, batch, part))
@@ -123,11 +119,11 @@ class ImageStream:
         loaders = self.settings.loaders
         if isinstance(self.test, ImageTree):
             mine = np.arange(len(self.test))[part.of(len(self.test))]
-            loaders = min(loaders, -(-len(mine) // batch))  # each takes seconds to start
+            loaders = min(loaders, -(-len(mine) // batch))  # each loader takes seconds to start
             loader = Loader(TreeBatches(self.test, centre), loaders, device)
             yield from loader.load(in_batches(mine, batch))
             return
-        # without random access, every process reads all and leaves the others' batches
+        # without random access every process reads all batches and drops those of the others
         shards = ShardTestBatches(self.test, centre, batch)
         read = 0
         loaded = data_loader(shards, min(loaders, len(self.test.names)), device)
@@ -143,11 +139,11 @@ class ImageStream:
 
 
 def open_stream(settings: DataSettings, seed: int) -> ImageStream:
-    """The images below `data.root`, of which `data.holdout` are held out, stratified, fixed by the
-    seed.
+    """The data set below `data.root`. `data.holdout` of its training images are held out.
 
-    Lists every file and reads one image of each class of train and val: seconds to a minute for a
-    million. Raises `SettingsError` for what a training could not use.
+    Which ones depends on the seed alone; every class has its share of them. Lists all files and
+    reads one image of every class, which takes seconds, or a minute for a million images. Raises
+    `SettingsError` for what a training could not use.
     """
     root = Path(settings.root or "").expanduser()
     if not root.is_dir():
@@ -155,53 +151,37 @@ def open_stream(settings: DataSettings, seed: int) -> ImageStream:
             f"data.root is {str(root)!r}: there is no such directory; give the one that holds "
             "train and val"
         )
+    train: ImageTree | Shards
+    test: ImageTree | Shards
     if settings.reader == "wds":
-        return _open_shards(settings, root)
-    if settings.reader == "tar":
-        train, test = read_tar(root, "train"), read_tar(root, "val")
+        train, test = read_shards(root, "train"), read_shards(root, "val", "validation")
+        train.check()
+        test.check()
+        classes = class_names(root, test)
+        training = held_out = np.empty(0, np.int64)
     else:
-        train, test = read_folder(root / "train"), read_folder(root / "val")
-    check_both(train, test)
-    held = max(len(train.classes), round(settings.holdout * len(train)))
-    training, held_out = stratified(settings, train.labels, held, seed_for(seed, "split"))
-    counted = f"{len(held_out)} of them held out, "
-    return _stream(settings, train.classes, train, test, training, held_out, counted)
-
-
-def _open_shards(settings: DataSettings, root: Path) -> ImageStream:
-    train, test = read_shards(root, "train"), read_shards(root, "val", "validation")
-    train.check()
-    test.check()
-    classes, none = class_names(root, test), np.empty(0, np.int64)
-    return _stream(settings, classes, train, test, none, none, "")
-
-
-def _stream(
-    settings: DataSettings,
-    classes: tuple[str, ...],
-    train: ImageTree | Shards,
-    test: ImageTree | Shards,
-    training: Numbers,
-    held_out: Numbers,
-    counted: str,
-) -> ImageStream:
+        if settings.reader == "tar":
+            train, test = read_tar(root, "train"), read_tar(root, "val")
+        else:
+            train, test = read_folder(root / "train"), read_folder(root / "val")
+        check_both(train, test)
+        classes = train.classes
+        held = max(len(classes), round(settings.holdout * len(train)))
+        training, held_out = stratified(settings, train.labels, held, seed_for(seed, "split"))
     digest = hashlib.sha256("\n".join(classes).encode())
     for source in (train, test):
         for name, size in source.files():
             digest.update(f"{name}/{size}\n".encode(errors="surrogateescape"))
     digest.update(held_out.tobytes())
     _logger.info(
-        "%s: %d training images, %s%d test images, %d classes",
-        settings.root,
-        len(train),
-        counted,
-        len(test),
-        len(classes),
+        "%s: %d training images, %d of them held out, %d test images, %d classes",
+        *(settings.root, len(train), len(held_out), len(test), len(classes)),
     )
     fingerprint = digest.hexdigest()[:32]
     return ImageStream(settings, classes, train, test, training, held_out, fingerprint)
 
 
 def in_batches(numbers: Numbers, batch: int) -> Iterator[list[Item]]:
+    """The images of these numbers as batches of items whose centres are cut out."""
     for start in range(0, len(numbers), batch):
         yield [(int(number), None) for number in numbers[start : start + batch]]

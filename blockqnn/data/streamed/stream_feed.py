@@ -1,4 +1,4 @@
-"""Batches of images that are read from disk while a network trains."""
+"""The batches of a training whose images are read from disk while the network trains."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -39,9 +39,9 @@ class StreamFeed:
         part: Share = ALONE,
         everything: bool = False,
     ) -> None:
-        """Trains on all images of train with `everything`, else on those not held out.
+        """Yield this process's share of the images that are not held out, or of `everything`.
 
-        Raises `SettingsError` for what shards cannot do.
+        Raises `SettingsError` for a recipe that shards do not allow.
         """
         from timm.data.random_erasing import RandomErasing
 
@@ -66,20 +66,20 @@ class StreamFeed:
 
     @property
     def train_images(self) -> int:
-        """Images trained on; repeated augmentation shows a part of them in an epoch."""
+        """Number of images to train on. Repeated augmentation shows a part of them in an epoch."""
         return self._stream.counts(self._everything)[0]
 
     @property
     def held_out_images(self) -> int:
-        """Images held out, over all processes; 0 when all are trained on."""
+        """Number of images held out, over all processes."""
         return self._stream.counts(self._everything)[1]
 
     def steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimiser steps in an epoch."""
         return len(self._sizes())
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from step `first` on; ends any other pass over the images."""
+        """The batches of an epoch from step `first` on. Ends any other pass over the images."""
         sizes = self._sizes()
         if isinstance(self._stream.train, Shards):
             loaded = self._shards_loaded(self._stream.train, epoch, first, len(sizes))
@@ -91,7 +91,7 @@ class StreamFeed:
             yield Batch(images, labels, sizes[step])
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the held-out images, normalised centre crops, and their labels.
+        """Normalised centre crops of this process's share of the held-out images, with labels.
 
         Ends any other pass over the images.
         """
@@ -100,12 +100,12 @@ class StreamFeed:
         return self._to_device(self._load(in_batches(mine, each)))
 
     def close(self) -> None:
-        """End the loader processes, and any pass over the images; a later one starts new ones."""
+        """End the loader processes and any pass over the images. A later pass starts new ones."""
         if self._loader is not None:
             self._loader.close()
 
     def _sizes(self) -> list[int]:
-        """Images of each step of an epoch, over all processes."""
+        """Numbers of images in the steps of an epoch, over all processes."""
         images, batch = self.train_images, self._recipe.batch
         if self._recipe.augment_repeats > 1:
             images = len(self._sampler())
@@ -115,7 +115,7 @@ class StreamFeed:
         return [batch] * whole + [rest]
 
     def _order(self, epoch: int) -> Numbers:
-        """Numbers of an epoch's images, over all processes."""
+        """The numbers of an epoch's images in their order, over all processes."""
         seed = seed_for(self._seed, "order", epoch)
         if self._recipe.augment_repeats > 1:
             sampler = self._sampler()
@@ -136,7 +136,7 @@ class StreamFeed:
         )
 
     def _places(self, step: int, size: int) -> range:
-        """Where in the epoch this process's share of a step of so many images lies."""
+        """The places in the epoch of this process's share of a step of `size` images."""
         start = step * self._recipe.batch
         if self._recipe.augment_repeats > 1:  # copies of an image go to different processes
             return range(start + self._part.rank, start + size, self._part.world)
@@ -164,8 +164,8 @@ class StreamFeed:
         self, shards: Shards, epoch: int, first: int, steps: int
     ) -> Iterator[Loaded]:
         batches = ShardBatches(
-            shards,
-            self._augmented,
+            shards=shards,
+            augmented=self._augmented,
             batch=self._recipe.batch // self._part.world,
             part=self._part,
             seed=self._seed,
