@@ -1,7 +1,7 @@
 """Writing so that a crash leaves the old file or the new one; one writer for a directory; files at
 URLs.
 
-Imports nothing of the package but its errors and seeds, and everything above may import it.
+Imports nothing of the package but its errors, and everything above may import it.
 """
 
 from blockqnn.storage.files import (
@@ -11,6 +11,7 @@ from blockqnn.storage.files import (
     write_atomically,
     write_json,
     write_rows,
+    write_text,
 )
 from blockqnn.storage.lock import DirectoryInUse, DirectoryLock
 
@@ -23,4 +24,5 @@ __all__ = [
     "write_atomically",
     "write_json",
     "write_rows",
+    "write_text",
 ]

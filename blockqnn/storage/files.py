@@ -1,6 +1,4 @@
-"""Writing files so that a crash or a power loss leaves the old one or the new one, never half of
-one; and files at URLs, which fsspec (a dependency of torch) reads and writes.
-"""
+"""Writing so that a crash or a power loss leaves the old file or the new one, never half of one."""
 
 import csv
 import io
@@ -34,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file, whoever wrote it; raises OSError, and ValueError for no JSON."""
+    """Return the value in a JSON file. Raises OSError, and ValueError for what is no JSON."""
     try:
         return json.loads(path.read_bytes())
     except RecursionError:
@@ -52,7 +50,7 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def as_search_error(directory: Path) -> Iterator[None]:
-    """OSError as a sentence."""
+    """Turn an OSError of writing in `directory` into a `SearchError` with a remedy."""
     try:
         yield
     except OSError as error:
@@ -62,6 +60,11 @@ def as_search_error(directory: Path) -> Iterator[None]:
         ) from error
 
 
+def write_text(text: str, to: Path) -> None:
+    """Write a text to a file as UTF-8. Raises OSError."""
+    write_atomically(to, lambda file: file.write(text.encode()))
+
+
 def as_json(value: Any) -> str:
     """Plain values as JSON for people, keys in the order given."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -69,13 +72,13 @@ def as_json(value: Any) -> str:
 
 def write_json(value: Any, to: Path) -> None:
     """Write plain values to a file as JSON. Raises OSError."""
-    write_atomically(to, lambda file: file.write(as_json(value).encode()))
+    write_text(as_json(value), to)
 
 
 def write_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], to: Path) -> None:
-    """Write rows as CSV; None is an empty cell. Raises OSError."""
+    """Write rows to a file as CSV; None is an empty cell. Raises OSError."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(to, lambda file: file.write(text.getvalue().encode()))
+    write_text(text.getvalue(), to)
