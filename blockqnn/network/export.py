@@ -1,7 +1,7 @@
 """Trained networks for other programs: ONNX, and torch.export's .pt2.
 
 Either takes any number of images, (N, C, H, W) float32, normalised as the metadata say, and returns
-(N, classes) logits. A file gets its name only after what it holds has given the network's outputs.
+(N, classes) logits. No file is written whose program does not give the network's outputs.
 """
 
 import io
@@ -18,11 +18,8 @@ from blockqnn.errors import SettingsError, UserError
 from blockqnn.network.weights import load_weights
 from blockqnn.storage import write_atomically
 
-ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""What the extra `export` installs: the last is what torch writes ONNX with."""
-
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
-"""How far outputs may be apart: other programs add up in another order."""
+"""Most by which a program's outputs may differ: other programs add numbers in another order."""
 
 
 def export_program(
@@ -30,8 +27,8 @@ def export_program(
 ) -> None:
     """Write the network as a `torch.export` program, atomically; `torch.export.load` reads it.
 
-    `example` are images (N, C, H, W) like those to come. `metadata` go into the file as extra files
-    of their names. Raises `UserError` when the program's outputs are others, and OSError.
+    `example` are images (N, C, H, W) like those to come. Each of the `metadata` becomes an extra
+    file in the file. Raises `UserError` when the program's outputs differ, and OSError.
     """
     content = io.BytesIO()
     with _evaluating(network):
@@ -47,11 +44,12 @@ def export_onnx(
     """Write the network as ONNX with input `images` and output `logits`, atomically.
 
     `example` are images (N, C, H, W) like those to come. `metadata` become the model's properties.
-    Raises `UserError` when ONNX Runtime's outputs are others, `SettingsError` when it is not
-    installed, and OSError.
+    Raises `UserError` when ONNX Runtime's outputs differ, `SettingsError` when a package of the
+    extra `export` is not installed, and OSError.
     """
     try:
-        onnx, onnxruntime, _ = (import_module(name) for name in ONNX_PACKAGES)
+        names = ("onnx", "onnxruntime", "onnxscript")  # torch writes ONNX with the last
+        onnx, onnxruntime, _ = map(import_module, names)
     except ImportError as error:
         raise SettingsError(
             f"{path} needs a package that is not installed ({error}): "
@@ -80,7 +78,7 @@ def export_onnx(
 
 
 FORMATS = {".onnx": export_onnx, ".pt2": export_program}
-"""What writes a file, by the end of its name."""
+"""The function that writes a file, by the ending of the file's name."""
 
 
 def export_command(source: Path, to: Path) -> None:
@@ -100,7 +98,7 @@ def export_command(source: Path, to: Path) -> None:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode and without gradients, whose operators other programs do not know."""
+    """Evaluation mode, and no gradients: other programs do not know their operators."""
     training = network.training
     network.eval()
     try:
@@ -111,7 +109,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _traced(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    images = torch.cat([example, example])  # one image would become the only number allowed
+    images = torch.cat([example, example])  # else one image would be the only number allowed
     batch = torch.export.Dim("batch")
     return torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
 
@@ -122,7 +120,7 @@ def _compare(
     path: Path,
     example: Tensor,
 ) -> None:
-    """Refuse a program that does not give the network's outputs on different numbers of images."""
+    """Raise `UserError` unless the program gives the network's outputs, for 3 sizes of batches."""
     for images in (example, example[:1], torch.cat([example, example.flip(3), example[:1]])):
         expected, found = network(images).cpu(), program(images).cpu()
         scale = max(1.0, float(expected.abs().max()))

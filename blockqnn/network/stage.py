@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from blockqnn.network.block_module import BlockModule
 from blockqnn.network.cells import Add, Concat
+from blockqnn.space import Block
 
 _join = Concat()
 
@@ -28,15 +29,28 @@ class Shortcut(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """Blocks one after the other: (N, C, H, W) -> (N, width of the last block, H, W).
-
-    With `concat` each but the first reads the outputs of the two before it, and the input of the
-    stage stands for the output before the first.
+    """A module of `block` for each of the `rates`, its `drop_path`, one after the other:
+    (N, `in_channels`, H, W) -> (N, `out_channels`, H, W).
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], *, concat: bool) -> None:
-        super().__init__(*blocks)
-        self.concat = concat
+    def __init__(
+        self,
+        block: Block,
+        in_channels: int,
+        filters: int,
+        rates: Iterable[float],
+        connections: str,
+    ) -> None:
+        modules: list[BlockModule | Shortcut] = []
+        before, width = 0, in_channels
+        for rate in rates:
+            entering = width + before if connections == "concat" else width
+            module = BlockModule(block, entering, filters, rate)
+            modules.append(Shortcut(module, entering) if connections == "shortcut" else module)
+            before, width = width, module.out_channels
+        super().__init__(*modules)
+        self.concat = connections == "concat"
+        self.out_channels = width
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, lambda block, maps: block(maps))

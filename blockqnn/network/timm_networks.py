@@ -1,4 +1,4 @@
-"""Networks a user would otherwise take: any timm model, fitted to the images it is trained on."""
+"""The networks to compare with: any timm model, fitted to the images that it is trained on."""
 
 import difflib
 from typing import Any
@@ -9,7 +9,10 @@ from torch import nn
 from blockqnn.errors import SettingsError
 
 SMALL = 40
-"""Sides of images in pixels up to which a ResNet's stem must not shrink them."""
+"""Largest side of images, in pixels, that a ResNet's stem passes on unshrunk."""
+
+FAILURES = (TypeError, ValueError, AssertionError, RuntimeError)
+"""What timm's models raise for arguments or images that they do not take."""
 
 
 def build_comparator(
@@ -23,9 +26,9 @@ def build_comparator(
 ) -> nn.Module:
     """A timm model by name, freshly initialised: (N, C, S, S) -> (N, num_classes) logits.
 
-    ResNets are made for 224 pixels: for images of 40 or less their first convolution has stride 1
-    and their first pooling is left out, as everybody does for CIFAR. Models made for one size of
-    images, vision transformers for example, are made for this one. Raises `SettingsError` for an
+    ResNets are made for 224 pixels. For images of 40 or less their first convolution gets stride 1
+    and their first pooling is left out, as everybody does for CIFAR. Models that need to know the
+    size of images, vision transformers for example, are told it. Raises `SettingsError` for an
     unknown name, and for a model that does not take images of this size or rates to drop.
     """
     import timm
@@ -44,10 +47,6 @@ def build_comparator(
             return _fitted(name, {**options, "img_size": image_size}, in_channels, image_size)
         except FAILURES:
             raise SettingsError(_sentence(name, image_size, error)) from None
-
-
-FAILURES = (TypeError, ValueError, AssertionError, RuntimeError)
-"""What timm's models raise for arguments and images that they do not take."""
 
 
 def _fitted(name: str, options: dict[str, Any], in_channels: int, image_size: int) -> nn.Module:

@@ -1,10 +1,10 @@
-"""Trained weights as safetensors; their metadata say how to build the network again.
+"""Trained weights as safetensors. Their metadata say how to build the network again.
 
-Metadata are texts, numbers and lists in JSON: num_classes, in_channels, image_size (pixels),
-classes, mean and std (a channel, pixels from 0 to 1), and for a block's network block, filters,
-repeats, skeleton and, where there are any, connections, for another timm, the name of timm's model.
-Nothing in such a file is ever executed. A checksum is kept with them, since the format does not
-notice a changed bit.
+Metadata are texts, numbers and lists in JSON: num_classes, in_channels, image_size in pixels,
+classes, mean and std of each channel for pixels from 0 to 1. For a block's network they have block,
+filters, repeats, skeleton and, where there are any, connections; for another the name of timm's
+model under timm. Nothing in such a file is ever executed. A checksum is kept among the metadata,
+since the format does not notice a changed bit.
 """
 
 import hashlib
@@ -19,27 +19,28 @@ import torch
 from torch import Tensor, nn
 
 from blockqnn.errors import SettingsError
+from blockqnn.network.network import build_network
+from blockqnn.network.timm_networks import build_comparator
+from blockqnn.space import LONGEST, Block
 from blockqnn.storage import write_atomically
 
 _CHECKSUM = "sha256"
 
 LARGEST = 4096
-"""Sides of images in pixels that a file may ask for; a timm model is tried with two of them."""
+"""Largest side of images, in pixels, that a file may ask for: a model is tried on two of them."""
 
 MOST_BLOCKS = 1000
-"""Blocks that a file may ask for without weights to show for them: poolings have none."""
+"""Most blocks that a file may ask for if it has fewer weights than blocks: poolings have none."""
 
 
 def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a network's weights, atomically, with its metadata; the same always in the same bytes.
+    """Write a network's weights and its metadata, atomically; equal ones make equal bytes.
 
-    Raises OSError when the disk is full; nothing is left behind then.
+    Raises OSError when the disk is full, and leaves nothing behind then.
     """
     from safetensors.torch import save
 
-    state = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
+    state = {k: value.detach().cpu().contiguous() for k, value in network.state_dict().items()}
     header, tensors = _header(save(state), {**metadata, _CHECKSUM: _checksum(state)})
 
     def write(file: BinaryIO) -> None:
@@ -50,31 +51,27 @@ def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
 
 
 def load_weights(path: Path) -> tuple[nn.Module, dict[str, str]]:
-    """The network that a file's metadata describes, with its weights, on the CPU, in evaluation
-    mode; and the metadata.
+    """The network that a file holds, on the CPU and in evaluation mode, and its metadata.
 
     Raises `SettingsError` for a file that is absent, damaged or not ours.
     """
     with _opened(path) as file:
         metadata = dict(file.metadata() or {})
-        # copies: the file is mapped into memory, and may be overwritten while the network lives
+        # Copies: the file is mapped into memory, and may be overwritten while the network lives.
         state = {name: file.get_tensor(name).clone() for name in file.keys()}
     if metadata.pop(_CHECKSUM, None) not in (None, _checksum(state)):
         raise SettingsError(f"{path} is damaged (its checksum is another): copy or train it again")
     with _explained(path):
-        if "timm" in metadata:
-            network = _comparator(metadata, state)
-            network.load_state_dict(state)
-        else:
-            network = _outline(metadata, state)
-            network.load_state_dict(state, assign=True)
+        is_timm = "timm" in metadata
+        network = _comparator(metadata, state) if is_timm else _outline(metadata, state)
+        network.load_state_dict(state, assign=not is_timm)
     network.eval()
     return network, metadata
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The open file; what goes wrong with it is told in a sentence."""
+    """The open file. Raises `SettingsError` where it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -88,7 +85,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Metadata are anybody's: whatever building by them raises is told in a sentence."""
+    """Raise `SettingsError` for whatever building a network raises: the metadata are anybody's."""
     try:
         yield
     except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -100,9 +97,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _header(content: bytes, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
-    """A file's header with metadata, and its tensors.
+    """A file's header with these metadata in order, and its tensors.
 
-    The library writes metadata in a random order; here the same network makes the same file.
+    safetensors itself writes metadata in a random order.
     """
     start = 8 + struct.unpack("<Q", content[:8])[0]
     names = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8:start])}
@@ -121,9 +118,7 @@ def _checksum(state: Mapping[str, Tensor]) -> str:
 
 
 def _comparator(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
-    """timm's network of the metadata, with fresh weights."""
-    from blockqnn.network.timm_networks import build_comparator
-
+    """The timm model of the metadata, with fresh weights."""
     values = sum(value.numel() for value in state.values())
     return build_comparator(
         metadata["timm"],
@@ -134,12 +129,9 @@ def _comparator(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.
 
 
 def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
-    """The block's network of the metadata, which these weights fit; its own have no memory, so that
-    a file cannot ask for more than it brings.
+    """The network of the metadata's block, which the weights fit. Its own weights take no memory,
+    so that a file cannot ask for more than it brings.
     """
-    from blockqnn.network.network import build_network
-    from blockqnn.space import LONGEST, Block
-
     filters, repeats = json.loads(metadata["filters"]), json.loads(metadata["repeats"])
     blocks = repeats * len(filters) if isinstance(repeats, int) else sum(repeats)
     if blocks > max(len(state), MOST_BLOCKS):
@@ -156,7 +148,7 @@ def _outline(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Mod
             in_channels=_number(metadata, "in_channels"),
         )
     expected, found = _kinds(network.state_dict()), _kinds(state)
-    for name in [*expected, *found]:
+    for name in expected | found:
         if expected.get(name) != found.get(name):
             raise ValueError(f"{name} is {found.get(name)}, not {expected.get(name)}")
     return network
