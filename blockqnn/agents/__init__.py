@@ -11,12 +11,5 @@ from blockqnn.agents.q_learning import QLearning
 from blockqnn.agents.random_walk import RandomWalk
 from blockqnn.agents.schedule import EpsilonSchedule
 
-__all__ = [
-    "Agent",
-    "DynaQ",
-    "EpsilonSchedule",
-    "Evolution",
-    "QLearning",
-    "RandomWalk",
-    "build_agent",
-]
+__all__ = ["Agent", "DynaQ", "EpsilonSchedule", "Evolution", "QLearning", "RandomWalk"]
+__all__ += ["build_agent"]

@@ -24,27 +24,8 @@ from blockqnn.settings.search import (
 from blockqnn.settings.space import SpaceSettings
 from blockqnn.settings.workers import InlineSettings, LocalSettings, RaySettings, WorkerSettings
 
-__all__ = [
-    "AgentSettings",
-    "Budget",
-    "CheckpointSettings",
-    "DataSettings",
-    "DynaQSettings",
-    "EvaluationSettings",
-    "EvolutionSettings",
-    "InlineSettings",
-    "LatencySettings",
-    "LocalSettings",
-    "NetworkSettings",
-    "Plan",
-    "QLearningSettings",
-    "RandomSettings",
-    "RaySettings",
-    "Recipe",
-    "RewardSettings",
-    "Settings",
-    "SpaceSettings",
-    "StoppingSettings",
-    "TrainingWorkers",
-    "WorkerSettings",
-]
+__all__ = ["AgentSettings", "Budget", "CheckpointSettings", "DataSettings", "DynaQSettings"]
+__all__ += ["EvaluationSettings", "EvolutionSettings", "InlineSettings", "LatencySettings"]
+__all__ += ["LocalSettings", "NetworkSettings", "Plan", "QLearningSettings", "RandomSettings"]
+__all__ += ["RaySettings", "Recipe", "RewardSettings", "Settings", "SpaceSettings"]
+__all__ += ["StoppingSettings", "TrainingWorkers", "WorkerSettings"]

@@ -17,19 +17,5 @@ from blockqnn.space.block import (
 )
 from blockqnn.space.spaces import V1, V2, VERSIONS, Space
 
-__all__ = [
-    "Block",
-    "CONVOLUTIONS",
-    "KERNELS",
-    "LONGEST",
-    "Layer",
-    "Layers",
-    "MERGES",
-    "Op",
-    "Space",
-    "V1",
-    "V2",
-    "VERSIONS",
-    "WIRES",
-    "predecessors",
-]
+__all__ = ["Block", "CONVOLUTIONS", "KERNELS", "LONGEST", "Layer", "Layers", "MERGES", "Op"]
+__all__ += ["Space", "V1", "V2", "VERSIONS", "WIRES", "predecessors"]

@@ -15,14 +15,5 @@ from blockqnn.storage.files import (
 )
 from blockqnn.storage.lock import DirectoryInUse, DirectoryLock
 
-__all__ = [
-    "DirectoryInUse",
-    "DirectoryLock",
-    "as_json",
-    "as_search_error",
-    "read_json",
-    "write_atomically",
-    "write_json",
-    "write_rows",
-    "write_text",
-]
+__all__ = ["DirectoryInUse", "DirectoryLock", "as_json", "as_search_error", "read_json"]
+__all__ += ["write_atomically", "write_json", "write_rows", "write_text"]
