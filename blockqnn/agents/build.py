@@ -2,9 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from blockqnn.agents.dyna_q import DynaQ
 from blockqnn.agents.evolution import Evolution
 from blockqnn.agents.protocol import Agent
@@ -12,16 +9,16 @@ from blockqnn.agents.q_learning import QLearning
 from blockqnn.agents.random_walk import RandomWalk
 from blockqnn.settings import AgentSettings, DynaQSettings, EvolutionSettings, QLearningSettings
 from blockqnn.space.design import Choices, D
+from blockqnn.surrogate import Array
 
 
 def build_agent(
-    space: Choices[D],
-    settings: AgentSettings,
-    batch: int,
-    encode: Callable[[D], NDArray[np.float64]],
+    space: Choices[D], settings: AgentSettings, batch: int, encode: Callable[[D], Array]
 ) -> Agent[D]:
-    """The agent that the settings name, knowing nothing yet; `batch` candidates are an iteration,
-    `encode` makes a vector of a design for those that have a model.
+    """The agent that the settings name, which knows nothing yet.
+
+    `batch` is the number of candidates in an iteration. `encode` makes a vector of a design, for
+    agents with a surrogate.
     """
     if isinstance(settings, QLearningSettings):
         return QLearning(

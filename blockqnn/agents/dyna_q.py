@@ -1,60 +1,60 @@
 """Q-learning that also learns from trajectories it only imagines: the agent of the faster version.
 
 Dyna-Q (Sutton 1990) in place of the 2018 paper's agent. Rewards teach a model, the surrogate, which
-gives a reward, and how sure it is of it, to any trajectory. Before a proposal hundreds of
+predicts the reward of any trajectory, and how sure that is. Before a proposal hundreds of
 trajectories are imagined, and each is given a reward drawn from what the model holds possible
-(Thompson sampling: what is uncertain is tried because it may be good). Q backs these up. The state
-is everything chosen so far, and what follows from an action is certain, so that the best reward of
-any completion is exactly the value of an action: the learning rate is 1. The proposal follows Q
-greedily. The journal version of the paper learns mostly from predicted rewards, too; how, we could
-not read: this is our reading.
+(Thompson sampling: what is uncertain is tried because it may be good). Q learns these rewards. The
+state is everything chosen so far, and what follows from an action is certain, so the value of an
+action is exactly the best reward of any completion: the learning rate is 1. The proposal follows Q
+greedily. The journal version of the paper learns mostly from predicted rewards, too. How it does
+we could not read; this is our reading.
 """
 
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Generic
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from blockqnn.space.design import Choices, D
-from blockqnn.surrogate import Surrogate
+from blockqnn.surrogate import Array, Surrogate
 
 ELITE = 16
-"""Half of the trajectories vary one of so many best designs, ..."""
+"""Number of best designs that half of the imagined trajectories vary; the others are random."""
+
 AGAIN = 0.5
-"""...in one action, and with this probability in one more, and so on; the others are random."""
+"""Probability that a design already varied is varied in one more action."""
+
 ATTEMPTS = 100
-"""Random walks until one leads to a design that is not known yet."""
+"""Most walks through the space in search of a design that is not known yet."""
+
+Table = dict[tuple[Any, ...], dict[Any, float]]
 
 
 class DynaQ(Generic[D]):
-    """Needs no epsilon to explore; it counts all the same, as the probability of a random action.
+    """Q-learning of predicted rewards. It explores even where epsilon is 0.
 
-    `encode` makes a vector of a design, the same length for all; designs that are alike should have
-    vectors that are close. Rewards may be of any scale: the model learns their ranks.
+    `encode` makes a vector of a design, of one length for all; designs that are alike should have
+    vectors that are close. `imagined` trajectories are planned with before a proposal. Rewards may
+    be of any scale: the model learns their ranks.
     """
 
     def __init__(
-        self,
-        space: Choices[D],
-        encode: Callable[[D], NDArray[np.float64]],
-        *,
-        imagined: int = 512,
+        self, space: Choices[D], encode: Callable[[D], Array], *, imagined: int = 512
     ) -> None:
         self.space = space
         self.imagined = imagined
         self._encode = encode
-        self._vectors: dict[str, NDArray[np.float64]] = {}
+        self._vectors: dict[str, Array] = {}
         self._known: dict[str, tuple[D, float]] = {}
         """Every design with a reward, the best it ever had, by key."""
         self._model = Surrogate(mean=0.0, deviation=1.0)
-        self._plan: tuple[list[D], NDArray[np.float64], NDArray[np.float64]] | None = None
-        """Imagined designs, with mean and deviation of their rewards; None after every lesson."""
+        self._plan: tuple[list[D], Array, Array] | None = None
+        """Imagined designs with mean and deviation of their rewards; None after new results."""
 
     def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
-        """Follow Q, which is planned anew; never a known design, or one whose key is in `taken`,
-        while there are others.
+        """The design that Q, planned anew, leads to. It is known, or its key in `taken`, only where
+        no other is found.
         """
         if epsilon < 1 and len(self._known) > 1:
             if self._plan is None:
@@ -76,18 +76,16 @@ class DynaQ(Generic[D]):
             before = self._known.get(design.key)
             if before is None or reward > before[1]:
                 self._known[design.key] = design, reward
-        self._plan = None  # without news too: an agent made again from a journal has no old plan
+        self._plan = None  # even without news: an agent made again from a journal has no plan
 
     def _is_old(self, design: D, taken: Container[str]) -> bool:
         return design.key in self._known or design.key in taken
 
-    def _imagine(
-        self, rng: np.random.Generator
-    ) -> tuple[list[D], NDArray[np.float64], NDArray[np.float64]]:
-        """Teach the model, then let it judge what may come of many trajectories."""
+    def _imagine(self, rng: np.random.Generator) -> tuple[list[D], Array, Array]:
+        """Teach the model what is known, and let it predict the rewards of many trajectories."""
         known = list(self._known.values())
         rewards = np.array([reward for _, reward in known])
-        # Ranks as quantiles of a normal distribution: what went wholly wrong weighs no more.
+        # Ranks as quantiles of a normal distribution: an extreme reward weighs no more than others.
         scores = norm.ppf((rankdata(rewards) - 0.5) / len(rewards))
         self._model.fit(np.array([self._vector(design) for design, _ in known]), scores)
         best = [known[place][0] for place in np.argsort(-rewards, kind="stable")[:ELITE]]
@@ -96,8 +94,7 @@ class DynaQ(Generic[D]):
             if number % 2:
                 design = self.space.sample(rng)
             else:
-                design = best[rng.integers(len(best))]
-                design = self.space.mutate(design, rng)
+                design = self.space.mutate(best[rng.integers(len(best))], rng)
                 while rng.random() < AGAIN:
                     design = self.space.mutate(design, rng)
             if design.key not in self._known:
@@ -108,14 +105,12 @@ class DynaQ(Generic[D]):
         vectors = np.array([self._vector(design) for design in designs])
         return (designs, *self._model.predict(vectors, noise=False))
 
-    def _planned(
-        self, taken: Container[str], rng: np.random.Generator
-    ) -> dict[tuple[Any, ...], dict[Any, float]]:
-        """Q of every action on an imagined trajectory, by the actions before it."""
+    def _planned(self, taken: Container[str], rng: np.random.Generator) -> Table:
+        """Q of the actions on the imagined trajectories, by the actions before them."""
         assert self._plan is not None
         designs, means, deviations = self._plan
         rewards = means + deviations * rng.standard_normal(len(means))
-        table: dict[tuple[Any, ...], dict[Any, float]] = {}
+        table: Table = {}
         for design, reward in zip(designs, rewards.tolist(), strict=True):
             if design.key in taken:
                 continue
@@ -124,12 +119,8 @@ class DynaQ(Generic[D]):
                 row[action] = max(reward, row.get(action, reward))
         return table
 
-    def _walk(
-        self,
-        table: dict[tuple[Any, ...], dict[Any, float]],
-        epsilon: float,
-        rng: np.random.Generator,
-    ) -> D:
+    def _walk(self, table: Table, epsilon: float, rng: np.random.Generator) -> D:
+        """A random action with probability `epsilon`, and where Q knows none; else the best."""
         layers: tuple[Any, ...] = ()
         while choices := self.space.choices(layers):
             row = table.get(layers)
@@ -140,7 +131,7 @@ class DynaQ(Generic[D]):
             layers = (*layers, action)
         return self.space.design(layers)
 
-    def _vector(self, design: D) -> NDArray[np.float64]:
+    def _vector(self, design: D) -> Array:
         if design.key not in self._vectors:
             self._vectors[design.key] = self._encode(design)
         return self._vectors[design.key]

@@ -1,7 +1,7 @@
-"""Regularised evolution (Real et al., AAAI 2019): the baseline that is hard to beat.
+"""Regularised evolution (Real et al., AAAI 2019), the stronger baseline.
 
-The population is a queue: the oldest dies, however good. A proposal is a mutation of the best of a
-random tournament.
+The population is a queue: the oldest leaves it, however good. A proposal is a mutation of the best
+of a random tournament.
 """
 
 from collections import deque
@@ -14,9 +14,7 @@ from blockqnn.space.design import Choices, D
 
 
 class Evolution(Generic[D]):
-    """Ageing evolution with tournament selection; until the population is full it proposes at
-    random.
-    """
+    """Evolution of a population, in tournaments. Until it is full, proposals are random walks."""
 
     def __init__(self, space: Choices[D], *, population: int = 100, tournament: int = 25) -> None:
         self.space = space
@@ -24,7 +22,7 @@ class Evolution(Generic[D]):
         self._population: deque[tuple[D, float]] = deque(maxlen=population)
 
     def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
-        """A mutated winner, whatever epsilon is: selection does the exploiting here."""
+        """A mutation of a tournament's winner, whatever epsilon is."""
         if len(self._population) < (self._population.maxlen or 0):
             return self.space.sample(rng)
         picks = rng.choice(len(self._population), size=self.tournament, replace=False)
@@ -32,5 +30,5 @@ class Evolution(Generic[D]):
         return self.space.mutate(parent, rng)
 
     def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
-        """Add the designs; the oldest make room."""
+        """Add the designs to the population; its oldest make room."""
         self._population.extend(finished)

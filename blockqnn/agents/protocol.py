@@ -1,4 +1,4 @@
-"""What a search asks of an agent, and an agent of a space."""
+"""What a search asks of an agent."""
 
 from collections.abc import Container, Sequence
 from typing import Protocol
@@ -11,16 +11,16 @@ from blockqnn.space.design import D
 class Agent(Protocol[D]):
     """Proposes designs and learns from their rewards.
 
-    An agent draws every random number from the generator it is handed, so that the same calls give
-    the same agent: that is how a search resumes without saving one.
+    An agent draws every random number from the generator that it is given, so that the same calls
+    make the same agent. So a search resumes without having saved one.
     """
 
     def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
-        """A design to try; `epsilon` is the probability of a random action, `taken` has the keys
-        of what was proposed before.
+        """A design to try. `epsilon` is the probability of a random action, and `taken` holds the
+        keys of what was proposed before.
         """
 
     def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
-        """Take in designs and their rewards in percent, in order: a whole iteration's in sync mode,
-        one at a time in async mode.
+        """Learn from designs and their rewards in percent, in order: those of a whole iteration in
+        sync mode, one at a time in async mode.
         """

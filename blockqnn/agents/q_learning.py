@@ -1,8 +1,9 @@
 """Tabular Q-learning over layer codes, with a shaped reward and experience replay.
 
-Paper section 3.2: the state is the code of the current layer, the action the code of the next. What
-the paper leaves open follows MetaQNN: a trajectory is updated from its end backwards, ties between
-best actions are broken at random, replay keeps everything and is sampled with replacement.
+The state is the code of the current layer, the action the code of the next (CVPR 2018, section
+3.2). What the paper leaves open follows MetaQNN: a trajectory is updated from its end backwards,
+ties between best actions are broken at random, replay keeps everything and is sampled with
+replacement.
 """
 
 from collections.abc import Container, Sequence
@@ -10,15 +11,15 @@ from typing import Any, Generic
 
 import numpy as np
 
-from blockqnn.space import Layer, Op
+from blockqnn.space import MERGES, Layer
 from blockqnn.space.design import Choices, D
 
 
 class QLearning(Generic[D]):
     """The agent of the 2018 search.
 
-    Learns reward / 100, so that with `initial_q` 0.5 an action never tried looks average. The table
-    is sparse: an action never updated has the initial value and takes no memory.
+    It learns reward / 100, so that with `initial_q` 0.5 an action never tried looks average. An
+    action never updated has this value and takes no memory.
     """
 
     def __init__(
@@ -40,16 +41,16 @@ class QLearning(Generic[D]):
         self._memory: list[tuple[D, float]] = []
         self._table: dict[Any, dict[Any, float]] = {}
         self._leaders: dict[Any, tuple[float, tuple[Any, ...]]] = {}
-        """Of rows looked at since their best action fell: the best value, who has it. Rows have
-        hundreds of actions after some ten thousand blocks."""
+        """Best value and the actions that have it, by state, for states where both are still known.
+        A state has hundreds of actions after some ten thousand blocks."""
 
     def q(self, state: Any, action: Any) -> float:
-        """Q of taking `action` after the layer `state`; None is the start of a block."""
+        """Q of the layer `action` after the layer `state`, or None for the start of a block."""
         state = None if state is None else _ordered(state)
         return self._table.get(state, {}).get(_ordered(action), self.initial_q)
 
     def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
-        """Layer by layer: with probability epsilon any legal layer, else one of the best known."""
+        """A design made layer by layer: any legal one with probability epsilon, else a best one."""
         state: Any = None
         layers: list[Any] = []
         while actions := self.space.choices(layers):
@@ -60,10 +61,10 @@ class QLearning(Generic[D]):
         return self.space.design(layers)
 
     def learn(self, block: D, reward: float) -> None:
-        """One pass of Q updates over a block's trajectory, given its reward in percent.
+        """Update Q once for each layer of a block, given its reward in percent.
 
         The last action earns r_T, every earlier one r_T / T plus the discounted best value of the
-        state it led to, with T the number of layers, terminal included (paper equations 3 to 6).
+        state it led to. T is the number of layers, terminal included (CVPR 2018, equations 3 to 6).
         """
         self.space.check(block)
         final = reward / 100
@@ -90,8 +91,8 @@ class QLearning(Generic[D]):
         """Remember the designs, then learn from memories drawn at random: `replay` of them for
         every `batch` designs.
 
-        In async mode, where less than an iteration comes at a time, what comes is learned at once
-        too: the next proposal is made before replay is likely to have drawn it.
+        Fewer than `batch` designs, as in async mode, are also learned at once: the next proposal is
+        made before replay is likely to have drawn them.
         """
         if len(finished) < self.batch:
             for design, reward in finished:
@@ -107,7 +108,7 @@ class QLearning(Generic[D]):
         row = self._table.get(state)
         if not row:
             return self.initial_q
-        if self.space.narrowed:  # after these layers not all of the row need be legal
+        if self.space.narrowed:  # some actions of the row may be illegal after these layers
             return max(row.get(a, self.initial_q) for a in self.space.choices(layers))
         tried, _ = self._leading(state, row)
         if len(row) < len(self.space.next_layers(state.index + 1)):
@@ -120,12 +121,12 @@ class QLearning(Generic[D]):
             return actions
         if self.space.narrowed:
             best = max(row.get(a, self.initial_q) for a in actions)
-            return tuple(a for a in actions if row.get(a, self.initial_q) == best)
-        best, leaders = self._leading(state, row)
-        if len(row) < len(actions):
-            best = max(best, self.initial_q)
-        if best != self.initial_q:
-            return leaders
+        else:
+            best, leaders = self._leading(state, row)
+            if len(row) < len(actions):
+                best = max(best, self.initial_q)
+            if best != self.initial_q:
+                return leaders
         return tuple(a for a in actions if row.get(a, self.initial_q) == best)
 
     def _leading(self, state: Any, row: dict[Any, float]) -> tuple[float, tuple[Any, ...]]:
@@ -138,9 +139,7 @@ class QLearning(Generic[D]):
 
 
 def _ordered(layer: Any) -> Any:
-    """Operands of add and concat in the order in which the space lists them."""
-    if not isinstance(layer, Layer):  # the choice of another kind of design
-        return layer
-    if layer.pred1 > layer.pred2 and layer.op in (Op.ADD, Op.CONCAT):
+    """The layer with operands in the order in which the space lists them."""
+    if isinstance(layer, Layer) and layer.op in MERGES and layer.pred1 > layer.pred2:
         return layer._replace(pred1=layer.pred2, pred2=layer.pred1)
     return layer

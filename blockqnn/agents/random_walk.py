@@ -1,4 +1,4 @@
-"""The baseline every search has to beat: uniform random walks through the space."""
+"""The baseline that every search has to beat: uniform random walks through the space."""
 
 from collections.abc import Container, Sequence
 from typing import Generic
@@ -9,7 +9,7 @@ from blockqnn.space.design import Choices, D
 
 
 class RandomWalk(Generic[D]):
-    """Learns nothing."""
+    """An agent that learns nothing."""
 
     def __init__(self, space: Choices[D]) -> None:
         self.space = space

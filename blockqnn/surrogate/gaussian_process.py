@@ -1,18 +1,17 @@
-"""Predicts the accuracy of a network at an epoch before it is trained, and how sure that is.
+"""A prediction of a network's accuracy at an epoch before it is trained, and how sure it is.
 
 The journal version of the paper has a surrogate of this interface that we could not read; ours is
 a Gaussian process on feature vectors, chosen by the comparison in docs/results/surrogate.md.
-An epoch is an output of its own. All outputs share the kernel between networks and are tied by one
-covariance S between epochs, so that for networks x and x' and epochs e and e'
+An epoch is an output of its own. All outputs share the kernel k between networks and are tied by
+one covariance S between epochs, so that for networks x and x' and epochs e and e'
 
     cov(accuracy(x, e), accuracy(x', e')) = S[e, e'] (k(x, x') + noise [x = x'])
-    k(x, x') = exp(-|x - x'|^2 / 2 length^2) + linear x.x' / d
 
-with features standardised, and weighted by what they say of the results one by one.
+with features standardised, and weighted by how much each tells of the results.
 
-Given complete curves, S drops out of the mean, and a network's first epochs say by S how its later
-ones will be (Bonilla et al., NIPS 2007). Length, linear share and noise are the most probable ones.
-Nothing is drawn at random: equal data give equal predictions.
+Given complete curves, S drops out of the mean, and a network's first epochs tell by S how its later
+ones will be (Bonilla et al., NIPS 2007). Nothing is drawn at random: equal data give equal
+predictions.
 """
 
 from typing import Self
@@ -22,34 +21,35 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_solve, cholesky
 from threadpoolctl import threadpool_limits
 
-from blockqnn.surrogate.kernel import Kernel
-
-Array = NDArray[np.float64]
+from blockqnn.surrogate.kernel import Array, Kernel
 
 LARGEST = 1500
-"""Curves that are learned from, the latest ones: time grows with their cube, to about a second."""
+"""Most curves that are learned from: their number cubed is the time, about a second for all."""
+
 _CHOOSING = 256
-"""Curves that the kernel is chosen by."""
+"""Most curves that the kernel is chosen by."""
+
 _LEAST = 0.2
-"""Correlation that every feature is taken to have with the results."""
+"""Least correlation that a feature is taken to have with the results."""
+
 _EXPECTED = 2
-"""Curves that what is expected of the covariance between epochs counts as."""
+"""Number of curves that the expected covariance between epochs weighs as much as."""
+
 _RIDGE = 0.003
-"""Of the variance before it, in the first guess of what a stopped curve would have come to."""
+"""Ridge of the regression that continues a stopped curve, as a share of the mean variance."""
 
 
-def one_thread() -> threadpool_limits:
-    """Others train meanwhile: threads would wait for them, and their number move the last digits,
-    which an interrupted search goes on with.
-    """
+def _one_thread() -> threadpool_limits:
+    # With more threads, other processes' trainings would slow this down, and the last digits would
+    # depend on the number of threads, with them what a resumed search proposes.
     return threadpool_limits(1, "blas")
 
 
 class Surrogate:
-    """Starts from nothing and is fitted anew whenever there are results.
+    """A Gaussian process of learning curves, fitted anew whenever there are results.
 
-    `mean` and `deviation` are what it says of everything before any; they then count as one
-    network's result among the others. Accuracies are in percent, but any number can be predicted.
+    Before any, it predicts `mean` and `deviation` for everything; then they count as one network's
+    result among the others. Accuracies are in percent, but any number can be predicted.
     """
 
     def __init__(self, *, mean: float = 50.0, deviation: float = 25.0) -> None:
@@ -58,16 +58,16 @@ class Surrogate:
         self.mean = mean
         self.deviation = deviation
         self.epochs = 0
-        """Epochs of the longest curve learned from; 0 while it knows nothing."""
+        """Number of epochs of the longest curve learned from, or 0 before any."""
 
     def fit(self, features: ArrayLike, curves: ArrayLike) -> Self:
-        """Learn from scratch what networks came to.
+        """Learn from the results of networks, and forget what was learned before.
 
-        `features` is (n, d); `curves` (n, epochs), with NaN for epochs that a network was not
-        trained for, which come last, or (n,) for one number each. What stopped curves would have
-        come to is guessed from their beginning and those that went on; where all bad ones were
-        stopped, their end is thought too good. Raises ValueError for other shapes, and for a first
-        epoch or a feature that is not finite.
+        `features` is (n, d). `curves` is (n, epochs), with NaN for the epochs after a training was
+        stopped, or (n,) for one number each. How stopped curves would have gone on is guessed from
+        their beginning and from those that went on; where all bad ones were stopped, the guess is
+        too good. Raises ValueError for other shapes, for a first epoch or a feature that is not
+        finite, and for a curve with a gap.
         """
         x, y = np.asarray(features, float), np.asarray(curves, float)
         y = y[:, None] if y.ndim == 1 else y
@@ -82,7 +82,7 @@ class Surrogate:
             raise ValueError("a curve has a gap: what is not known must come last")
         self.epochs = 0
         if len(y):
-            with one_thread():
+            with _one_thread():
                 self._fit(x[-LARGEST:], y[-LARGEST:])
         return self
 
@@ -91,8 +91,8 @@ class Surrogate:
     ) -> tuple[Array, Array]:
         """Mean and standard deviation of the accuracies of untrained networks, (m,) each.
 
-        `features` is (m, d), `epoch` counts from 1 and is the last one unless given. The deviation
-        is that of a training's result; without `noise` that of the mean over many trainings.
+        `features` is (m, d). `epoch` counts from 1 and is the last one unless given. The deviation
+        is that of one training's result; without `noise`, that of the mean over many trainings.
         """
         x = np.asarray(features, float)
         if not self.epochs:
@@ -124,9 +124,10 @@ class Surrogate:
         return means[:, column] + shift, scale * np.sqrt(variance)
 
     def forecasts(self, features: ArrayLike) -> list[tuple[Array, float, float]]:
-        """What `extrapolate` does for one network, features (d,), once its first epochs are seen:
-        after one epoch, two, up to the last but one, the weights of the accuracies seen, a
-        constant, and the standard deviation. Nothing where nothing is known.
+        """How `extrapolate` will predict the last epoch of one network with these features, (d,).
+
+        There is an entry for one epoch seen, for two, up to the last but one: weights of the
+        accuracies seen, a constant to add, and the standard deviation. No entries before a fit.
         """
         if self.epochs < 2:
             return []
@@ -139,10 +140,12 @@ class Surrogate:
         return found
 
     def _told(self, seen: int, column: int) -> tuple[Array, float]:
-        """Weights of the first epochs' errors for a later one's, and the variance left of it."""
+        """Weights of the errors at the first epochs, whose sum predicts the error at a later one,
+        and the variance of what is left of that error.
+        """
         weights, covariance = _conditional(self._between, seen)
         place = column - seen
-        # The weights themselves are estimates, as in any regression from so many complete curves.
+        # The weights are estimates, too, from so many complete curves.
         told = _EXPECTED + self._whole
         unsure = (told + seen) / max(told - seen, 1)
         return weights[:, place], float(covariance[place, place]) * unsure
@@ -169,8 +172,8 @@ class Surrogate:
     def _solve(self, y: Array, counted: NDArray[np.bool_], unsure: Array) -> None:
         """Choose the kernel for complete curves and keep what predictions need.
 
-        The covariance between epochs is taken from the `counted` curves; `unsure` is what to add to
-        the sum of their squared errors, because part of them was guessed.
+        The covariance between epochs is estimated from the `counted` curves. `unsure` is added to
+        the sum of their squared errors, because part of these was guessed.
         """
         count = len(y)
         self._level = (self.mean + y.sum(axis=0)) / (1 + count)
@@ -183,7 +186,7 @@ class Surrogate:
         factor = cholesky(covariance, lower=True)
         self._inverse = cho_solve((factor, True), np.eye(count))
         self._weights = self._inverse @ deviations
-        # Each network predicted from all others: what these errors are is what errors will be.
+        # Errors of predicting each network from all others: later errors will be like these.
         precision = np.diagonal(self._inverse)[:, None]
         errors = (self._weights / np.sqrt(precision))[counted]
         expected = (0.5 + 0.5 * np.eye(self.epochs)) * np.outer(scales, scales)
@@ -193,8 +196,8 @@ class Surrogate:
     def _completed(
         self, y: Array, filled: Array, lengths: NDArray[np.int64]
     ) -> tuple[Array, Array]:
-        """Curves with what is missing as the others and their own beginning say, and how unsure
-        that is: the covariances of what was guessed, summed.
+        """Curves in which what is missing is predicted from the others and their own beginning, and
+        the sum of the covariances of these predictions.
         """
         precision = np.diagonal(self._inverse)[:, None]
         means = filled - self._weights / precision
@@ -209,9 +212,9 @@ class Surrogate:
         return result, unsure
 
     def _posterior(self, features: Array, noise: bool) -> tuple[Array, Array]:
-        """Means (m, epochs), and the deviations (m,) that an epoch's own is multiplied by."""
+        """Means (m, epochs), and factors (m,) of each epoch's own standard deviation."""
         x = (features - self._centre) / self._spread
-        with one_thread():
+        with _one_thread():
             cross = self._kernel.between(x, self._x)
             explained = np.einsum("ij,ij->i", cross @ self._inverse, cross)
             means = self._level + cross @ self._weights
@@ -220,11 +223,10 @@ class Surrogate:
 
 
 def _spread(x: Array, y: Array) -> Array:
-    """What to divide features by, (d,): their deviation, more where they say less of the results.
+    """What to divide features by, (d,): their deviation, and more where they tell less of `y`.
 
-    A feature counts by its correlation with the results, what chance gives subtracted, and by
-    `_LEAST` at least: few results cannot tell thirty lengths, one for each feature, but do tell
-    this much.
+    A feature counts by its correlation with the results `y`, less what chance gives, and by
+    `_LEAST` at least. Few results cannot tell thirty lengths, one for each feature, but this much.
     """
     deviations = x.std(axis=0)
     deviations = np.where(deviations > 1e-9, deviations, 1.0)
@@ -237,16 +239,18 @@ def _spread(x: Array, y: Array) -> Array:
 
 
 def _conditional(between: Array, seen: int) -> tuple[Array, Array]:
-    """Weights (seen, others) of seen epochs' errors for the others', and the covariance left."""
+    """Weights (seen, others) that predict later epochs' errors from the first ones', and the
+    covariance that is left of them, both for the covariance `between` epochs.
+    """
     weights = np.asarray(np.linalg.solve(between[:seen, :seen], between[:seen, seen:]), float)
     left = between[seen:, seen:] - between[seen:, :seen] @ weights
     return weights, left
 
 
 def _continued(y: Array) -> Array:
-    """Curves in which what is missing follows from what was before, as for those who have both.
+    """Curves in which missing epochs are predicted from those before, by the curves that have both.
 
-    A ridge regression, towards going on at the average rise.
+    It is a ridge regression towards the average rise.
     """
     filled = y.copy()
     for column in range(1, y.shape[1]):

@@ -1,6 +1,8 @@
-"""How alike two feature vectors are, with the length, linear share and noise of a Gaussian process.
+"""The kernel of a Gaussian process: how alike two feature vectors are.
 
-Only numbers go in and out; what they describe is the surrogate's business.
+    k(x, x') = exp(-|x - x'|^2 / 2 length^2) + linear x.x' / d
+
+It has a noise of its own for each vector. What the vectors describe, it does not know.
 """
 
 from typing import Self
@@ -12,24 +14,27 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
+"""An array of 64-bit floating-point numbers."""
 
 _EVALUATIONS = 60
-"""Of the likelihood, for each choice."""
+"""Most evaluations of the likelihood in the choice of a kernel."""
+
 _FARTHEST = np.array([3.0, 5.0, 9.0])
-"""The logarithms of length, linear share and noise stay so close to what is expected of them."""
+"""Most by which the logarithms of length, linear share and noise may differ from their priors'."""
+
 _JITTER = 1e-6
-"""Noise at least, without which rounding can make a covariance indefinite."""
+"""Least noise; with less, rounding can make a covariance indefinite."""
 
 
 class Kernel:
-    """Similarity of standardised feature vectors."""
+    """Similarity of standardised feature vectors, by the logarithms of length, linear, noise."""
 
     def __init__(self, logarithms: Array) -> None:
         self.length, self.linear, self.noise = np.exp(logarithms) + np.array([0.0, 0.0, _JITTER])
 
     @classmethod
     def chosen(cls, x: Array, y: Array) -> Self:
-        """The most probable one for targets `y`, (n, epochs), given weak priors.
+        """The most probable kernel of `x` (n, d) for targets `y` (n, epochs), given weak priors.
 
         Nelder and Mead's method only compares likelihoods, so rounding of another machine or
         number of threads does not change its choice.
@@ -57,13 +62,13 @@ class Kernel:
         return cls(np.clip(found.x, middle - _FARTHEST, middle + _FARTHEST))
 
     def between(self, first: Array, second: Array) -> Array:
-        """Of all pairs, (n, m)."""
+        """Similarity (n, m) of each of the `first` vectors (n, d) to each `second` one (m, d)."""
         squares = cdist(first, second, "sqeuclidean")
         products = first @ second.T / first.shape[1]
         return _covariance(squares, products, self.length, self.linear)
 
     def alone(self, x: Array) -> Array:
-        """Of each vector with itself, (n,)."""
+        """Similarity (n,) of each vector of `x` (n, d) to itself."""
         alone: Array = 1.0 + self.linear * (x * x).mean(axis=1)
         return alone
 

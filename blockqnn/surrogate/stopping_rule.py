@@ -1,20 +1,17 @@
-"""When a training is certain to end badly, told from its first epochs."""
-
-from __future__ import annotations
+"""The rule that stops a training whose first epochs make a bad end certain."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from scipy.stats import norm
 
-from blockqnn.surrogate.gaussian_process import Array, Surrogate
+from blockqnn.surrogate.gaussian_process import Surrogate
+from blockqnn.surrogate.kernel import Array
 
 
 class CertainlyBad(Exception):
-    """Raised after an epoch that made it certain; `predicted` is the last epoch's accuracy in
-    percent as far as it can be told.
-    """
+    """A training is certain to end badly: `predicted` is its last epoch's accuracy in percent."""
 
     def __init__(self, predicted: float) -> None:
         super().__init__(f"certain to end badly, at about {predicted:.1f} %")
@@ -23,22 +20,22 @@ class CertainlyBad(Exception):
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """For one candidate: plain numbers, so that a worker needs nothing else."""
+    """The rule for one candidate, in plain numbers: a worker needs no surrogate."""
 
     needed: float
-    """Accuracy at the last epoch that is worth finishing for, in percent."""
+    """Least accuracy at the last epoch, in percent, that is worth finishing for."""
     margin: float
-    """Standard deviations that the prediction has to be below it."""
+    """Standard deviations by which a prediction has to be below `needed`."""
     steps: tuple[tuple[tuple[float, ...], float, float], ...]
-    """After one epoch, two, and so on: weights of the accuracies seen, a constant, the deviation of
-    what they predict."""
+    """For one epoch seen, for two, and so on: weights of the accuracies seen and a constant, which
+    add up to the predicted accuracy, and its standard deviation."""
 
     @classmethod
-    def of(
-        cls, surrogate: Surrogate, features: Array, needed: float, certainty: float
-    ) -> StoppingRule:
-        """The rule that a surrogate gives for the network with these features, (d,); `certainty` is
-        the probability with which a stopped one would have stayed below `needed`.
+    def of(cls, surrogate: Surrogate, features: Array, needed: float, certainty: float) -> Self:
+        """The rule that a surrogate gives for the network with these features, (d,).
+
+        `certainty` is the probability that a network that is stopped would have stayed below
+        `needed`.
         """
         steps = tuple(
             (tuple(weights.tolist()), constant, deviation)
@@ -46,12 +43,12 @@ class StoppingRule:
         )
         return cls(needed, float(norm.ppf(certainty)), steps)
 
-    def costing(self, points: float) -> StoppingRule:
-        """The rule for a network that costs so many more points of reward than was known."""
+    def costing(self, points: float) -> Self:
+        """The rule for a network whose price turns out higher by so many points of reward."""
         return replace(self, needed=self.needed + points)
 
     def judge(self, curve: Sequence[Mapping[str, float]]) -> None:
-        """Raise `CertainlyBad` if the accuracies of the first epochs leave no hope."""
+        """Raise `CertainlyBad` if the accuracies of the first epochs make a bad end certain."""
         seen = [entry["accuracy"] for entry in curve]
         if not 1 <= len(seen) <= len(self.steps):
             return
@@ -61,11 +58,11 @@ class StoppingRule:
             raise CertainlyBad(min(max(predicted, 0.0), 100.0))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The rule as plain values for JSON."""
         return {"needed": self.needed, "margin": self.margin, "steps": self.steps}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StoppingRule:
-        """The inverse of `to_dict`."""
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The rule that `to_dict` gave as plain values."""
         steps = tuple((tuple(w), constant, deviation) for w, constant, deviation in values["steps"])
         return cls(values["needed"], values["margin"], steps)
