@@ -33,7 +33,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Settings
 from blockqnn.space import Block
 from blockqnn.surrogate import CertainlyBad, StoppingRule
-from evaluation.comparison.block_tables import BlockTask, Table, every_block, without_wires
+from evaluation.comparison.block_tables import BlockBenchmark, Table, every_block, without_wires
 from evaluation.comparison.significance import half_width
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +151,7 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
     """Every full search against `fast`, seed by seed."""
     blocks = {block.key: block for block in every_block(SPACE)}
     differing = len({without_wires(block).key for block in blocks.values()})
-    highest = BlockTask(table, place("cifar10")).subject.best
+    highest = BlockBenchmark(table, place("cifar10")).about.best
     assert highest is not None
     rows = []
     for seed in range(seeds):

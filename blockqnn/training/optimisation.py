@@ -47,8 +47,7 @@ def create_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
     """
     from timm.scheduler import create_scheduler_v2
 
-    schedule: Scheduler
-    schedule, _ = create_scheduler_v2(
+    schedule: Scheduler = create_scheduler_v2(
         optimizer,
         recipe.schedule,
         num_epochs=recipe.epochs,
@@ -60,7 +59,7 @@ def create_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
         warmup_epochs=recipe.warmup_epochs,
         step_on_epochs=False,
         updates_per_epoch=max(1, steps),
-    )
+    )[0]
     return schedule
 
 

@@ -8,7 +8,7 @@ schedules, mixup, the average of weights and clipping are timm's.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -255,9 +255,11 @@ class Trainer:
             images, targets = self._mix(images, targets)
         self._optimizer.zero_grad(set_to_none=True)
         parts = max(1, min(recipe.accumulate, len(images) // 2))
+        # gradients are averaged over the processes once for all parts: with the last one
+        unaveraged = getattr(self._parallel, "no_sync", nullcontext)
         split = (each.tensor_split(parts) for each in (images, targets, batch.labels))
         for number, (some, wanted, labels) in enumerate(zip(*split, strict=True), start=1):
-            with self._without_averaging() if number < parts else nullcontext():
+            with unaveraged() if number < parts else nullcontext():
                 self._backward(some, wanted, labels, batch.size)
         if recipe.clip_gradient is not None:
             from timm.utils import dispatch_clip_grad
@@ -282,14 +284,6 @@ class Trainer:
         self._totals.loss += loss.detach() * len(images)
         self._totals.correct += (logits.detach().argmax(1) == labels).sum()
         self._totals.seen += len(images)
-
-    def _without_averaging(self) -> AbstractContextManager[None]:
-        """Leave gradients unaveraged: the last part of a batch averages the sum of all parts."""
-        network = self._parallel
-        if isinstance(network, nn.parallel.DistributedDataParallel):
-            averaging: AbstractContextManager[None] = network.no_sync()
-            return averaging
-        return nullcontext()
 
     @contextmanager
     def _noise(self, epoch: int, step: int) -> Iterator[None]:

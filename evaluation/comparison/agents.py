@@ -17,16 +17,19 @@ from blockqnn.space.design import Choices, D
 Unit = Literal["evaluations", "trainings"]
 
 TPE = "tpe"
+"""Name of Optuna's agent."""
 AGENTS = ("dyna_q", "q_learning", "evolution", "random", TPE)
+"""Names of the agents that can be compared."""
 BATCHES = {"dyna_q": 5}
-"""Evaluations between two lessons, one unless named."""
+"""Evaluations between two lessons of an agent; 1 for an agent that is not named."""
 FIRST = {"dyna_q": 10}
-"""Evaluations before the agent has its way, its model knowing nothing."""
+"""Evaluations with epsilon 1 at the beginning, as long as an agent's model knows nothing; 0 for an
+agent that is not named."""
 
 
 @dataclass(frozen=True)
 class AgentSpec:
-    """An agent's settings, and how it is used."""
+    """An agent's settings, and how a comparison uses it."""
 
     label: str
     settings: AgentSettings | None
@@ -34,11 +37,13 @@ class AgentSpec:
     batch: int = 1
     """Evaluations between two lessons."""
     first: int = 0
-    """Evaluations with epsilon 1 before all others."""
+    """Evaluations with epsilon 1 at the beginning."""
 
     def epsilon(self, done: int, budget: int) -> float:
-        """The paper's schedule stretched over the budget for Q-learning as published; the others
-        explore by themselves.
+        """The epsilon after `done` evaluations.
+
+        Q-learning has the paper's schedule, stretched over the budget. The other agents explore by
+        themselves and have 0.
         """
         if done < self.first:
             return 1.0
@@ -48,7 +53,7 @@ class AgentSpec:
         return schedule.at(done * schedule.iterations // budget)
 
     def build(self, space: Choices[D], encode: Callable[[D], NDArray[np.float64]]) -> Agent[D]:
-        """The agent, knowing nothing yet."""
+        """A new agent, which has learned nothing yet."""
         if self.settings is None:
             from evaluation.comparison.tpe import Tpe
 
@@ -57,20 +62,20 @@ class AgentSpec:
 
 
 def agent_specs(texts: Sequence[str], budget: int) -> list[AgentSpec]:
-    """The agents of these texts; raises `SettingsError`.
+    """The agents of some texts. Raises `SettingsError`.
 
-    A text is an agent's name and, each after a colon, settings of that agent, or `batch` and
-    `first`. Evolution's population is an eighth of the budget unless named, 100 at most, and its
-    tournament a fifth of that.
+    A text is an agent's name, followed by settings of that agent, `batch` or `first`, each after a
+    colon. Unless they are named, evolution's population is an eighth of the budget, at most 100,
+    and its tournament a fifth of the population.
     """
-    found = [_contestant(text, budget) for text in texts]
-    labels = [contestant.label for contestant in found]
+    found = [_spec(text, budget) for text in texts]
+    labels = [spec.label for spec in found]
     for label in labels:
         require(labels.count(label) == 1, "agents", label, "name each once, or with other settings")
     return found
 
 
-def _contestant(text: str, budget: int) -> AgentSpec:
+def _spec(text: str, budget: int) -> AgentSpec:
     name, *assignments = text.split(":")
     require(name in AGENTS, "agents", name, f"choose of {', '.join(AGENTS)}")
     values: dict[str, Any] = {}

@@ -1,10 +1,9 @@
-"""Tables of really trained blocks, as benchmarks/block_table.py writes them, as tasks."""
+"""Tables of trained blocks, as benchmarks/studies/block_table.py writes them, as benchmarks."""
 
 import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,29 @@ IMAGES = {
     "cifar10": (10, 3, 32),
     "cifar100": (100, 3, 32),
 }
-"""Classes, channels, and pixels a side."""
+"""Classes, channels, and pixels a side of each data set's images."""
+WRITER = "benchmarks/studies/block_table.py"
+"""The program that writes tables of blocks."""
 LARGEST = 5
-"""Index of a space that can be gone through whole."""
+"""Largest max_index of a space whose blocks can all be listed."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Outcomes by the block's key, and how they were made."""
+    """The outcomes of trained blocks, and how they were made."""
 
     outcomes: dict[str, Outcome]
+    """Outcomes by the block's key."""
     provenance: dict[str, str]
+    """What the comments at the head of the file say: settings, command, commit and more."""
 
     def outcome(self, block: Block) -> Outcome:
-        """Of the block, or of one with the same network."""
+        """The outcome of a block, or of the block in the table that has the same network."""
         return self.outcomes.get(block.key) or self.outcomes[without_wires(block).key]
 
 
 def read_block_table(path: Path) -> Table:
-    """The table in a file; raises `UserError` for one that cannot be read."""
+    """The table in a file. Raises `UserError` for a file that is none."""
     lines = read_table_file(path).splitlines()
     head = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
     rows = csv.DictReader(line for line in lines if not line.startswith("# "))
@@ -57,7 +60,7 @@ def read_block_table(path: Path) -> Table:
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path} is no table of blocks (line {len(head) + rows.line_num}, "
-            f"{type(error).__name__}: {error}): give one that benchmarks/block_table.py wrote"
+            f"{type(error).__name__}: {error}): give one that {WRITER} wrote"
         ) from None
     return Table(outcomes, {name: value for name, _, value in head})
 
@@ -88,7 +91,7 @@ def without_wires(block: Block) -> Block:
 
 
 def every_block(space: Space, layers: tuple[Layer, ...] = ()) -> Iterator[Block]:
-    """Every code of a space, in the order in which it lists them: for small spaces."""
+    """All blocks of a small space that begin with some layers, in the space's order."""
     for layer in space.choices(layers):
         if layer.op == Op.TERMINAL:
             yield Block((*layers, layer))
@@ -96,11 +99,11 @@ def every_block(space: Space, layers: tuple[Layer, ...] = ()) -> Iterator[Block]
             yield from every_block(space, (*layers, layer))
 
 
-class BlockTask:
-    """A table of blocks as a task of `evaluation.comparison.run`, with the paper's reward.
+class BlockBenchmark:
+    """A table of trained blocks as a benchmark, with the paper's reward (equation 7).
 
-    The density is that of the code that was proposed, as in a search. Raises `UserError` where the
-    table lacks a block or does not say how it was made.
+    The density is that of the proposed code, as in a search. Raises `UserError` if the table lacks
+    a block of its space or does not say how it was made.
     """
 
     def __init__(self, table: Table, path: Path) -> None:
@@ -116,59 +119,49 @@ class BlockTask:
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} does not say how its blocks were trained ({type(error).__name__}: "
-                f"{error}): give one that benchmarks/block_table.py wrote"
+                f"{error}): give one that {WRITER} wrote"
             ) from None
         self.space = self.settings.space.build()
-        self._known: dict[str, Score] = {}
         try:
-            every = [self.score(block) for block in every_block(self.space)]
+            self._scores = {str(block): self._judge(block) for block in every_block(self.space)}
         except (KeyError, ValueError):  # a block is missing, or its network cannot be
             raise UserError(
                 f"{path} lacks blocks of its space, or they fit no network of its settings: give "
-                "one that benchmarks/block_table.py wrote"
+                f"one that {WRITER} wrote"
             ) from None
-        self._best = max(every)
 
-    @cached_property
-    def subject(self) -> About:
-        """Rewards are what agents are compared by: accuracy alone is not what they look for."""
+    @property
+    def about(self) -> About:
+        """What a report says. Agents are compared by rewards, which are what they look for."""
         made = self.table.provenance
         return About(
             title=f"Agents on a table of trained blocks, {self.data}",
-            about=f"Every block of Space(max_index={self.space.max_index}), by "
+            text=f"Every block of Space(max_index={self.space.max_index}), by "
             f"{len(self.table.outcomes)} real trainings, those of {made.get('command', '?')}, "
             f"commit {made.get('commit', '?')}. The reward is the paper's, from held-out accuracy, "
             "multiply-accumulates and density; the pick is the evaluated block with the best "
             "reward, its accuracy the held-out one.",
             measure="reward",
             measured="reward of the pick",
-            best=self._best.reward,
+            best=max(self._scores.values()).reward,
         )
 
     def encode(self, block: Block) -> NDArray[np.float64]:
-        """What the surrogate of a search is given."""
+        """The vector that a search gives its surrogate."""
         return block_features(block, self._cost(block))
 
     def score(self, block: Block) -> Score:
-        """The reward by the formula; chance for a block that diverged."""
-        code = str(block)
-        if code not in self._known:
-            accuracy = self.table.outcome(block).accuracy
+        """The reward and accuracy of a block; those of a block that diverged are chance."""
+        return self._scores[str(block)]
+
+    def _judge(self, block: Block) -> Score:
+        accuracy = self.table.outcome(block).accuracy
+        if accuracy is None:
             chance = 100.0 / self.images[0]
-            self._known[code] = Score(chance, chance)
-            if accuracy is not None:
-                weights = RewardSettings()
-                self._known[code] = Score(
-                    reward(
-                        accuracy,
-                        macs=self._cost(block).macs,
-                        density=block.density,
-                        mu=weights.mu,
-                        rho=weights.rho,
-                    ),
-                    accuracy,
-                )
-        return self._known[code]
+            return Score(chance, chance)
+        weights, macs = RewardSettings(), self._cost(block).macs
+        paper = {"macs": macs, "density": block.density, "mu": weights.mu, "rho": weights.rho}
+        return Score(reward(accuracy, **paper), accuracy)
 
     def _cost(self, block: Block) -> Cost:
         classes, channels, pixels = self.images

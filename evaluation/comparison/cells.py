@@ -1,9 +1,7 @@
-"""Tables of cells that others have trained, as spaces of sequential choices for our agents.
-
-A cell is a list of choices, each one of a number of options.
-"""
+"""Spaces of cells: a cell is a list of choices, each one of a number of options."""
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,56 +15,57 @@ from blockqnn.errors import UserError
 
 
 class Choice(NamedTuple):
-    """One option, from 0, of the choice at a place counted from 1."""
+    """The option, from 0, that is taken at a place, from 1."""
 
-    index: int  # type: ignore[assignment]  # the field's name among layers hides tuple.index
+    index: int  # type: ignore[assignment]  # a layer's field has this name, which hides tuple.index
     option: int
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A design of a table."""
+    """A design: one option for every choice."""
 
     layers: tuple[Choice, ...]
 
     @cached_property
     def key(self) -> str:
-        """The options in order, `3.0.1`."""
+        """The options in order, such as `3.0.1`."""
         return ".".join(str(choice.option) for choice in self.layers)
 
 
 @dataclass(frozen=True)
 class CellSpace:
-    """All cells with so many options at each place."""
+    """All cells that have a certain number of options at each place."""
 
     options: tuple[int, ...]
+    """The number of options at each place."""
     narrowed = False
 
     def next_layers(self, index: int) -> tuple[Choice, ...]:
-        """Every option at a place; raises ValueError where there is none."""
+        """All options at a place, from 1. Raises ValueError for a place that does not exist."""
         if not 1 <= index <= len(self.options):
             raise ValueError(f"no choice at {index}: use 1 to {len(self.options)}")
         return tuple(Choice(index, option) for option in range(self.options[index - 1]))
 
     def choices(self, layers: Sequence[Choice]) -> tuple[Choice, ...]:
-        """Every option of the next choice; nothing where all are made."""
+        """All options of the next choice; none if all choices are made."""
         done = len(layers) >= len(self.options)
         return () if done else self.next_layers(len(layers) + 1)
 
     def design(self, layers: Sequence[Choice]) -> Cell:
-        """The cell of these choices."""
+        """The cell of all its choices."""
         return Cell(tuple(layers))
 
     def cell(self, options: Sequence[int]) -> Cell:
-        """The cell of these options."""
+        """The cell of an option for each place."""
         return Cell(tuple(Choice(place, int(o)) for place, o in enumerate(options, start=1)))
 
     def sample(self, rng: np.random.Generator) -> Cell:
-        """Every cell is equally likely."""
+        """A random cell; all are equally likely."""
         return self.cell(rng.integers(self.options).tolist())
 
     def mutate(self, cell: Cell, rng: np.random.Generator) -> Cell:
-        """Another option at one place; the same cell where there is no other."""
+        """The cell with another option at one place, or the same cell if no place has another."""
         open_places = [place for place, count in enumerate(self.options) if count > 1]
         if not open_places:
             return cell
@@ -85,7 +84,7 @@ class CellSpace:
             raise ValueError(f"{cell.key} is no cell with {self.options} options")
 
     def encode(self, cell: Cell) -> NDArray[np.float64]:
-        """A 1 for each option taken, shape (sum of options,)."""
+        """A vector with a 1 for each option taken, of shape (sum of options,)."""
         offsets = np.concatenate([[0], np.cumsum(self.options)[:-1]])
         vector = np.zeros(sum(self.options))
         vector[offsets + np.array([choice.option for choice in cell.layers])] = 1.0
@@ -93,16 +92,12 @@ class CellSpace:
 
 
 def read_table_file(path: Path) -> str:
-    """The text of a file that may be compressed; raises `UserError`."""
+    """The text of a file, which may be compressed by gzip. Raises `UserError`."""
     try:
         content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode()
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (EOFError, ValueError) as error:
-        reason = str(error)
-    except Exception as error:  # zlib.error has no other parent
-        reason = str(error)
-    raise UserError(f"cannot read {path} ({reason}): give a CSV, or one compressed by gzip")
+        return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot read {path} ({reason}): give a CSV, or one compressed by gzip"
+        ) from None

@@ -1,4 +1,4 @@
-"""The best so far of several agents, with bands, as one picture."""
+"""A picture of what several agents have found after every evaluation."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,15 @@ from evaluation.comparison.significance import half_width
 from evaluation.plots.style import FAINT, blank, frame, legend, shortened, style_of
 
 FIRST_SHOWN = 40
-"""The curves begin at the budget over so much: what is found before would fill the picture."""
+"""Curves begin at the budget divided by this: earlier steps, which are steep, would fill the
+picture."""
 
 
-def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: About, unit: Unit) -> Figure:
-    """Mean and 95 % interval of the mean by evaluation; `values` has (seeds, budget) by label."""
+def draw_runs(values: Mapping[str, NDArray[np.float64]], about: About, unit: Unit) -> Figure:
+    """Draw each agent's mean over seeds with its 95 % interval, by evaluation.
+
+    `values` has the measure by the agent's label, of shape (seeds, budget).
+    """
     figure = blank(4.6, top=0.97, bottom=0.13)
     axes = figure.subplots()
     for number, (label, rows) in enumerate(values.items()):
@@ -30,8 +34,8 @@ def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: About, unit
         axes.fill_between(places, mean - half, mean + half, color=colour, alpha=0.16, linewidth=0)
     begin = max(1, budget // FIRST_SHOWN)
     shown = np.concatenate([rows.mean(axis=0)[begin - 1 :] for rows in values.values()])
-    top = shown.max() if subject.best is None else subject.best
-    if subject.best is not None:
+    top = shown.max() if about.best is None else about.best
+    if about.best is not None:
         axes.axhline(top, color=FAINT, linewidth=1.0, linestyle=":", label="best there is")
     room = max(0.04 * (top - shown.min()), 1e-9)
     axes.set(ylim=(shown.min() - room, top + 2 * room), xscale="log", xlim=(begin, max(budget, 2)))
@@ -40,6 +44,6 @@ def draw_courses(values: Mapping[str, NDArray[np.float64]], subject: About, unit
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
-    frame(axes, f"{unit}, logarithmic", subject.measured)
+    frame(axes, f"{unit}, logarithmic", about.measured)
     legend(axes, loc="lower right")
     return figure

@@ -1,8 +1,6 @@
 """A comparison of agents as comparison.md, comparison.csv and comparison.png."""
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -10,128 +8,122 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from blockqnn.storage import write_atomically
+from blockqnn.storage import write_atomically, write_rows
 from evaluation.comparison.agents import Unit
-from evaluation.comparison.picture import draw_courses
+from evaluation.comparison.picture import draw_runs
 from evaluation.comparison.run import About, AgentRun
 from evaluation.comparison.significance import FEWEST, holm, paired
-from evaluation.report.document import Column, Document, Element, Section, Table, Text
+from evaluation.report.document import Column, Document, Element, Section, Table, Text, table_of
 from evaluation.report.markdown import code, markdown
 from evaluation.report.picture import PNG_DPI
 
 COLUMNS = ("agent", "seed", "counted", "evaluations", "distinct", "reward", "accuracy")
+"""Columns of comparison.csv."""
 COUNTED = {
     "evaluations": "Every proposal counts as an evaluation, repeats too.",
     "trainings": "Trainings are counted: a repeated proposal costs nothing, as in our searches.",
 }
+"""What a report says of the unit in which a budget is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Courses of several agents with the same seeds and budget; `against` is the reference."""
+    """Runs of several agents with the same seeds and budget, and how to report them."""
 
-    subject: About
-    courses: Sequence[AgentRun]
+    about: About
+    runs: Sequence[AgentRun]
     unit: Unit
     checkpoints: Sequence[int]
+    """Counted evaluations after which the tables show what was found."""
     against: str
+    """Label of the agent with which all others are compared."""
     command: str
+    """The command that makes this comparison."""
     how: str = ""
     """How the agents were used, in a sentence."""
 
     @property
     def labels(self) -> list[str]:
-        """The agents in order."""
-        return list(dict.fromkeys(course.label for course in self.courses))
+        """The labels of all agents, in order."""
+        return list(dict.fromkeys(run.label for run in self.runs))
 
     def of(self, label: str) -> list[AgentRun]:
-        """An agent's courses by seed."""
-        found = [course for course in self.courses if course.label == label]
-        return sorted(found, key=lambda course: course.seed)
+        """One agent's runs, sorted by seed."""
+        return sorted((r for r in self.runs if r.label == label), key=lambda run: run.seed)
 
     def values(self, label: str, measure: str) -> NDArray[np.float64]:
-        """Shape (seeds, budget)."""
-        return np.array([course.values(measure) for course in self.of(label)])
+        """One agent's rewards or accuracies, of shape (seeds, budget)."""
+        return np.array([run.values(measure) for run in self.of(label)])
 
 
 def write_comparison(comparison: Comparison, to: Path) -> Path:
-    """Write all three files into `to`; returns the text's path. Raises OSError."""
+    """Write comparison.md, .csv and .png into `to`; return the first one's path. Raises OSError."""
     to.mkdir(parents=True, exist_ok=True)
-    subject = comparison.subject
-    shown = {label: comparison.values(label, subject.measure) for label in comparison.labels}
-    figure = draw_courses(shown, subject, comparison.unit)
+    about, path = comparison.about, to / "comparison.md"
+    values = {label: comparison.values(label, about.measure) for label in comparison.labels}
+    figure = draw_runs(values, about, comparison.unit)
     write_atomically(
         to / "comparison.png", lambda file: figure.savefig(file, format="png", dpi=PNG_DPI)
     )
-    write_atomically(to / "comparison.csv", lambda file: file.write(_csv(comparison).encode()))
-    path = to / "comparison.md"
-    write_atomically(path, lambda file: file.write(text_of(comparison).encode()))
+    rows = [
+        (run.label, run.seed, n, run.evaluations[n - 1], run.distinct[n - 1])
+        + tuple(f"{sequence[n - 1]:.4f}" for sequence in (run.rewards, run.accuracies))
+        for run in comparison.runs
+        for n in comparison.checkpoints
+    ]
+    named = (dict(zip(COLUMNS, row, strict=True)) for row in rows)
+    write_rows(COLUMNS, named, to / "comparison.csv")
+    write_atomically(path, lambda file: file.write(_page(comparison).encode()))
     return path
 
 
-def _csv(comparison: Comparison) -> str:
-    file = io.StringIO()
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for course in comparison.courses:
-        for counted in comparison.checkpoints:
-            place = counted - 1
-            numbers = course.evaluations[place], course.distinct[place]
-            found = course.rewards[place], course.accuracies[place]
-            values = [f"{value:.4f}" for value in found]
-            rows.writerow([course.label, course.seed, counted, *numbers, *values])
-    return file.getvalue()
-
-
-def text_of(comparison: Comparison) -> str:
-    """The Markdown."""
-    subject, seeds = comparison.subject, len(comparison.of(comparison.labels[0]))
-    sections = [Section(f"Found, {subject.measured}", [_found(comparison)])]
+def _page(comparison: Comparison) -> str:
+    """The comparison in Markdown."""
+    about, seeds = comparison.about, len(comparison.of(comparison.labels[0]))
+    sections = [Section(f"Found, {about.measured}", [_found(comparison)])]
     if len(comparison.labels) > 1:
         tested: list[Element] = [_tested(comparison), Text(_test(seeds))]
         sections.append(Section(f"Against {comparison.against}", tested))
-    if subject.published:
-        columns = [Column("agent", "text"), Column(f"published {subject.measured}")]
-        rows = [[name, f"{value:.2f}"] for name, value in subject.published]
-        sections.append(Section("Published", [Table(columns, rows), Text(subject.publication)]))
-    best = "" if subject.best is None else f" The best there is: {subject.best:.2f}."
-    budget = len(comparison.courses[0].rewards)
-    about = (
-        f"{subject.about}{best} {seeds} seed{'s' * (seeds > 1)}, {budget} {comparison.unit}. "
+    if about.published:
+        columns = [Column("agent", "text"), Column(f"published {about.measured}")]
+        rows = [[name, f"{value:.2f}"] for name, value in about.published]
+        sections.append(Section("Published", [Table(columns, rows), Text(about.publication)]))
+    best = "" if about.best is None else f" The best there is: {about.best:.2f}."
+    budget = len(comparison.runs[0].rewards)
+    intro = (
+        f"{about.text}{best} {seeds} seed{'s' * (seeds > 1)}, {budget} {comparison.unit}. "
         f"{COUNTED[comparison.unit]} {comparison.how}"
     )
-    text = markdown(Document(subject.title, about, [], sections), ".")
+    text = markdown(Document(about.title, intro, [], sections), ".")
     head, _, rest = text.partition("\n\n## ")
     picture = "![Best so far by agent, mean and 95 % interval over seeds](comparison.png)"
     return f"{head.rstrip()}\n\n{code(comparison.command)}\n\n{picture}\n\n## {rest}"
 
 
 def _found(comparison: Comparison) -> Table:
-    subject = comparison.subject
-    other = "reward" if subject.measure == "accuracy" else "accuracy"
-    columns = [Column("agent", "text"), *(Column(f"at {c}") for c in comparison.checkpoints)]
-    columns += [Column(f"{other} at the end"), Column("proposals"), Column("distinct")]
-    timed = any(course.seconds for course in comparison.courses)  # journals do not say
-    columns += [Column("CPU s a run")] * timed
-    rows = []
-    for label in comparison.labels:
-        values, courses = comparison.values(label, subject.measure), comparison.of(label)
-        others = comparison.values(label, other)
-        rows.append(
-            [
-                label,
-                *(_spread(values[:, counted - 1]) for counted in comparison.checkpoints),
-                _spread(others[:, -1]),
-                f"{fmean(course.evaluations[-1] for course in courses):.0f}",
-                f"{fmean(course.distinct[-1] for course in courses):.0f}",
-                *[f"{fmean(course.seconds for course in courses):.2f}"] * timed,
-            ]
-        )
-    return Table(columns, rows, "Mean ± standard deviation over seeds")
+    measure = comparison.about.measure
+    other = "reward" if measure == "accuracy" else "accuracy"
+    timed = any(run.seconds for run in comparison.runs)  # journals do not say
+
+    def spread(name: str, measure: str, place: int) -> tuple[Column, Callable[[str], str]]:
+        return Column(name), lambda label: _spread(comparison.values(label, measure)[:, place])
+
+    def mean(value: Callable[[AgentRun], float], digits: int = 0) -> Callable[[str], str]:
+        return lambda label: f"{fmean(map(value, comparison.of(label))):.{digits}f}"
+
+    columns: list[tuple[Column | None, Callable[[str], str]]] = [
+        (Column("agent", "text"), str),
+        *(spread(f"at {counted}", measure, counted - 1) for counted in comparison.checkpoints),
+        spread(f"{other} at the end", other, -1),
+        (Column("proposals"), mean(lambda run: run.evaluations[-1])),
+        (Column("distinct"), mean(lambda run: run.distinct[-1])),
+        (Column("CPU s a run") if timed else None, mean(lambda run: run.seconds, digits=2)),
+    ]
+    return table_of(comparison.labels, columns, "Mean ± standard deviation over seeds")
 
 
 def _tested(comparison: Comparison) -> Table:
-    measure = comparison.subject.measure
+    measure = comparison.about.measure
     others = [label for label in comparison.labels if label != comparison.against]
     reference = comparison.values(comparison.against, measure)
     columns = [Column(comparison.unit), Column("agent", "text"), Column("difference")]
@@ -143,7 +135,7 @@ def _tested(comparison: Comparison) -> Table:
             paired(comparison.values(o, measure)[:, place], reference[:, place]) for o in others
         ]
         for label, test, p in zip(others, tests, holm([test.p for test in tests]), strict=True):
-            known = test.low == test.low  # of one seed nothing is
+            known = test.low == test.low  # NaN: one seed has no interval
             interval = f"{test.low:+.3f} to {test.high:+.3f}" if known else "–"
             shown = [f"{test.mean:+.3f}", interval, _p(test.p), _p(p)]
             rows.append([str(counted), label, *shown])

@@ -1,15 +1,17 @@
-"""Agents on one task with one budget: what each has found after every evaluation.
+"""Agents on one benchmark with one budget: what each has found after every evaluation.
 
-Proposals that name what was tried before are counted in one of two ways. `evaluations` counts every
-proposal, as if each cost a training; `trainings` only new designs, since a search never trains one
-twice: repeats are learned from again and cost nothing, as in `blockqnn.search.search`.
+A proposal may name a design that was tried before. If `evaluations` are counted, every proposal
+counts, as if each cost a training. If `trainings` are counted, only new designs do, since a search
+never trains a design twice: from repeats the agent learns again, and they cost nothing.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -23,11 +25,11 @@ from blockqnn.space.design import Choices, D
 from evaluation.comparison.agents import AgentSpec, Unit
 
 PATIENCE = 1000
-"""Repeats in a row after which an agent has nothing new to say: its curve stays where it is."""
+"""Repeats in a row after which a run ends, since the agent proposes nothing new any more."""
 
 
 class Score(NamedTuple):
-    """What a design came to: the reward, which the agent learns, and the accuracy to report."""
+    """What a design came to: the reward that the agent learns, and the accuracy in percent."""
 
     reward: float
     accuracy: float
@@ -35,66 +37,70 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a report says about a task."""
+    """What a report says about a benchmark."""
 
     title: str
-    about: str
+    text: str
     measure: Literal["reward", "accuracy"]
-    """Of the pick, the evaluated design with the best reward: what agents are compared by."""
+    """What agents are compared by: this number of the pick, which is the evaluated design with the
+    best reward."""
     measured: str
     """The measure in words, with its unit."""
     best: float | None = None
-    """The highest value of the measure that there is."""
+    """The highest value of the measure in the benchmark, if it is known."""
     published: tuple[tuple[str, float], ...] = ()
+    """Names of agents and values of the measure that were published."""
     publication: str = ""
+    """Where they were published, and under which conditions."""
 
 
 class Benchmark(Protocol[D]):
-    """A space, and what each of its designs came to."""
+    """A space whose designs all have a known score."""
 
     @property
     def space(self) -> Choices[D]: ...
 
     @property
-    def subject(self) -> About: ...
+    def about(self) -> About: ...
 
     def encode(self, design: D) -> NDArray[np.float64]:
         """A vector of the design, for agents that have a model."""
 
     def score(self, design: D) -> Score:
-        """What the design came to; the same each time."""
+        """What the design came to, the same at every call."""
 
 
 @dataclass(frozen=True)
 class AgentRun:
-    """One agent and seed; one entry a counted evaluation in each sequence."""
+    """What one agent found with one seed. Sequences have one entry for each counted evaluation."""
 
     label: str
     seed: int
     rewards: tuple[float, ...]
-    """Best so far."""
+    """Best reward so far."""
     accuracies: tuple[float, ...]
-    """Of the pick so far."""
+    """Accuracy of the design with the best reward so far, in percent."""
     evaluations: tuple[int, ...]
-    """Proposals so far."""
+    """Number of proposals so far."""
     distinct: tuple[int, ...]
-    """Designs so far."""
+    """Number of different designs so far."""
     seconds: float = 0.0
-    """CPU time of the agent."""
+    """CPU seconds that the agent took; 0 if they are not known."""
 
     def values(self, measure: str) -> tuple[float, ...]:
-        """The sequence of one measure."""
+        """The rewards or the accuracies."""
         return self.rewards if measure == "reward" else self.accuracies
 
 
-class _Best:
-    """Takes in designs one by one and keeps the best so far."""
+class BestSoFar:
+    """Takes in scored designs one by one and keeps the best so far after each counted one."""
 
     def __init__(self, unit: Unit) -> None:
         self.unit = unit
-        self.keys: dict[str, Any] = {}
+        self.keys: dict[str, None] = {}
+        """Keys of the designs so far."""
         self.repeats = 0
-        """In a row."""
+        """Repeats since the last new design."""
         self._evaluations = 0
         self._best: Score | None = None
         self._rows: list[tuple[float, float, int, int]] = []
@@ -103,7 +109,7 @@ class _Best:
         return len(self._rows)
 
     def add(self, key: str, score: Score) -> None:
-        """One proposal and what it came to."""
+        """Take in one proposal, by its design's key, and its score."""
         new = key not in self.keys
         self.keys[key] = None
         self.repeats = 0 if new else self.repeats + 1
@@ -116,8 +122,8 @@ class _Best:
         else:  # a repeat belongs to the training before it; its reward may be better
             self._rows[-1] = row
 
-    def course(self, label: str, seed: int, budget: int, seconds: float = 0.0) -> AgentRun:
-        """What was recorded; what is missing of the budget stays as it was at the end."""
+    def run(self, label: str, seed: int, budget: int, seconds: float = 0.0) -> AgentRun:
+        """What was found in `budget` evaluations. Missing ones repeat the last that was counted."""
         rows = self._rows[:budget]
         rows += rows[-1:] * (budget - len(rows))
         rewards, accuracies, evaluations, distinct = zip(*rows, strict=True)
@@ -125,73 +131,52 @@ class _Best:
 
 
 def run_agent(
-    task: Benchmark[D], contestant: AgentSpec, budget: int, unit: Unit, seed: int
+    spec: AgentSpec, seed: int, benchmark: Benchmark[D], budget: int, unit: Unit
 ) -> AgentRun:
-    """One agent on the task until the budget is spent."""
+    """Let one agent propose designs of a benchmark until the budget is spent."""
     with threadpool_limits(1):
         begun = time.process_time()
-        agent: Agent[D] = contestant.build(task.space, task.encode)
-        record = _Best(unit)
-        number = 0
-        for turn in _turns(record, budget):
+        agent: Agent[D] = spec.build(benchmark.space, benchmark.encode)
+        found = BestSoFar(unit)
+        proposals, lessons = count(), count()
+        while len(found) < budget and found.repeats < PATIENCE:
             finished: list[tuple[D, float]] = []
-            while len(finished) < contestant.batch and len(record) < budget:
-                epsilon = contestant.epsilon(len(record), budget)
-                rng = generator(seed, "contest proposal", number)
-                design = agent.propose(epsilon, rng, record.keys)
-                score = task.score(design)
-                record.add(design.key, score)
+            while len(finished) < spec.batch and len(found) < budget:
+                epsilon = spec.epsilon(len(found), budget)
+                rng = generator(seed, "contest proposal", next(proposals))
+                design = agent.propose(epsilon, rng, found.keys)
+                score = benchmark.score(design)
+                found.add(design.key, score)
                 finished.append((design, score.reward))
-                number += 1
-            agent.learn_from(finished, generator(seed, "contest replay", turn))
+            agent.learn_from(finished, generator(seed, "contest replay", next(lessons)))
         spent = time.process_time() - begun
-    return record.course(contestant.label, seed, budget, spent)
-
-
-def _turns(record: _Best, budget: int) -> Iterator[int]:
-    turn = 0
-    while len(record) < budget and record.repeats < PATIENCE:
-        yield turn
-        turn += 1
+    return found.run(spec.label, seed, budget, spent)
 
 
 def run_agents(
-    task: Benchmark[D],
-    agent_specs: Sequence[AgentSpec],
+    benchmark: Benchmark[D],
+    specs: Sequence[AgentSpec],
     *,
     budget: int,
     unit: Unit,
     seeds: int,
     jobs: int,
-    done: Callable[[AgentRun], None] = lambda course: None,
+    done: Callable[[AgentRun], None] = lambda run: None,
 ) -> list[AgentRun]:
-    """Every agent with seeds 0 to `seeds` - 1, in `jobs` processes: the same for any number.
+    """Run every agent with the seeds 0 to `seeds` - 1 in `jobs` processes.
 
-    Agent by agent, seeds ascending; `done` is called with each as it arrives.
+    Returns the runs agent by agent, seeds ascending, the same for any number of processes. `done`
+    is called with each run in this order. Raises BrokenProcessPool if a process was killed.
     """
-    pairs = [(contestant, seed) for contestant in agent_specs for seed in range(seeds)]
-    courses = []
-    if jobs == 1:
-        for contestant, seed in pairs:
-            courses.append(run_agent(task, contestant, budget, unit, seed))
-            done(courses[-1])
-        return courses
-    start = partial(_begin, task, budget, unit)
-    with ProcessPoolExecutor(min(jobs, len(pairs)), get_context("spawn"), start) as pool:
-        for course in pool.map(_one, *zip(*pairs, strict=True)):
-            courses.append(course)
-            done(course)
-    return courses
-
-
-_given: list[Any] = []
-"""Of a worker process: the task, the budget, the unit."""
-
-
-def _begin(*given: Any) -> None:
-    _given[:] = given
-
-
-def _one(contestant: AgentSpec, seed: int) -> AgentRun:
-    task, budget, unit = _given
-    return run_agent(task, contestant, budget, unit, seed)
+    pairs = [(spec, seed) for spec in specs for seed in range(seeds)]
+    one: Any = partial(run_agent, benchmark=benchmark, budget=budget, unit=unit)
+    runs = []
+    with ExitStack() as stack:
+        each: Any = map
+        if jobs > 1:
+            pool = ProcessPoolExecutor(min(jobs, len(pairs)), get_context("spawn"))
+            each = stack.enter_context(pool).map
+        for run in each(one, *zip(*pairs, strict=True)):
+            runs.append(run)
+            done(run)
+    return runs

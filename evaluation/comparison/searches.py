@@ -1,4 +1,4 @@
-"""Finished searches, real trainings and all, as courses to compare: from their journals."""
+"""Finished searches as runs of agents, which their journals tell."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,42 +7,34 @@ from typing import Any
 from blockqnn.errors import UserError
 from blockqnn.search.history import History
 from evaluation.comparison.agents import Unit
-from evaluation.comparison.run import About, AgentRun, Score, _Best
+from evaluation.comparison.run import About, AgentRun, BestSoFar, Score
 
 HARMLESS = ("seed", "agent", "workers", "tracking")
+"""Sections of the settings in which searches may differ and still be compared."""
 USE = ("mode", "batch", "schedule")
-"""How an agent is used: it may differ between agents, as their settings do."""
+"""Settings that say how an agent is used. Searches may differ in them as in the agent's own."""
 
 
-def courses_of(searches: Mapping[str, History], unit: Unit) -> list[AgentRun]:
-    """A course a search, grouped by agent, as long as the shortest of them; raises `UserError`
-    where they cannot be compared.
+def runs_of_searches(searches: Mapping[str, History], unit: Unit) -> list[AgentRun]:
+    """One run for each search, grouped by agent, all as long as the shortest.
+
+    Raises `UserError` if the searches cannot be compared.
     """
     check_comparable(searches)
     labels = _labels(searches)
-    records = {name: _Best(unit) for name in searches}
-    for name, history in searches.items():
-        chance = history.task.chance
-        for result in history.results:
-            if unit == "trainings" and result.outcome.kind == "infeasible":
-                continue  # refused by its cost, as the budget of every agent refuses it
-            accuracy = result.outcome.accuracy
-            score = Score(result.reward, chance if accuracy is None else accuracy)
-            if result.outcome.kind == "stopped":  # a predicted reward is nobody's best
-                score = Score(chance, chance)
-            records[name].add(result.candidate.key, score)
-    for name, record in records.items():
-        if not len(record):
+    found = {name: _best_so_far(history, unit) for name, history in searches.items()}
+    for name, best in found.items():
+        if not len(best):
             raise UserError(f"the search {name} has trained nothing: compare searches that did")
-    budget = min(len(record) for record in records.values())
-    courses = [
-        records[name].course(labels[name], history.settings.seed, budget)
+    budget = min(map(len, found.values()))
+    runs = [
+        found[name].run(labels[name], history.settings.seed, budget)
         for name, history in searches.items()
     ]
     by_label: dict[str, list[int]] = {}
-    for course in courses:
-        by_label.setdefault(course.label, []).append(course.seed)
-    wanted = sorted({course.seed for course in courses})
+    for run in runs:
+        by_label.setdefault(run.label, []).append(run.seed)
+    wanted = sorted({run.seed for run in runs})
     for label, seeds in by_label.items():
         if sorted(seeds) != wanted:
             raise UserError(
@@ -50,11 +42,25 @@ def courses_of(searches: Mapping[str, History], unit: Unit) -> list[AgentRun]:
                 "search for every agent and seed"
             )
     order = list(by_label)
-    return sorted(courses, key=lambda course: (order.index(course.label), course.seed))
+    return sorted(runs, key=lambda run: (order.index(run.label), run.seed))
+
+
+def _best_so_far(history: History, unit: Unit) -> BestSoFar:
+    chance = history.task.chance
+    best = BestSoFar(unit)
+    for result in history.results:
+        outcome = result.outcome
+        if unit == "trainings" and outcome.kind == "infeasible":
+            continue  # refused by its cost, as the budget of every agent refuses it
+        score = Score(result.reward, chance if outcome.accuracy is None else outcome.accuracy)
+        if outcome.kind == "stopped":  # its reward was only predicted
+            score = Score(chance, chance)
+        best.add(result.candidate.key, score)
+    return best
 
 
 def check_comparable(searches: Mapping[str, History]) -> None:
-    """Raise `UserError` unless all are finished, have one budget, and differ in agent and seed."""
+    """Raise `UserError` unless all searches are finished, with one budget and the same task."""
     names = list(searches)
     first = searches[names[0]]
     fingerprints: dict[int, tuple[str, str]] = {}
@@ -86,20 +92,21 @@ def check_comparable(searches: Mapping[str, History]) -> None:
 
 
 def _task(history: History) -> dict[str, Any]:
-    """The settings in which searches that are compared may not differ; where the images lie is
-    none, their fingerprint is looked at.
+    """The settings that searches must share to be compared.
+
+    Where the images lie is none of them, since searches with one seed must have equal fingerprints.
     """
     tree = history.settings.to_dict()
     tree["data"] = {k: v for k, v in tree["data"].items() if k not in ("root", "download")}
     return {part: value for part, value in tree.items() if part not in (*HARMLESS, *USE)}
 
 
-def subject_of(searches: Mapping[str, History]) -> About:
-    """What a report says about these searches."""
+def about_searches(searches: Mapping[str, History]) -> About:
+    """What a report says about the searches that are compared."""
     task = next(iter(searches.values())).task
     return About(
         title=f"Agents in real searches, {task.data}",
-        about=f"{len(searches)} searches on {task.train_images:,} training images, rewards from "
+        text=f"{len(searches)} searches on {task.train_images:,} training images, rewards from "
         f"{task.held_out_images:,} held-out ones. The pick is the candidate with the best reward, "
         "its accuracy the held-out one.",
         measure="reward",
@@ -108,7 +115,7 @@ def subject_of(searches: Mapping[str, History]) -> About:
 
 
 def _labels(searches: Mapping[str, History]) -> dict[str, str]:
-    """Name and settings of each search's agent; how it is used where that differs."""
+    """A label of each search's agent: its name, its settings, and its use if that differs."""
     used = {name: _used(history) for name, history in searches.items()}
     differing = [part for part in USE if len({use[part] for use in used.values()}) > 1]
     return {

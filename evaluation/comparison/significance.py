@@ -1,4 +1,4 @@
-"""Whether agents differ, over seeds: means with intervals, and a paired test."""
+"""Whether agents differ, judged by seeds: means with intervals, and a paired test."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,12 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
+"""Confidence level of intervals."""
 FEWEST = 6
-"""Seeds below which no difference can be significant: five of five have p = 1/16."""
+"""Fewest seeds with which a difference can be significant: five have p = 1/16 at best."""
 
 
 class Difference(NamedTuple):
-    """Mean of the paired differences with a 95 % interval (Student's t), and p of the test."""
+    """The mean of paired differences, its 95 % interval from `low` to `high`, and p of the test."""
 
     mean: float
     low: float
@@ -22,7 +23,10 @@ class Difference(NamedTuple):
 
 
 def half_width(values: ArrayLike) -> NDArray[np.float64]:
-    """Of the 95 % interval of the mean over the first axis (Student's t); NaN for one value."""
+    """Half the width of the 95 % interval of the mean over the first axis (Student's t).
+
+    It is NaN for a single value.
+    """
     rows = np.asarray(values, float)
     count = len(rows)
     if count < 2:
@@ -32,9 +36,9 @@ def half_width(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def paired(ours: ArrayLike, theirs: ArrayLike) -> Difference:
-    """`ours` - `theirs`, seed by seed, with the two-sided Wilcoxon signed-rank test.
+    """Compare `ours` with `theirs`, seed by seed, by the two-sided Wilcoxon signed-rank test.
 
-    Seeds without a difference are left out of the test (Wilcoxon's way); p is 1 where none has one.
+    The test leaves out seeds without a difference, as Wilcoxon's does. Without any, p is 1.
     """
     differences = np.asarray(ours, float) - np.asarray(theirs, float)
     mean, half = float(differences.mean()), float(half_width(differences))
@@ -44,7 +48,7 @@ def paired(ours: ArrayLike, theirs: ArrayLike) -> Difference:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """The p-values of several tests together, adjusted (Holm 1979), in the same order."""
+    """Adjust the p-values of several tests (Holm 1979). The order stays."""
     adjusted = [1.0] * len(values)
     most = 0.0
     for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):

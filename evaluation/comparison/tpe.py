@@ -1,7 +1,7 @@
-"""Optuna's TPE (Bergstra et al. 2011) as an agent: a peer from outside.
+"""Optuna's TPE (Bergstra et al. 2011) as an agent.
 
-Every choice is a categorical parameter, asked for in the order in which a design is made;
-settings are Optuna's own defaults. Needs the extra `compare`.
+Every choice is a categorical parameter, asked for in the order in which a design is made. The
+settings are Optuna's defaults. Needs the extra `compare`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,17 @@ if TYPE_CHECKING:
     import optuna
 
 
-def check_optuna() -> None:
-    """Raise `UserError` where it is not installed."""
-    _optuna()
-
-
 class Tpe(Generic[D]):
-    """Learns from designs in the order in which it proposed them."""
+    """Optuna's TPE as an `Agent`. It must learn from designs in the order of its proposals."""
 
     def __init__(self, space: Choices[D]) -> None:
         self.space = space
-        self._optuna = _optuna()
+        self._optuna = import_optuna()
         self._study: optuna.Study | None = None
         self._open: deque[optuna.Trial] = deque()
 
     def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
-        """What TPE suggests, whatever epsilon is; the study is seeded by the first generator."""
+        """Propose what TPE suggests, whatever epsilon is. The first generator seeds the study."""
         if self._study is None:
             sampler = self._optuna.samplers.TPESampler(seed=int(rng.integers(2**32)))
             self._study = self._optuna.create_study(direction="maximize", sampler=sampler)
@@ -45,19 +40,20 @@ class Tpe(Generic[D]):
             place = len(layers) + 1
             picked = trial.suggest_categorical(f"{prefix}{place}", range(len(choices)))
             layers.append(choices[picked])
-            if self.space.narrowed:  # the same place has other choices after other ones
+            if self.space.narrowed:  # which choices a place has depends on those before it
                 prefix += f"{picked}."
         self._open.append(trial)
         return self.space.design(layers)
 
     def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
-        """Tell the study."""
+        """Tell the study the rewards of designs."""
         assert self._study is not None
         for _, reward in finished:
             self._study.tell(self._open.popleft(), reward)
 
 
-def _optuna() -> Any:
+def import_optuna() -> Any:
+    """The module of Optuna. Raises `UserError` if it is not installed."""
     try:
         import optuna
     except ImportError:

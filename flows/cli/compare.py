@@ -14,7 +14,7 @@ from blockqnn.errors import SettingsError, UserError
 from blockqnn.search.history import read_search
 from blockqnn.settings.checks import require
 from evaluation.comparison.agents import TPE, AgentSpec, agent_specs
-from evaluation.comparison.run import AgentRun, run_agents
+from evaluation.comparison.run import About, AgentRun, run_agents
 from flows.cli import shared
 from flows.runs import runs_directory, search_directory
 
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _of_searches(options: argparse.Namespace) -> Comparison:
-    from evaluation.comparison.searches import courses_of, subject_of
+    from evaluation.comparison.searches import about_searches, runs_of_searches
 
     for name in OF_TABLES:
         value = getattr(options, name)
@@ -81,10 +81,10 @@ def _of_searches(options: argparse.Namespace) -> Comparison:
     for name in names:
         require(names.count(name) == 1, "searches", name, "name each once")
     default = options.runs == runs_directory()
-    runs = [] if default else ["--runs", os.path.relpath(options.runs)]
+    place = [] if default else ["--runs", os.path.relpath(options.runs)]
     found = {name: read_search(search_directory(options.runs, name)) for name in names}
-    courses = courses_of(found, options.count)
-    return _comparison(options, courses, subject_of(found), [*runs, "--searches", *names])
+    found_runs = runs_of_searches(found, options.count)
+    return _comparison(options, found_runs, about_searches(found), [*place, "--searches", *names])
 
 
 def _of_table(options: argparse.Namespace) -> Comparison:
@@ -98,24 +98,30 @@ def _of_table(options: argparse.Namespace) -> Comparison:
     texts = (options.agents or AGENTS).split(",")
     agents = agent_specs(texts, budget)
     if any(agent.settings is None for agent in agents):
-        from evaluation.comparison.tpe import check_optuna
+        from evaluation.comparison.tpe import import_optuna
 
-        check_optuna()
+        import_optuna()
     _checkpoints(options, budget)  # wrong use costs no waiting
     _against(options, texts)
-    task, source = _task(options)
+    benchmark, source = _benchmark(options)
     total = len(agents) * seeds
     arrived = count(1)
 
-    def progress(course: AgentRun) -> None:
+    def progress(_: AgentRun) -> None:
         if sys.stderr.isatty():
             ended = next(arrived)
             end = "\n" if ended == total else ""
             print(f"\r{ended} of {total} runs", end=end, file=sys.stderr, flush=True)
 
     try:
-        courses = run_agents(
-            task, agents, budget=budget, unit=options.count, seeds=seeds, jobs=jobs, done=progress
+        runs = run_agents(
+            benchmark,
+            agents,
+            budget=budget,
+            unit=options.count,
+            seeds=seeds,
+            jobs=jobs,
+            done=progress,
         )
     except BrokenProcessPool:
         raise UserError(
@@ -123,17 +129,17 @@ def _of_table(options: argparse.Namespace) -> Comparison:
             "with fewer --jobs"
         ) from None
     source += ["--agents", ",".join(texts), "--budget", str(budget), "--seeds", str(seeds)]
-    return _comparison(options, courses, task.subject, source, _how(agents))
+    return _comparison(options, runs, benchmark.about, source, _how(agents))
 
 
-def _task(options: argparse.Namespace) -> tuple[Any, list[str]]:
+def _benchmark(options: argparse.Namespace) -> tuple[Any, list[str]]:
     if options.blocks is not None:
-        from evaluation.comparison.block_tables import BlockTask, read_block_table
+        from evaluation.comparison.block_tables import BlockBenchmark, read_block_table
 
         value = options.data
         require(value is None, "data", value, "a table of blocks has its own; leave it out")
         table = read_block_table(options.blocks)
-        return BlockTask(table, options.blocks), ["--blocks", options.blocks.name]
+        return BlockBenchmark(table, options.blocks), ["--blocks", options.blocks.name]
     from evaluation.comparison.nasbench201 import read_nasbench201
 
     data = options.data or "cifar10"
@@ -142,24 +148,24 @@ def _task(options: argparse.Namespace) -> tuple[Any, list[str]]:
 
 def _comparison(
     options: argparse.Namespace,
-    courses: list[AgentRun],
-    subject: Any,
+    runs: list[AgentRun],
+    about: About,
     source: list[str],
     how: str = "",
 ) -> Comparison:
     from evaluation.comparison.report import Comparison
 
-    labels = list(dict.fromkeys(course.label for course in courses))
+    labels = list(dict.fromkeys(run.label for run in runs))
     words = ["blockqnn", "compare", *source, "--count", options.count]
     if options.checkpoints is not None:
         words += ["--checkpoints", *map(str, options.checkpoints)]
     if options.against is not None:
         words += ["--against", options.against]
     return Comparison(
-        subject=subject,
-        courses=courses,
+        about=about,
+        runs=runs,
         unit=options.count,
-        checkpoints=_checkpoints(options, len(courses[0].rewards)),
+        checkpoints=_checkpoints(options, len(runs[0].rewards)),
         against=_against(options, labels),
         command=shlex.join(words),
         how=how,

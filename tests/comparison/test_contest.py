@@ -10,7 +10,7 @@ from blockqnn.errors import SettingsError, UserError
 from evaluation.comparison.agents import agent_specs
 from evaluation.comparison.cells import CellSpace
 from evaluation.comparison.nasbench201 import CellTable, read_nasbench201
-from evaluation.comparison.run import PATIENCE, About, Score, _Best, run_agent, run_agents
+from evaluation.comparison.run import PATIENCE, About, BestSoFar, Score, run_agent, run_agents
 
 
 def small_table(options=(3, 3, 3)):
@@ -19,38 +19,38 @@ def small_table(options=(3, 3, 3)):
     for made in itertools.product(*map(range, options)):
         reward = float(sum(made))
         scores[space.cell(made).key] = Score(reward, 50 + reward)
-    subject = About(title="t", about="a", measure="accuracy", measured="m", best=56.0)
-    return CellTable(space, scores, subject)
+    about = About(title="t", text="a", measure="accuracy", measured="m", best=56.0)
+    return CellTable(space, scores, about)
 
 
 def test_repeats_count_as_evaluations_and_not_as_trainings():
     proposals = [("a", 10), ("a", 10), ("b", 5), ("a", 10), ("c", 20)]
-    every, new = _Best("evaluations"), _Best("trainings")
+    every, new = BestSoFar("evaluations"), BestSoFar("trainings")
     for key, reward in proposals:
-        for record in (every, new):
-            record.add(key, Score(reward, reward + 1))
-    course = every.course("x", 0, 5)
-    assert course.rewards == (10, 10, 10, 10, 20)
-    assert course.accuracies == (11, 11, 11, 11, 21)
-    assert (course.evaluations, course.distinct) == ((1, 2, 3, 4, 5), (1, 1, 2, 2, 3))
-    course = new.course("x", 0, 5)
-    assert course.rewards == (10, 10, 20, 20, 20), "what is missing stays as it was"
-    assert (course.evaluations, course.distinct) == ((2, 4, 5, 5, 5), (1, 2, 3, 3, 3))
+        for best in (every, new):
+            best.add(key, Score(reward, reward + 1))
+    run = every.run("x", 0, 5)
+    assert run.rewards == (10, 10, 10, 10, 20)
+    assert run.accuracies == (11, 11, 11, 11, 21)
+    assert (run.evaluations, run.distinct) == ((1, 2, 3, 4, 5), (1, 1, 2, 2, 3))
+    run = new.run("x", 0, 5)
+    assert run.rewards == (10, 10, 20, 20, 20), "what is missing stays as it was"
+    assert (run.evaluations, run.distinct) == ((2, 4, 5, 5, 5), (1, 2, 3, 3, 3))
 
 
 def test_an_agent_that_repeats_itself_for_ever_is_stopped():
     table = small_table((2, 2))
     (random,) = agent_specs(["random"], 30)
-    course = run_agent(table, random, 30, "trainings", 0)
-    assert course.distinct[-1] == 4 and len(course.rewards) == 30
-    assert PATIENCE <= course.evaluations[-1] < PATIENCE + 1 + 200
+    run = run_agent(random, 0, table, 30, "trainings")
+    assert run.distinct[-1] == 4 and len(run.rewards) == 30
+    assert PATIENCE <= run.evaluations[-1] < PATIENCE + 1 + 200
 
 
 def test_every_agent_finds_the_best_of_a_small_table():
-    for contestant in agent_specs(["dyna_q", "q_learning", "evolution", "random", "tpe"], 27):
-        course = run_agent(small_table(), contestant, 27, "trainings", 1)
-        assert (course.rewards[-1], course.accuracies[-1]) == (6.0, 56.0), contestant.label
-        assert list(course.rewards) == sorted(course.rewards)
+    for spec in agent_specs(["dyna_q", "q_learning", "evolution", "random", "tpe"], 27):
+        run = run_agent(spec, 1, small_table(), 27, "trainings")
+        assert (run.rewards[-1], run.accuracies[-1]) == (6.0, 56.0), spec.label
+        assert list(run.rewards) == sorted(run.rewards)
 
 
 def test_the_number_of_jobs_changes_nothing():
@@ -125,10 +125,10 @@ def test_cells_of_nasbench201(tmp_path):
     path = write_cells(tmp_path / "cells.csv.gz")
     table = read_nasbench201(path, "cifar10")
     assert table.score(table.space.cell((1, 2, 3, 4, 0, 1))) == Score(11, 61)
-    assert (table.subject.best, len(table.subject.published)) == (74, 4)
+    assert (table.about.best, len(table.about.published)) == (74, 4)
     other = read_nasbench201(path, "cifar100")
     assert other.score(other.space.cell((0, 0, 0, 0, 0, 4))) == Score(4, 5)
-    assert other.subject.published == ()
+    assert other.about.published == ()
     with pytest.raises(SettingsError, match="data is 'mnist': choose one of cifar10"):
         read_nasbench201(path, "mnist")
 

@@ -206,7 +206,7 @@ class TestShards:
         info = root / "_info.json"
         info.write_text(json.dumps({"splits": listed}))
         stream = open_stream(settings(root, reader="wds"), 0)
-        assert (stream.counts(True), stream.test_images) == ((24, 0), 12)
+        assert (stream.counts(True), len(stream.test)) == ((24, 0), 12)
         (root / names[5]).unlink()
         with pytest.raises(SettingsError, match="val-0000.tar is not there, but _info.json names"):
             open_stream(settings(root, reader="wds"), 0)

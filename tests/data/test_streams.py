@@ -40,7 +40,7 @@ class TestSplit:
         stream = open_stream(settings(plain_tree), 0)
         assert stream.classes == CLASSES
         assert (stream.counts(False), stream.counts(True)) == ((24, 6), (30, 0))
-        assert stream.test_images == 12
+        assert len(stream.test) == 12
         train = feed(plain_tree)
         held_out = [number for images, _ in train.held_out() for number in numbers(images)]
         trained = [number for batch in train.batches(0) for number in numbers(batch.images)]

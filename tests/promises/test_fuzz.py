@@ -32,7 +32,7 @@ from blockqnn.training.checkpoint import DIGEST_BYTES, Checkpoint
 from blockqnn.training.final.job import read_job
 from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
-from evaluation.comparison.block_tables import BlockTask, read_block_table
+from evaluation.comparison.block_tables import BlockBenchmark, read_block_table
 from evaluation.comparison.nasbench201 import read_nasbench201
 from evaluation.front import Point, read_front, write_front
 from evaluation.plots.front import draw_fronts
@@ -470,4 +470,4 @@ def test_tables_of_cells_and_blocks(data, tmp_path):
     with pytest.raises(UserError):
         read_nasbench201(path, "cifar10")
     with pytest.raises(UserError):
-        BlockTask(read_block_table(path), path)
+        BlockBenchmark(read_block_table(path), path)

@@ -43,6 +43,11 @@ IMPORTED = (
 )
 """Modules that are imported, in seconds, before loader processes are forked from a server."""
 
+MEAN = (0.485, 0.456, 0.406)
+"""ImageNet's mean of each channel, for pixels from 0 to 1."""
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's standard deviation of each channel, for pixels from 0 to 1."""
+
 SAVING_SECONDS = 60
 """Seconds that a loader works on after SIGTERM, in which the training saves its state."""
 
@@ -135,15 +140,10 @@ class Loader:
         self._passes += 1
         mine = self._passes
         self._sampler.batches = batches
-        loaded = iter(self._loader)
-        while True:
+        for batch in self._loader:
+            yield batch
             if self._passes != mine:
                 raise RuntimeError("a newer pass over the images has begun")
-            try:
-                batch = next(loaded)
-            except StopIteration:
-                return
-            yield batch
 
     def close(self) -> None:
         """End the processes. The next pass starts new ones."""
@@ -196,7 +196,7 @@ class ToDevice:
         from timm.data.loader import PrefetchLoader
 
         # one for all passes: memory of the stream that it copies on is of use to no other
-        self._prefetch = PrefetchLoader((), device=device)  # type: ignore[arg-type]
+        self._prefetch = PrefetchLoader((), mean=MEAN, std=STD, device=device)  # type: ignore[arg-type]
 
     def __call__(self, loaded: Iterable[Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images `(n, 3, H, W)`, normalised in float32, channels last, and labels, on the device.

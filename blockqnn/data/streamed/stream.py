@@ -21,6 +21,8 @@ from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Share
 from blockqnn.data.split import stratified
 from blockqnn.data.streamed.image_tree import ImageTree, check_both, read_folder, read_tar
 from blockqnn.data.streamed.loading import (
+    MEAN,
+    STD,
     Item,
     Loaded,
     Loader,
@@ -61,6 +63,10 @@ class ImageStream:
     """Hash of the classes, the names and sizes of all files, and the split."""
 
     in_channels = 3
+    mean = MEAN
+    """The mean of each channel, for pixels from 0 to 1, which is subtracted."""
+    std = STD
+    """The deviation of each channel, for pixels from 0 to 1, which then divides."""
 
     @property
     def image_size(self) -> int:
@@ -76,25 +82,6 @@ class ImageStream:
         """Numbers of images trained on and held out; with `everything` none is held out."""
         held_out = 0 if everything else len(self.held_out)
         return len(self.train) - held_out, held_out
-
-    @property
-    def test_images(self) -> int:
-        """The number of images of the test set."""
-        return len(self.test)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """ImageNet's mean of each channel, for pixels from 0 to 1, which is subtracted."""
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN
-
-        return tuple(IMAGENET_DEFAULT_MEAN)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """ImageNet's deviation of each channel, for pixels from 0 to 1, which then divides."""
-        from timm.data.constants import IMAGENET_DEFAULT_STD
-
-        return tuple(IMAGENET_DEFAULT_STD)
 
     def test_batches(
         self,
@@ -175,7 +162,11 @@ def open_stream(settings: DataSettings, seed: int) -> ImageStream:
     digest.update(held_out.tobytes())
     _logger.info(
         "%s: %d training images, %d of them held out, %d test images, %d classes",
-        *(settings.root, len(train), len(held_out), len(test), len(classes)),
+        settings.root,
+        len(train),
+        len(held_out),
+        len(test),
+        len(classes),
     )
     fingerprint = digest.hexdigest()[:32]
     return ImageStream(settings, classes, train, test, training, held_out, fingerprint)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -27,52 +28,48 @@ from blockqnn.seeds import seed_for
 from blockqnn.settings import Recipe
 
 
+@dataclass
 class StreamFeed:
-    """A `Feed` of images that are read from disk while the network trains."""
+    """A `Feed` of images that are read from disk while the network trains.
 
-    def __init__(
-        self,
-        stream: ImageStream,
-        recipe: Recipe,
-        seed: int,
-        device: torch.device,
-        part: Share = ALONE,
-        everything: bool = False,
-    ) -> None:
-        """Yield this process's share of the images that are not held out, or of `everything`.
+    Raises `SettingsError` for a recipe that shards do not allow.
+    """
 
-        Raises `SettingsError` for a recipe that shards do not allow.
-        """
+    stream: ImageStream
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    part: Share = ALONE
+    """This process's share of every batch."""
+    everything: bool = False
+    """Train on the images that are held out too, and hold out none."""
+
+    def __post_init__(self) -> None:
         from timm.data.random_erasing import RandomErasing
 
-        self._stream = stream
-        self._recipe = recipe
-        self._seed = seed
-        self._device = device
-        self._part = part
-        self._everything = everything
-        self._augmented = augmented(stream.image_size, recipe)
-        self._erase = RandomErasing(recipe.random_erasing, device=device)
-        self._to_device = ToDevice(device)
+        train = self.stream.train
+        self._augmented = augmented(self.stream.image_size, self.recipe)
+        self._erase = RandomErasing(self.recipe.random_erasing, device=self.device)
+        self._to_device = ToDevice(self.device)
         self._loader: Loader | None = None
-        if isinstance(stream.train, Shards):
-            stream.train.check_training(recipe, part, everything)
-        self._numbers = np.arange(len(stream.train)) if everything else stream.training
+        if isinstance(train, Shards):
+            train.check_training(self.recipe, self.part, self.everything)
+        self._numbers = np.arange(len(train)) if self.everything else self.stream.training
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label."""
-        return self._stream.classes
+        return self.stream.classes
 
     @property
     def train_images(self) -> int:
         """Number of images to train on. Repeated augmentation shows a part of them in an epoch."""
-        return self._stream.counts(self._everything)[0]
+        return self.stream.counts(self.everything)[0]
 
     @property
     def held_out_images(self) -> int:
         """Number of images held out, over all processes."""
-        return self._stream.counts(self._everything)[1]
+        return self.stream.counts(self.everything)[1]
 
     def steps(self) -> int:
         """Optimiser steps in an epoch."""
@@ -81,12 +78,12 @@ class StreamFeed:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from step `first` on. Ends any other pass over the images."""
         sizes = self._sizes()
-        if isinstance(self._stream.train, Shards):
-            loaded = self._shards_loaded(self._stream.train, epoch, first, len(sizes))
+        if isinstance(self.stream.train, Shards):
+            loaded = self._shards_loaded(self.stream.train, epoch, first, len(sizes))
         else:
             loaded = self._load(self._items(epoch, first, sizes))
         for step, (images, labels) in enumerate(self._to_device(loaded), first):
-            if self._recipe.random_erasing:
+            if self.recipe.random_erasing:
                 self._erase_some(images, epoch, step, sizes[step])
             yield Batch(images, labels, sizes[step])
 
@@ -95,8 +92,8 @@ class StreamFeed:
 
         Ends any other pass over the images.
         """
-        mine = self._stream.held_out[self._part.of(self.held_out_images)]
-        each = -(-self._recipe.batch // (self._part.world * self._recipe.accumulate))
+        mine = self.stream.held_out[self.part.of(self.held_out_images)]
+        each = -(-self.recipe.batch // (self.part.world * self.recipe.accumulate))
         return self._to_device(self._load(in_batches(mine, each)))
 
     def close(self) -> None:
@@ -106,18 +103,18 @@ class StreamFeed:
 
     def _sizes(self) -> list[int]:
         """Numbers of images in the steps of an epoch, over all processes."""
-        images, batch = self.train_images, self._recipe.batch
-        if self._recipe.augment_repeats > 1:
+        images, batch = self.train_images, self.recipe.batch
+        if self.recipe.augment_repeats > 1:
             images = len(self._sampler())
         whole, rest = divmod(images, batch)
-        if isinstance(self._stream.train, Shards) or rest < self._part.smallest:
+        if isinstance(self.stream.train, Shards) or rest < self.part.smallest:
             return [batch] * whole
         return [batch] * whole + [rest]
 
     def _order(self, epoch: int) -> Numbers:
         """The numbers of an epoch's images in their order, over all processes."""
-        seed = seed_for(self._seed, "order", epoch)
-        if self._recipe.augment_repeats > 1:
+        seed = seed_for(self.seed, "order", epoch)
+        if self.recipe.augment_repeats > 1:
             sampler = self._sampler()
             sampler.set_epoch(seed)
             order = np.fromiter(sampler, np.int64)
@@ -130,34 +127,34 @@ class StreamFeed:
         """timm's sampler of repeated augmentation, for all processes together."""
         from timm.data.distributed_sampler import RepeatAugSampler
 
-        repeats = self._recipe.augment_repeats
+        repeats = self.recipe.augment_repeats
         return RepeatAugSampler(
             range(len(self._numbers)), num_replicas=1, rank=0, num_repeats=repeats
         )
 
     def _places(self, step: int, size: int) -> range:
         """The places in the epoch of this process's share of a step of `size` images."""
-        start = step * self._recipe.batch
-        if self._recipe.augment_repeats > 1:  # copies of an image go to different processes
-            return range(start + self._part.rank, start + size, self._part.world)
-        share = self._part.of(size)
+        start = step * self.recipe.batch
+        if self.recipe.augment_repeats > 1:  # copies of an image go to different processes
+            return range(start + self.part.rank, start + size, self.part.world)
+        share = self.part.of(size)
         return range(start + share.start, start + share.stop)
 
     def _items(self, epoch: int, first: int, sizes: list[int]) -> Iterator[list[Item]]:
         order = self._order(epoch)
         for step in range(first, len(sizes)):
             yield [
-                (int(order[place]), seed_for(self._seed, "augment", f"{epoch}/{place}"))
+                (int(order[place]), seed_for(self.seed, "augment", f"{epoch}/{place}"))
                 for place in self._places(step, sizes[step])
             ]
 
     def _load(self, batches: Iterable[list[Item]]) -> Iterator[Loaded]:
         if self._loader is None:
-            train = self._stream.train
+            train = self.stream.train
             assert isinstance(train, ImageTree)
-            centre = centred(self._stream.image_size, CROP)
+            centre = centred(self.stream.image_size, CROP)
             loading = TreeBatches(train, centre, self._augmented)
-            self._loader = Loader(loading, self._stream.settings.loaders, self._device)
+            self._loader = Loader(loading, self.stream.settings.loaders, self.device)
         return self._loader.load(batches)
 
     def _shards_loaded(
@@ -166,19 +163,19 @@ class StreamFeed:
         batches = ShardBatches(
             shards=shards,
             augmented=self._augmented,
-            batch=self._recipe.batch // self._part.world,
-            part=self._part,
-            seed=self._seed,
+            batch=self.recipe.batch // self.part.world,
+            part=self.part,
+            seed=self.seed,
             epoch=epoch,
             first=first,
         )
-        loaders = min(self._stream.settings.loaders, len(shards.names) // self._part.world)
-        seed = seed_for(self._seed, "order", epoch)
-        return islice(data_loader(batches, loaders, self._device, seed), steps)
+        loaders = min(self.stream.settings.loaders, len(shards.names) // self.part.world)
+        seed = seed_for(self.seed, "order", epoch)
+        return islice(data_loader(batches, loaders, self.device, seed), steps)
 
     def _erase_some(self, images: Tensor, epoch: int, step: int, size: int) -> None:
         before = random.getstate()
         for number, place in enumerate(self._places(step, size)):
-            random.seed(seed_for(self._seed, "erase", f"{epoch}/{place}"))
+            random.seed(seed_for(self.seed, "erase", f"{epoch}/{place}"))
             self._erase(images[number])
         random.setstate(before)
