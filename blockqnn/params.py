@@ -6,24 +6,26 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from blockqnn.errors import SettingsError
 from blockqnn.settings import Plan, Settings
+from blockqnn.settings.schema import Params
 
 Tree = dict[str, Any]
 
-SECTIONS = ("search", "recipes", "training", "evaluation", "pipeline", "imagenet")
-"""Of a params file; the last two are read by dvc.yaml alone."""
-
 T = TypeVar("T")
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
-"""Readers of `Settings` and `Plan`, each made when it is first needed: that takes a while."""
+SECTIONS = tuple(field.name for field in dataclasses.fields(Params))
+"""Names of the sections of a params file; dvc.yaml alone reads `pipeline` and `imagenet`."""
+
+READERS: dict[type, TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in (Settings, Plan)}
+"""Pydantic's readers of settings by class; each builds itself at its first use, in 60 ms."""
 
 
 def load_settings(
@@ -87,9 +89,8 @@ def _tree(params: Path, profile: str | None) -> Tree:
         tree = merge(tree, _with_bases(_read(_profile_path(params, profile))))
     for name in tree:
         if name not in SECTIONS:
-            near = difflib.get_close_matches(str(name), SECTIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
-            raise SettingsError(f"{_listed([name])} is not a section of {params}: {hint}")
+            remedy = _meant(str(name), SECTIONS)
+            raise SettingsError(f"{_listed([name])} is not a section of {params}: {remedy}")
     return tree
 
 
@@ -188,10 +189,8 @@ def merge(base: Tree, over: Tree) -> Tree:
     for name, value in over.items():
         old = merged.get(name)
         if isinstance(value, dict) and isinstance(old, dict):
-            changed = any(
-                key in value and key in old and value[key] != old[key]
-                for key in ("kind", "name", "base")
-            )
+            both = {"kind", "name", "base"} & value.keys() & old.keys()
+            changed = any(value[key] != old[key] for key in both)
             if changed and value.get("name") == "prepared":
                 split = {key: old[key] for key in ("holdout", "images") if key in old}
                 merged[name] = {**split, **value}
@@ -211,30 +210,29 @@ def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
 
 
 def _build(cls: type[T], tree: Mapping[str, Any]) -> T:
-    """The settings that plain values make, or a `SettingsError` for the first that does not fit."""
-    if cls not in _ADAPTERS:
-        _ADAPTERS[cls] = TypeAdapter(cls)
+    """Return the settings that plain values make; raises `SettingsError` for the first misfit."""
     try:  # as JSON, since its lists are taken for tuples
-        settings: T = _ADAPTERS[cls].validate_json(json.dumps(_plain(tree)))
+        settings: T = READERS[cls].validate_json(json.dumps(_plain(tree)))
         return settings
     except ValidationError as found:
         errors = found.errors(include_url=False)
-    if texts := [e["loc"] for e in errors if e["type"] == "float_type" and _number(e["input"])]:
+    error = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
+    texts = [e["loc"] for e in errors if e["type"] == "float_type" and _is_number(e["input"])]
+    if texts and error["type"] != "unexpected_keyword_argument":  # YAML reads 1e-3 as a text
         tree = _plain(tree)
-        for loc in texts:  # YAML reads 1e-3 as a text
-            place: Any = tree
-            for part in loc[:-1]:
-                place = _inside(place, part)
-            place[loc[-1]] = float(place[loc[-1]])
+        for *place, last in texts:
+            section: Any = tree
+            for part in place:  # the kind of a section is no place in it
+                section = section[part] if isinstance(part, int) else section.get(part, section)
+            section[last] = float(section[last])
         return _build(cls, tree)
-    errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
-    if errors[0]["type"] == "value_error":  # what the settings' own checks say
-        raise errors[0]["ctx"]["error"] from None
-    raise SettingsError(_sentence(cls, tree, list(errors[0]["loc"]), "")) from None
+    if error["type"] == "value_error":  # what the settings' own checks say
+        raise error["ctx"]["error"] from None
+    raise SettingsError(_refusal(cls, tree, error)) from None
 
 
 def _plain(value: object, depth: int = 5) -> Any:
-    """The value as JSON has it; what that cannot hold, or lies too deep, becomes what fits nowhere.
+    """Return a value as JSON has it, or what fits nowhere for one that JSON cannot hold.
 
     YAML has dates, names that are no text, numbers of any size and lists that hold themselves;
     a path may hold bytes that are not UTF-8.
@@ -248,55 +246,58 @@ def _plain(value: object, depth: int = 5) -> Any:
     return value if whole or text or value is None or isinstance(value, float) else [None]
 
 
-def _number(text: object) -> bool:
+def _is_number(text: object) -> bool:
     try:
         return isinstance(text, str) and float(text) is not None
     except ValueError:
         return False
 
 
-def _inside(value: Any, part: str | int) -> Any:
-    """What lies under a part of a place; the value itself for the name of a kind."""
-    try:
-        return value[part]
-    except (KeyError, IndexError, TypeError):
-        return value
-
-
-def _sentence(hint: Any, value: Any, loc: list[str | int], name: str) -> str:
-    """What is wrong with a value of this type, or with what lies in it at a place."""
-    origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:  # sections of several kinds
-        kinds = {member.kind: member for member in typing.get_args(members[0])}
-        if isinstance(value, Mapping) and (kind := value.get("kind")) not in list(kinds):
-            return f"{name}.kind is {kind!r}: choose one of {', '.join(kinds)}"
-        hint = kinds[value["kind"]] if isinstance(value, Mapping) else members[0]
-        return _sentence(hint, value, loc[1:], name)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        hints = typing.get_type_hints(hint, include_extras=True)
-        part = str(loc[0]) if loc else ""
-        full = f"{name}.{part}" if name else part
-        if part not in hints:
-            near = difflib.get_close_matches(part, hints, n=1)
-            known = [known for known in hints if not known.startswith("_")]
-            remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            return f"{_listed([full])} is not a setting: {remedy}"
-        if part not in value:
-            return f"{full} is missing: it has no default"
-        return _sentence(hints[part], value[part], loc[1:], full)
-    if origin is tuple and isinstance(value, list | tuple):
-        if members[-1] is Ellipsis:
-            return _sentence(members[0], value[int(loc[0])], loc[1:], name)
-        if len(value) != len(members):
-            return f"{name} has the item {value!r}: give {len(members)} values in each"
-        return _sentence(members[int(loc[0])], value[int(loc[0])], loc[1:], name)
-    if origin is Literal:
-        return f"{name} is {value!r}: choose {' or '.join(map(str, members))}"
+def _refusal(cls: type, tree: Any, error: ErrorDetails) -> str:
+    """Say what is wrong with settings, by the place and the type of an error of pydantic's."""
+    hint: Any = cls
+    value, names, known = tree, list[str](), list[str]()
+    for part in error["loc"]:
+        members = typing.get_args(hint)
+        if dataclasses.is_dataclass(hint):
+            names.append(str(part))
+            known = [field.name for field in dataclasses.fields(hint)]
+            hints = typing.get_type_hints(hint, include_extras=True)
+            hint, value = hints.get(names[-1]), value.get(part)
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            hint, value = members[0 if members[-1] is Ellipsis else part], value[part]
+        elif typing.get_origin(hint) is Annotated:
+            hint = _kinds(hint)[part]
+    name = ".".join(names)
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            return f"{_listed([name])} is not a setting: {_meant(names[-1], known)}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            kinds = ", ".join(_kinds(hint))
+            return f"{name}.kind is {value.get('kind')!r}: choose one of {kinds}"
+        case "literal_error":
+            return f"{name} is {value!r}: choose {error['ctx']['expected'].replace(chr(39), '')}"
+        case "missing" if isinstance(error["loc"][-1], str):
+            return f"{name} is missing: it has no default"
+        case "missing" | "too_long":
+            wanted = len(typing.get_args(hint))
+            return f"{name} has the item {value!r}: give {wanted} values in each"
     return f"{name} is {value!r}: give {_words(hint)}"
 
 
+def _kinds(hint: Any) -> dict[Any, Any]:
+    """Return the classes of a section that has several kinds, by kind."""
+    return {cls.kind: cls for cls in typing.get_args(typing.get_args(hint)[0])}
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """Return the remedy for a name that is not known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
 def _words(hint: Any) -> str:
-    """What a value of this type is called in a sentence."""
+    """Return what a value of this type is called in a sentence."""
     if typing.get_origin(hint) in (Union, types.UnionType):
         return " or ".join(map(_words, typing.get_args(hint)))
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator
 
-from blockqnn.settings.checks import MOST, Section, require
+from blockqnn.settings.checks import MOST, Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class QLearningSettings(Section):
+class QLearningSettings(Section, section="agent"):
     """Tabular Q-learning with experience replay (paper section 3.2)."""
 
     kind: Literal["q_learning"] = "q_learning"
@@ -24,22 +24,22 @@ class QLearningSettings(Section):
     """Trajectories drawn from the replay memory after each iteration."""
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
-        require(0 < rate <= 1, "agent.learning_rate", rate, "give more than 0 and at most 1")
-        require(0 <= self.discount <= 1, "agent.discount", self.discount, "give 0 to 1")
-        require(math.isfinite(self.initial_q), "agent.initial_q", self.initial_q, "give a number")
-        require(0 <= self.replay <= MOST, "agent.replay", self.replay, f"give 0 to {MOST:,}")
+        rate = 0 < self.learning_rate <= 1
+        self.require("learning_rate", rate, "give more than 0 and at most 1")
+        self.require("discount", 0 <= self.discount <= 1, "give 0 to 1")
+        self.require("initial_q", math.isfinite(self.initial_q), "give a number")
+        self.require("replay", 0 <= self.replay <= MOST, f"give 0 to {MOST:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomSettings(Section):
+class RandomSettings(Section, section="agent"):
     """Uniform random walks: the baseline."""
 
     kind: Literal["random"] = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvolutionSettings(Section):
+class EvolutionSettings(Section, section="agent"):
     """Regularised evolution (Real et al. 2019): the stronger baseline."""
 
     kind: Literal["evolution"] = "evolution"
@@ -49,14 +49,13 @@ class EvolutionSettings(Section):
     """Candidates drawn for one tournament; the best of them is the parent."""
 
     def __post_init__(self) -> None:
-        population = self.population
-        require(2 <= population <= MOST, "agent.population", population, f"give 2 to {MOST:,}")
+        self.require("population", 2 <= self.population <= MOST, f"give 2 to {MOST:,}")
         fits = 1 <= self.tournament <= self.population
-        require(fits, "agent.tournament", self.tournament, "give 1 to agent.population")
+        self.require("tournament", fits, "give 1 to agent.population")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynaQSettings(Section):
+class DynaQSettings(Section, section="agent"):
     """Q-learning that learns mostly from predicted rewards: the faster version, our reading."""
 
     kind: Literal["dyna_q"] = "dyna_q"
@@ -64,7 +63,7 @@ class DynaQSettings(Section):
     """Trajectories imagined before a proposal; the surrogate predicts their rewards."""
 
     def __post_init__(self) -> None:
-        require(1 <= self.imagined <= MOST, "agent.imagined", self.imagined, f"give 1 to {MOST:,}")
+        self.require("imagined", 1 <= self.imagined <= MOST, f"give 1 to {MOST:,}")
 
 
 AgentSettings = Annotated[

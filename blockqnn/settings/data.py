@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass
 
-from blockqnn.settings.checks import Section, require
+from blockqnn.settings.checks import Section
 
 DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder", "prepared", "imagenet")
 
 IN_MEMORY_UNUSED = ("auto_augment", "random_erasing", "augment_repeats")
 """Settings of a recipe that only streamed images have."""
 
+STREAMED_UNUSED = ("crop", "cutout")
+"""Settings of a recipe that only images in memory have."""
+
 READERS = ("folder", "tar", "wds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(Section):
+class DataSettings(Section, section="data"):
     """Which images, and how they are split."""
 
     name: str = "cifar100"
@@ -38,36 +41,31 @@ class DataSettings(Section):
     """Processes that read the images of imagenet; 0 reads them in the training process."""
 
     def __post_init__(self) -> None:
-        choice = f"choose one of {', '.join(DATA_SETS)}"
-        require(self.name in DATA_SETS, "data.name", self.name, choice)
-        require(0 < self.holdout < 1, "data.holdout", self.holdout, "give more than 0, less than 1")
-        if self.images is not None:
-            require(self.images >= 2, "data.images", self.images, "give 2 or more, or null for all")
+        self.require("name", self.name in DATA_SETS, f"choose one of {', '.join(DATA_SETS)}")
+        self.require("holdout", 0 < self.holdout < 1, "give more than 0, less than 1")
+        some = self.images is None or self.images >= 2
+        self.require("images", some, "give 2 or more, or null for all")
         if self.name == "digits":
-            embedded = "digits is embedded; leave it out"
-            require(self.root is None, "data.root", self.root, embedded)
+            self.require("root", self.root is None, "digits is embedded; leave it out")
+        elif self.name == "prepared":
+            self.require("root", bool(self.root), "give the file that `blockqnn data` wrote")
         else:
-            where = f"give the directory where {self.name} lies"
-            if self.name == "prepared":
-                where = "give the file that `blockqnn data` wrote"
-            require(bool(self.root), "data.root", self.root, where)
+            self.require("root", bool(self.root), f"give the directory where {self.name} lies")
         if self.name in ("digits", "folder", "prepared", "imagenet"):
-            remedy = f"{self.name} has no download; leave it out"
-            require(not self.download, "data.download", self.download, remedy)
+            self.require_default(f"{self.name} has no download; leave it out", "download")
         if self.name in ("folder", "imagenet"):
-            size = self.image_size or 0
-            require(8 <= size <= 1024, "data.image_size", self.image_size, "give 8 to 1024 pixels")
+            fits = 8 <= (self.image_size or 0) <= 1024
+            self.require("image_size", fits, "give 8 to 1024 pixels")
         else:
             only = "only folder and imagenet are resized; leave it out"
-            require(self.image_size is None, "data.image_size", self.image_size, only)
+            self.require("image_size", self.image_size is None, only)
         if self.streamed:
-            require(self.images is None, "data.images", self.images, "imagenet is read whole")
+            self.require("images", self.images is None, "imagenet is read whole")
             known = self.reader is None or self.reader in READERS
-            require(known, "data.reader", self.reader, f"choose one of {', '.join(READERS)}")
+            self.require("reader", known, f"choose one of {', '.join(READERS)}")
         else:
-            remedy = "only imagenet has one; leave it out"
-            require(self.reader is None, "data.reader", self.reader, remedy)
-        require(self.loaders >= 0, "data.loaders", self.loaders, "give 0 or more")
+            self.require("reader", self.reader is None, "only imagenet has one; leave it out")
+        self.require_least(0, "loaders")
 
     @property
     def streamed(self) -> bool:

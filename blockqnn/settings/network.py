@@ -1,17 +1,16 @@
 """Settings of the network around the blocks, the section `network` of params.yaml."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from blockqnn.cost import Cost, network_cost
-from blockqnn.settings.checks import Section, require
+from blockqnn.settings.checks import Section
 from blockqnn.space import Block
-from blockqnn.space.skeleton import CONNECTIONS
+from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSettings(Section):
+class NetworkSettings(Section, section="network"):
     """The network that is stacked from a block for the search (paper figure 3)."""
 
     skeleton: str = "cifar"
@@ -25,22 +24,20 @@ class NetworkSettings(Section):
     concat lets a block read the outputs of the two blocks before it (our reading)."""
 
     def __post_init__(self) -> None:
-        known = self.skeleton in ("cifar", "imagenet")
-        require(known, "network.skeleton", self.skeleton, "choose cifar or imagenet")
-        whole = len(self.filters) > 0 and all(f >= 1 for f in self.filters)
-        require(whole, "network.filters", self.filters, "give at least one number of filters >= 1")
-        repeats = self.repeats
-        if isinstance(repeats, int):
-            require(repeats >= 1, "network.repeats", repeats, "give 1 or more")
+        self.require("skeleton", self.skeleton in STEM_POOLS, "choose cifar or imagenet")
+        whole = len(self.filters) > 0 and min(self.filters) >= 1
+        self.require("filters", whole, "give at least one number of filters >= 1")
+        if isinstance(self.repeats, int):
+            most = self.repeats
+            self.require("repeats", most >= 1, "give 1 or more")
         else:
-            fits = len(repeats) == len(self.filters) and all(r >= 1 for r in repeats)
-            require(fits, "network.repeats", repeats, "give one number >= 1 for each stage")
-        connections = self.connections
+            fits = len(self.repeats) == len(self.filters) and min(self.repeats) >= 1
+            self.require("repeats", fits, "give one number >= 1 for each stage")
+            most = max(self.repeats)
         choice = f"choose {', '.join(CONNECTIONS[:-1])} or {CONNECTIONS[-1]}"
-        require(connections in CONNECTIONS, "network.connections", connections, choice)
-        several = max((repeats,) if isinstance(repeats, int) else repeats) > 1
+        self.require("connections", self.connections in CONNECTIONS, choice)
         remedy = "it joins blocks of a stage; give network.repeats of 2 or more, or shortcut"
-        require(connections != "concat" or several, "network.connections", connections, remedy)
+        self.require("connections", self.connections != "concat" or most > 1, remedy)
 
     def cost(self, block: Block, *, num_classes: int, in_channels: int, image_size: int) -> Cost:
         """What the network stacked from a block costs; raises as `network_cost` does."""
@@ -56,9 +53,12 @@ class NetworkSettings(Section):
         )
 
     def described(self) -> dict[str, Any]:
-        """Plain values that say which network it is. Connections are left out where there are none:
-        what was made before there were any is still named the same."""
-        values = dataclasses.asdict(self)
+        """Return plain values that name the network.
+
+        Connections are left out if there are none: networks from before there were any keep their
+        name.
+        """
+        values = self.to_dict()
         if self.connections == "none":
             del values["connections"]
         return values

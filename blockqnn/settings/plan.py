@@ -1,17 +1,15 @@
 """What networks are finally trained on, how, and how they are judged: one plan a data set."""
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
-from blockqnn.settings.checks import Section, check_device, positive, require
-from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
+from blockqnn.settings.checks import Section
+from blockqnn.settings.data import IN_MEMORY_UNUSED, STREAMED_UNUSED, DataSettings
 from blockqnn.settings.network import NetworkSettings
 from blockqnn.settings.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingWorkers(Section):
+class TrainingWorkers(Section, section="workers"):
     """Where final trainings run."""
 
     devices: tuple[str, ...] = ()
@@ -25,18 +23,12 @@ class TrainingWorkers(Section):
     """CPU threads of torch in each process; null divides the cores among the processes."""
 
     def __post_init__(self) -> None:
-        require(self.processes >= 1, "workers.processes", self.processes, "give 1 or more")
-        for name in ("parallel", "threads"):
-            value = getattr(self, name)
-            require(
-                value is None or value >= 1, f"workers.{name}", value, "give 1 or more, or null"
-            )
-        for device in self.devices:
-            check_device("workers.devices", device)
+        self.require_least(1, "processes", "parallel", "threads")
+        self.require_devices("devices", *self.devices)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointSettings(Section):
+class CheckpointSettings(Section, section="checkpoint"):
     """How often a training puts its state on disk."""
 
     epochs: int = 1
@@ -45,13 +37,12 @@ class CheckpointSettings(Section):
     """Minutes after which a checkpoint is written within an epoch; null writes none there."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "checkpoint.epochs", self.epochs, "give 1 or more")
-        if self.minutes is not None:
-            positive("checkpoint.minutes", self.minutes, "minutes")
+        self.require_least(1, "epochs")
+        self.require_positive("minutes", "minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(Section):
+class EvaluationSettings(Section, section="evaluation"):
     """How trained networks are judged."""
 
     batches: tuple[int, ...] = (1, 64)
@@ -62,11 +53,11 @@ class EvaluationSettings(Section):
     """Side in pixels at which the test images are judged a second time; streamed images only."""
 
     def __post_init__(self) -> None:
-        some = len(self.batches) > 0 and all(batch >= 1 for batch in self.batches)
-        require(some, "evaluation.batches", self.batches, "give at least one number >= 1")
-        require(self.repeats >= 1, "evaluation.repeats", self.repeats, "give 1 or more")
-        larger = self.larger
-        require(larger is None or larger >= 8, "evaluation.larger", larger, "give 8 or more pixels")
+        some = len(self.batches) > 0 and min(self.batches) >= 1
+        self.require("batches", some, "give at least one number >= 1")
+        self.require_least(1, "repeats")
+        fits = self.larger is None or self.larger >= 8
+        self.require("larger", fits, "give 8 or more pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,26 +87,21 @@ class Plan(Section):
     """Write the trainings to MLflow."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
-        require(self.seeds >= 1, "seeds", self.seeds, "give 1 or more")
-        require(self.top >= 0, "top", self.top, "give 0 or more")
+        self.require("seed", 0 <= self.seed < 2**63, "give 0 to 2**63 - 1")
+        self.require_least(1, "seeds")
+        self.require_least(0, "top")
         named = self.top == 0 or bool(self.search)
-        require(named, "search", self.search, "name the search whose top blocks are to be trained")
+        self.require("search", named, "name the search whose top blocks are to be trained")
         some = self.top > 0 or bool(self.blocks) or bool(self.compare)
-        require(some, "blocks", self.blocks, "give blocks, compare, or a search and top above 0")
-        streamed = self.data.streamed
-        unused = ("crop", "cutout") if streamed else IN_MEMORY_UNUSED
-        for name in unused:
-            value = getattr(self.recipe, name)
-            other = "images in memory" if streamed else "images of data.name imagenet"
-            require(not value, f"recipe.{name}", value, f"it is for {other}; leave it out")
-        remedy = "only data.name imagenet is tested at a larger size; give null"
-        larger = self.evaluation.larger
-        require(larger is None or streamed, "evaluation.larger", larger, remedy)
+        self.require("blocks", some, "give blocks, compare, or a search and top above 0")
+        if self.data.streamed:
+            remedy = "it is for images in memory; leave it out"
+            self.recipe.require_default(remedy, *STREAMED_UNUSED)
+        else:
+            remedy = "it is for images of data.name imagenet; leave it out"
+            self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
+            remedy = "only data.name imagenet is tested at a larger size; give null"
+            self.evaluation.require("larger", self.evaluation.larger is None, remedy)
         whole = self.recipe.batch % (self.workers.processes * self.recipe.accumulate) == 0
         remedy = "give a multiple of workers.processes times recipe.accumulate"
-        require(whole, "recipe.batch", self.recipe.batch, remedy)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in params.yaml."""
-        return dataclasses.asdict(self)
+        self.recipe.require("batch", whole, remedy)

@@ -3,10 +3,9 @@ ones.
 """
 
 import difflib
-import math
 from dataclasses import dataclass
 
-from blockqnn.settings.checks import Section, positive, require, share
+from blockqnn.settings.checks import Section
 
 SCHEDULES = ("step", "multistep", "cosine")
 LOSSES = ("cross_entropy", "bce")
@@ -16,7 +15,7 @@ USUAL_OPTIMIZERS = ("adam", "adamw", "lamb", "momentum", "sgd")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Section):
+class Recipe(Section, section="recipe"):
     """How a network is trained. The defaults are the search's proxy task (paper section 4.2).
 
     Optimisers, schedules, mixup, weight averages and image transforms are timm's.
@@ -103,75 +102,43 @@ class Recipe(Section):
 
     def __post_init__(self) -> None:
         remedy = "give 2 or more: batch norm has no variance of one image"
-        require(self.batch >= 2, "recipe.batch", self.batch, remedy)
-        for name in ("epochs", "decay_epochs", "accumulate"):
-            require(
-                getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "give 1 or more"
-            )
-        for name in (
-            "restarts",
-            "crop",
-            "cutout",
-            "augment_repeats",
-            "warmup_epochs",
-            "weight_decay",
-            "mixup",
-            "cutmix",
-            "min_learning_rate",
-        ):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"recipe.{name}", value, "give 0 or more")
-        for name in (
-            "momentum",
-            "label_smoothing",
-            "ema",
-            "drop_path",
-            "dropout",
-            "random_erasing",
-        ):
-            share(f"recipe.{name}", getattr(self, name))
-        for name in ("learning_rate", "warmup_learning_rate"):
-            positive(f"recipe.{name}", getattr(self, name), "a rate")
-        positive("recipe.restart_factor", self.restart_factor, "a factor")
-        positive("recipe.decay", self.decay, "a factor")
-        if self.clip_gradient is not None:
-            positive("recipe.clip_gradient", self.clip_gradient, "a norm")
+        self.require("batch", self.batch >= 2, remedy)
+        self.require_least(1, "epochs", "decay_epochs", "accumulate")
+        self.require_least(0, "restarts", "crop", "cutout", "augment_repeats", "warmup_epochs")
+        self.require_least(0, "weight_decay", "mixup", "cutmix", "min_learning_rate")
+        self.require_share("momentum", "label_smoothing", "ema")
+        self.require_share("drop_path", "dropout", "random_erasing")
+        self.require_positive("a rate", "learning_rate", "warmup_learning_rate")
+        self.require_positive("a factor", "restart_factor", "decay")
+        self.require_positive("a norm", "clip_gradient")
         self._check_choices()
         self._check_schedule()
         fits = self.accumulate == 1 or 2 * self.accumulate <= self.batch
-        require(fits, "recipe.accumulate", self.accumulate, "give parts of 2 images or more")
+        self.require("accumulate", fits, "give parts of 2 images or more")
 
     def _check_choices(self) -> None:
-        for name, choices in (
-            ("schedule", SCHEDULES),
-            ("loss", LOSSES),
-            ("precision", PRECISIONS),
-        ):
-            value = getattr(self, name)
-            require(value in choices, f"recipe.{name}", value, f"choose {', '.join(choices)}")
+        choices = {"schedule": SCHEDULES, "loss": LOSSES, "precision": PRECISIONS}
+        for name, known in choices.items():
+            self.require(name, getattr(self, name) in known, f"choose {', '.join(known)}")
         if self.optimizer not in USUAL_OPTIMIZERS:
             from timm.optim import list_optimizers
 
-            known = [str(name) for name in list_optimizers()]
-            near = difflib.get_close_matches(self.optimizer, known, n=3) or list(USUAL_OPTIMIZERS)
+            names = [str(name) for name in list_optimizers()]
+            near = difflib.get_close_matches(self.optimizer, names, n=3) or list(USUAL_OPTIMIZERS)
             remedy = f"choose {', '.join(near)} or another of timm's"
-            require(self.optimizer in known, "recipe.optimizer", self.optimizer, remedy)
+            self.require("optimizer", self.optimizer in names, remedy)
 
     def _check_schedule(self) -> None:
         """A schedule's own settings have an effect, and others' are not set."""
         stones = self.milestones
         ascending = all(a < b for a, b in zip((0, *stones), stones, strict=False))
-        require(ascending, "recipe.milestones", stones, "give rising epochs from 1 on")
+        self.require("milestones", ascending, "give rising epochs from 1 on")
         if self.schedule == "multistep":
-            require(bool(stones), "recipe.milestones", stones, "multistep needs at least one")
+            self.require("milestones", bool(stones), "multistep needs at least one")
         else:
             remedy = f"{self.schedule} has none; leave it out, or choose schedule multistep"
-            require(not stones, "recipe.milestones", stones, remedy)
+            self.require_default(remedy, "milestones")
         if self.schedule != "cosine":
             remedy = f"{self.schedule} has no end; leave it out, or choose schedule cosine"
-            least = self.min_learning_rate
-            require(least == 0, "recipe.min_learning_rate", least, remedy)
-        remedy = "give fewer than epochs"
-        require(
-            self.warmup_epochs < self.epochs, "recipe.warmup_epochs", self.warmup_epochs, remedy
-        )
+            self.require_default(remedy, "min_learning_rate")
+        self.require("warmup_epochs", self.warmup_epochs < self.epochs, "give fewer than epochs")

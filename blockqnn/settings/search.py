@@ -5,13 +5,12 @@ where users set them, and `blockqnn.params` reads that file. Every error is a `S
 names the field, its value and the remedy.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from blockqnn.settings.agents import AgentSettings, QLearningSettings
-from blockqnn.settings.checks import MOST, Section, require, share
+from blockqnn.settings.checks import MOST, Section
 from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
 from blockqnn.settings.network import NetworkSettings
 from blockqnn.settings.recipe import Recipe
@@ -20,24 +19,18 @@ from blockqnn.settings.workers import LocalSettings, WorkerSettings
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (1.0, 95),
-    (0.9, 7),
-    (0.8, 7),
-    (0.7, 7),
-    (0.6, 10),
-    (0.5, 10),
-    (0.4, 10),
-    (0.3, 10),
-    (0.2, 10),
+    *((epsilon, 7) for epsilon in (0.9, 0.8, 0.7)),
+    *((epsilon, 10) for epsilon in (0.6, 0.5, 0.4, 0.3, 0.2)),
     (0.1, 12),
 )
-
+"""The paper's pairs of epsilon and its number of iterations (table 2)."""
 
 MOST_WEIGHT = 1000
-"""Percent: a reward stays a number that people and sums can handle."""
+"""Largest weight of the reward in percent, so that rewards stay numbers of everyday size."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardSettings(Section):
+class RewardSettings(Section, section="reward"):
     """The reward: accuracy - mu log2(MFLOPs) - rho log2(density), in percent (paper equation 7).
 
     Prices of parameters and of latency are ours, in the same form.
@@ -53,19 +46,13 @@ class RewardSettings(Section):
     """Percent of accuracy that half the measured latency is worth more; 0 has no price."""
 
     def __post_init__(self) -> None:
+        remedy = f"give a number from -{MOST_WEIGHT:,} to {MOST_WEIGHT:,}"
         for name in ("mu", "rho", "parameters", "latency"):
-            value = getattr(self, name)
-            fits = abs(value) <= MOST_WEIGHT
-            require(
-                fits,
-                f"reward.{name}",
-                value,
-                f"give a number from -{MOST_WEIGHT:,} to {MOST_WEIGHT:,}",
-            )
+            self.require(name, abs(getattr(self, name)) <= MOST_WEIGHT, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget(Section):
+class Budget(Section, section="budget"):
     """What a block's network may cost; beyond it the block is infeasible and never trained."""
 
     macs: int | None = None
@@ -81,19 +68,15 @@ class Budget(Section):
     limit."""
 
     def __post_init__(self) -> None:
-        if self.latency is not None:
-            fits = math.isfinite(self.latency) and self.latency > 0
-            remedy = "give milliseconds greater than 0, or null"
-            require(fits, "budget.latency", self.latency, remedy)
+        fits = self.latency is None or 0 < self.latency < math.inf
+        self.require("latency", fits, "give milliseconds greater than 0, or null")
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
-            require(
-                value is None or value > 0, f"budget.{name}", value, "give more than 0, or null"
-            )
+            self.require(name, value is None or value > 0, "give more than 0, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencySettings(Section):
+class LatencySettings(Section, section="latency"):
     """How a candidate's latency is measured: forward passes on the device that is to train it, by
     the recipe's precision, before it is trained."""
 
@@ -105,12 +88,12 @@ class LatencySettings(Section):
     """Passes timed; the latency is their median."""
 
     def __post_init__(self) -> None:
-        require(1 <= self.batch <= 2**16, "latency.batch", self.batch, "give 1 to 65,536")
-        require(1 <= self.passes <= 10**4, "latency.passes", self.passes, "give 1 to 10,000")
+        self.require("batch", 1 <= self.batch <= 2**16, "give 1 to 65,536")
+        self.require("passes", 1 <= self.passes <= 10**4, "give 1 to 10,000")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoppingSettings(Section):
+class StoppingSettings(Section, section="stopping"):
     """When a candidate is stopped whose curve is certain to end badly (our reading)."""
 
     worse: float = 0.0
@@ -124,16 +107,13 @@ class StoppingSettings(Section):
     from bad ones too."""
 
     def __post_init__(self) -> None:
-        share("stopping.worse", self.worse)
-        fits = 0.5 <= self.certainty < 1
-        require(fits, "stopping.certainty", self.certainty, "give 0.5 to below 1")
-        require(self.after >= 4, "stopping.after", self.after, "give 4 or more")
-        share("stopping.spared", self.spared)
+        self.require_share("worse")
+        self.require("certainty", 0.5 <= self.certainty < 1, "give 0.5 to below 1")
+        self.require_least(4, "after")
+        self.require_share("spared")
         if self.worse == 0:
-            for setting in dataclasses.fields(self):
-                value = getattr(self, setting.name)
-                remedy = "it has no effect while stopping.worse is 0; leave it out"
-                require(value == setting.default, f"stopping.{setting.name}", value, remedy)
+            remedy = "it has no effect while stopping.worse is 0; leave it out"
+            self.require_default(remedy, "certainty", "after", "spared")
 
 
 FINAL_ONLY = ("sync_batch_norm", "compile")
@@ -168,32 +148,24 @@ class Settings(Section):
     """Write the search to MLflow."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "seed", self.seed, "give 0 to 2**63 - 1")
-        require(self.mode in ("sync", "async"), "mode", self.mode, "choose sync or async")
-        require(1 <= self.batch <= MOST, "batch", self.batch, f"give 1 to {MOST:,}")
+        self.require("seed", 0 <= self.seed < 2**63, "give 0 to 2**63 - 1")
+        self.require("mode", self.mode in ("sync", "async"), "choose sync or async")
+        self.require("batch", 1 <= self.batch <= MOST, f"give 1 to {MOST:,}")
+        pairs = [0 <= epsilon <= 1 and iterations >= 1 for epsilon, iterations in self.schedule]
         remedy = "give pairs of an epsilon from 0 to 1 and a number of iterations >= 1"
-        require(len(self.schedule) > 0, "schedule", self.schedule, remedy)
-        for epsilon, iterations in self.schedule:
-            require(0 <= epsilon <= 1 and iterations >= 1, "schedule", self.schedule, remedy)
-
+        self.require("schedule", len(pairs) > 0 and all(pairs), remedy)
         if not self.measures_latency:
-            for name in ("batch", "passes"):
-                value = getattr(self.latency, name)
-                remedy = "no latency is measured; leave it out, or set latency.measure=true"
-                require(value == getattr(LatencySettings, name), f"latency.{name}", value, remedy)
-        remedy = "a training of one epoch cannot be stopped early; leave it out"
-        one = self.stopping.worse > 0 and self.recipe.epochs == 1
-        require(not one, "stopping.worse", self.stopping.worse, remedy)
+            remedy = "no latency is measured; leave it out, or set latency.measure=true"
+            self.latency.require_default(remedy, "batch", "passes")
+        if self.recipe.epochs == 1:
+            remedy = "a training of one epoch cannot be stopped early; leave it out"
+            self.stopping.require_default(remedy, "worse")
         remedy = "a search keeps its images in memory; choose folder for your own"
-        require(not self.data.streamed, "data.name", self.data.name, remedy)
-        for name in IN_MEMORY_UNUSED:
-            value = getattr(self.recipe, name)
-            remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
-            require(not value, f"recipe.{name}", value, remedy)
-        for name in FINAL_ONLY:
-            value = getattr(self.recipe, name)
-            remedy = "only final trainings have it; leave it out"
-            require(not value, f"recipe.{name}", value, remedy)
+        self.data.require("name", not self.data.streamed, remedy)
+        remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
+        self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
+        remedy = "only final trainings have it; leave it out"
+        self.recipe.require_default(remedy, *FINAL_ONLY)
 
     @property
     def needs_latency(self) -> bool:
@@ -204,7 +176,3 @@ class Settings(Section):
     def measures_latency(self) -> bool:
         """Whether the latency of every candidate is measured."""
         return self.needs_latency or self.latency.measure
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in params.yaml and in the journal."""
-        return dataclasses.asdict(self)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from blockqnn.settings.checks import Section, require
+from blockqnn.settings.checks import Section
 from blockqnn.space import LONGEST, VERSIONS, Space
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceSettings(Section):
+class SpaceSettings(Section, section="space"):
     """Which blocks may be proposed."""
 
     version: Literal["v1", "v2"] = "v1"
@@ -22,14 +22,12 @@ class SpaceSettings(Section):
     v2."""
 
     def __post_init__(self) -> None:
-        require(self.version in VERSIONS, "space.version", self.version, "choose v1 or v2")
+        self.require("version", self.version in VERSIONS, "choose v1 or v2")
         for name in ("max_index", "max_width"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(VERSIONS[self.version], name))
-        fits = 2 <= self.max_index <= LONGEST
-        require(fits, "space.max_index", self.max_index, f"give 2 to {LONGEST}")
-        width = self.max_width
-        require(width is None or width >= 1, "space.max_width", width, "give 1 or more, or null")
+        self.require("max_index", 2 <= self.max_index <= LONGEST, f"give 2 to {LONGEST}")
+        self.require_least(1, "max_width")
 
     def build(self) -> Space:
         """The space that these settings describe."""

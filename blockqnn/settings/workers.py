@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator
 
-from blockqnn.settings.checks import Section, check_device, require, seconds
+from blockqnn.settings.checks import Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class InlineSettings(Section):
+class InlineSettings(Section, section="workers"):
     """Candidates are trained one after the other in the flow's own process."""
 
     kind: Literal["inline"] = "inline"
@@ -20,8 +20,8 @@ class InlineSettings(Section):
     """CPU threads of torch in this process."""
 
     def __post_init__(self) -> None:
-        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
-        check_device("workers.device", self.device)
+        self.require_least(1, "threads")
+        self.require_devices("device", self.device)
 
     @property
     def slots(self) -> int:
@@ -30,7 +30,7 @@ class InlineSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalSettings(Section):
+class LocalSettings(Section, section="workers"):
     """Candidates are trained by long-lived processes of this machine, each with a device or threads
     of its own."""
 
@@ -48,17 +48,14 @@ class LocalSettings(Section):
     """Further attempts at a candidate whose worker died, did not start, or ran out of time."""
 
     def __post_init__(self) -> None:
-        count = self.count
-        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
-        require(self.threads >= 1, "workers.threads", self.threads, "give 1 or more")
-        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        seconds("workers.timeout", self.timeout)
-        for device in self.devices:
-            check_device("workers.devices", device)
+        self.require_least(1, "count", "threads")
+        self.require_least(0, "retries")
+        self.require_seconds("timeout")
+        self.require_devices("devices", *self.devices)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RaySettings(Section):
+class RaySettings(Section, section="workers"):
     """Candidates are trained as Ray tasks, on a cluster or on this machine."""
 
     kind: Literal["ray"] = "ray"
@@ -88,20 +85,16 @@ class RaySettings(Section):
     """Seconds to wait for a cluster that does not answer any more."""
 
     def __post_init__(self) -> None:
-        count, gpus = self.count, self.gpus_per_candidate
-        require(count is None or count >= 1, "workers.count", count, "give 1 or more, or null")
-        share = "give a fraction of one GPU, a whole number of GPUs, 0 for CPUs, or null"
-        fits = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus) and gpus > 0
-        require(fits, "workers.gpus_per_candidate", gpus, share)
-        cpus = self.cpus_per_candidate
-        require(cpus >= 1, "workers.cpus_per_candidate", cpus, "give 1 or more")
-        require(self.retries >= 0, "workers.retries", self.retries, "give 0 or more")
-        seconds("workers.timeout", self.timeout)
-        seconds("workers.patience", self.patience)
-        place, address = self.checkpoints, self.address
-        require(place != "", "workers.checkpoints", place, "give a directory, a URL, or null")
-        known = address in (None, "auto") or bool(re.fullmatch(r"[^/\s]+:\d+", address or ""))
-        require(known, "workers.address", address, "give HOST:PORT, auto, or null")
+        self.require_least(1, "count", "cpus_per_candidate")
+        gpus = self.gpus_per_candidate
+        fits = gpus is None or 0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)
+        remedy = "give a fraction of one GPU, a whole number of GPUs, 0 for CPUs, or null"
+        self.require("gpus_per_candidate", fits, remedy)
+        self.require_least(0, "retries")
+        self.require_seconds("timeout", "patience")
+        self.require("checkpoints", self.checkpoints != "", "give a directory, a URL, or null")
+        known = self.address is None or re.fullmatch(r"auto|[^/\s]+:\d+", self.address)
+        self.require("address", bool(known), "give HOST:PORT, auto, or null")
 
 
 WorkerSettings = Annotated[InlineSettings | LocalSettings | RaySettings, Discriminator("kind")]
