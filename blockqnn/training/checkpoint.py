@@ -29,8 +29,7 @@ class Checkpoint:
     identity: str
     """Names everything the result depends on. A state with another identity is not used."""
     keep_previous: bool = False
-    """Keep the state before the last one as `<name>.previous`, in case the disk damages the last
-    one."""
+    """Keep the state before the last as `<name>.previous`, in case the disk damages the last."""
     copy: str | None = None
     """fsspec URL, such as s3://bucket/x/checkpoint, to which every state is copied. The copy is
     used if `path` has no state, since a training may go on at another machine."""
@@ -87,11 +86,6 @@ class Checkpoint:
     def parse(self, content: bytes | None, device: torch.device) -> dict[str, Any] | None:
         """The state in what `read` returned, with its tensors on the device."""
         return None if content is None else self._state(content, device, self.path)
-
-    def remove(self) -> None:
-        """Delete the checkpoint and the one before it."""
-        self.path.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
 
     def _own(self, place: Path | str, read: Callable[[], bytes]) -> bytes | None:
         """What `read` finds at a place, if it is whole and this training's own."""

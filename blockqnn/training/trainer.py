@@ -18,14 +18,9 @@ from torch import Tensor, nn
 from blockqnn.data import Batch, Feed
 from blockqnn.seeds import seed_for
 from blockqnn.settings import CheckpointSettings, Recipe
+from blockqnn.training import optimisation
 from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.training.distributed import Group, synchronise_batch_norm
-from blockqnn.training.optimisation import (
-    create_loss,
-    create_mixing,
-    create_optimizer,
-    create_schedule,
-)
 from blockqnn.training.precision import count_correct, mixed_precision
 
 AGREE_EVERY = 10
@@ -135,12 +130,12 @@ class Trainer:
             self.network = synchronise_batch_norm(self.network, self.device)
         self._steps = self.feed.steps()
         rate = recipe.learning_rate * recipe.restart_factor**self.restart
-        self._optimizer = create_optimizer(self.network, recipe, rate)
-        self._scheduler = create_schedule(self._optimizer, recipe, self._steps)
+        self._optimizer = optimisation.create_optimizer(self.network, recipe, rate)
+        self._scheduler = optimisation.create_schedule(self._optimizer, recipe, self._steps)
         scaled = recipe.precision == "float16"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        self._criterion = create_loss(recipe)
-        self._mix = create_mixing(recipe, len(self.feed.classes))
+        self._criterion = optimisation.create_loss(recipe)
+        self._mix = optimisation.create_mixing(recipe, len(self.feed.classes))
         self._ema = None
         if recipe.ema:
             self._ema = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True)
@@ -318,9 +313,8 @@ class Trainer:
         if self.group.world > 1:
             from timm.utils import distribute_bn
 
-            distribute_bn(self.network, self.group.world, reduce=True)
-            if self._ema is not None:
-                distribute_bn(self._ema.module, self.group.world, reduce=True)
+            for network in dict.fromkeys((self.network, self.kept)):  # often one and the same
+                distribute_bn(network, self.group.world, reduce=True)
 
     def _held_out_accuracy(self) -> float:
         """Percent of the held-out images that are classified correctly, over all processes."""

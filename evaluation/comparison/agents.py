@@ -23,8 +23,7 @@ AGENTS = ("dyna_q", "q_learning", "evolution", "random", TPE)
 BATCHES = {"dyna_q": 5}
 """Evaluations between two lessons of an agent; 1 for an agent that is not named."""
 FIRST = {"dyna_q": 10}
-"""Evaluations with epsilon 1 at the beginning, as long as an agent's model knows nothing; 0 for an
-agent that is not named."""
+"""Evaluations with epsilon 1 from which an agent's model begins; 0 for an agent not named."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,8 @@ def _count(
     text: str, values: dict[str, Any], name: str, default: int, least: int, most: int
 ) -> int:
     value = values.pop(name, default)
-    fits = type(value) is int and least <= value <= most
-    require(
-        fits, "agents", text, f"give {name} a whole number from {least} to {most:,}, the budget"
-    )
+    remedy = f"give {name} a whole number from {least} to {most:,}, the budget"
+    require(type(value) is int and least <= value <= most, "agents", text, remedy)
     return int(value)
 
 

@@ -13,8 +13,7 @@ from evaluation.comparison.significance import half_width
 from evaluation.plots.style import FAINT, blank, frame, legend, shortened, style_of
 
 FIRST_SHOWN = 40
-"""Curves begin at the budget divided by this: earlier steps, which are steep, would fill the
-picture."""
+"""Curves begin at the budget divided by this, since the steep beginning would fill the picture."""
 
 
 def draw_runs(values: Mapping[str, NDArray[np.float64]], about: About, unit: Unit) -> Figure:

@@ -143,11 +143,7 @@ def _tested(comparison: Comparison) -> Table:
 
 
 def _test(seeds: int) -> str:
-    few = (
-        f" With fewer than {FEWEST} seeds no difference can be significant."
-        if seeds < FEWEST
-        else ""
-    )
+    few = f" With fewer than {FEWEST} seeds no difference can be significant." * (seeds < FEWEST)
     return (
         "The agent's value less the reference's, seed by seed: mean, Student's t interval, "
         f"two-sided Wilcoxon signed-rank test over {seeds} seeds, and its p adjusted by Holm's "

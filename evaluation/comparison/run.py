@@ -174,9 +174,22 @@ def run_agents(
     with ExitStack() as stack:
         each: Any = map
         if jobs > 1:
-            pool = ProcessPoolExecutor(min(jobs, len(pairs)), get_context("spawn"))
-            each = stack.enter_context(pool).map
+            processes, spawn = min(jobs, len(pairs)), get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(processes, spawn, _begin, (one,)))
+            each, one = pool.map, _run_here
         for run in each(one, *zip(*pairs, strict=True)):
             runs.append(run)
             done(run)
     return runs
+
+
+_given: list[Callable[[AgentSpec, int], AgentRun]] = []
+"""What a process of the pool calls. It holds the benchmark, which is therefore sent only once."""
+
+
+def _begin(run: Callable[[AgentSpec, int], AgentRun]) -> None:
+    _given.append(run)
+
+
+def _run_here(spec: AgentSpec, seed: int) -> AgentRun:
+    return _given[0](spec, seed)

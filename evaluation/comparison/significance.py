@@ -23,10 +23,7 @@ class Difference(NamedTuple):
 
 
 def half_width(values: ArrayLike) -> NDArray[np.float64]:
-    """Half the width of the 95 % interval of the mean over the first axis (Student's t).
-
-    It is NaN for a single value.
-    """
+    """Half the 95 % interval of the mean over the first axis (Student's t); NaN for one value."""
     rows = np.asarray(values, float)
     count = len(rows)
     if count < 2:
