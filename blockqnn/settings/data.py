@@ -28,13 +28,11 @@ class DataSettings(Section, section="data"):
     download: bool = False
     """Download the data set by torchvision if it is not under root."""
     holdout: float = 0.1
-    """Share of the training images that are held out to measure the reward, by class and by
-    seed."""
+    """Share of the training images held out, by class and seed, to measure the reward."""
     images: int | None = None
     """Training images to keep before the split, each class in proportion; null keeps all."""
     image_size: int | None = None
-    """Side of the images in pixels: those of a folder are resized to it once, those of imagenet are
-    cut to it each time."""
+    """Side in pixels to which images of folder are resized once, and those of imagenet cut."""
     reader: str | None = None
     """Form of imagenet on disk: folder, tar or wds (WebDataset); null means folder."""
     loaders: int = 4

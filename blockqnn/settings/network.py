@@ -53,11 +53,8 @@ class NetworkSettings(Section, section="network"):
         )
 
     def described(self) -> dict[str, Any]:
-        """Return plain values that name the network.
-
-        Connections are left out if there are none: networks from before there were any keep their
-        name.
-        """
+        """Return plain values that name the network, without connections if there are none:
+        networks from before there were any keep their name."""
         values = self.to_dict()
         if self.connections == "none":
             del values["connections"]

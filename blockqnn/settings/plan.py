@@ -13,8 +13,7 @@ class TrainingWorkers(Section, section="workers"):
     """Where final trainings run."""
 
     devices: tuple[str, ...] = ()
-    """Devices for the trainings, for example [cuda:0, cuda:1]; empty means every GPU, else the
-    CPU."""
+    """Devices for the trainings, such as [cuda:0, cuda:1]; empty means every GPU, else the CPU."""
     processes: int = 1
     """Data-parallel processes of one training, each with a device of its own."""
     parallel: int | None = None
@@ -68,8 +67,7 @@ class Plan(Section):
     network: NetworkSettings
     recipe: Recipe
     seed: int = 0
-    """Seed of the held-out split and of the selection; the search's own, if its blocks are
-    ranked."""
+    """Seed of the held-out split and the selection; the search's own if its blocks are ranked."""
     seeds: int = 3
     """Final trainings of each network, with seeds 0, 1, ..."""
     search: str | None = None

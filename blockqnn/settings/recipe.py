@@ -1,6 +1,4 @@
-"""How a network is trained: one recipe for the search's short trainings and for the long final
-ones.
-"""
+"""How a network is trained, for a short time in a search and for a long one finally."""
 
 import difflib
 from dataclasses import dataclass
@@ -63,35 +61,29 @@ class Recipe(Section, section="recipe"):
     mixup: float = 0.0
     """Alpha of mixup; 0 does not mix images."""
     cutmix: float = 0.0
-    """Alpha of cutmix; 0 does not mix images. If mixup is above 0 too, each batch draws one of
-    both."""
+    """Alpha of cutmix; 0 does not mix images. Each batch draws one if mixup is above 0 too."""
     crop: int = 0
     """Pixels of zero padding for random crops; 0 does not crop. Images in memory only."""
     flip: bool = False
     """Mirror images from left to right at random."""
     cutout: int = 0
-    """Side in pixels of a square that is blanked at random; 0 blanks none. Images in memory
-    only."""
+    """Side in pixels of a square blanked at random; 0 blanks none. Images in memory only."""
     auto_augment: str | None = None
-    """timm's name of an augmentation policy, for example rand-m7-mstd0.5-inc1. Streamed images
-    only."""
+    """timm's augmentation policy, such as rand-m7-mstd0.5-inc1. Streamed images only."""
     random_erasing: float = 0.0
     """Share of the images in which a random rectangle is erased. Streamed images only."""
     augment_repeats: int = 0
-    """Differently augmented copies of each image in a batch (repeated augmentation); 0 and 1 mean
-    one copy. Streamed images only."""
+    """Copies of each image in a batch (repeated augmentation); 0 means 1. Streamed images only."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is then evaluated and kept; 0 makes none."""
     drop_path: float = 0.0
-    """Chance to drop an operand of an add or a concat in the last block; earlier blocks have
-    less."""
+    """Chance to drop an operand of an add or a concat in the last block; less in earlier ones."""
     dropout: float = 0.0
     """Chance to drop an input of the linear layer."""
     clip_gradient: float | None = None
     """Largest norm of the gradient; null does not clip."""
     accumulate: int = 1
-    """Parts in which a batch is computed one after the other, which needs less memory; batch norm
-    has statistics of each part."""
+    """Parts of a batch computed one after the other to save memory; batch norm sees one part."""
     sync_batch_norm: bool = False
     """Take statistics of batch norm over all processes of a training on several GPUs."""
     compile: bool = False

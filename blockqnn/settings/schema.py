@@ -3,7 +3,6 @@
 An editor completes and checks params.yaml and the profiles by it, since their first line names it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from blockqnn.settings.plan import EvaluationSettings, Plan
 from blockqnn.settings.recipe import LOSSES, PRECISIONS, SCHEDULES, Recipe
 from blockqnn.settings.search import Settings
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
+from blockqnn.storage import write_json
 
 CHOICES: dict[tuple[str, str], list[str | None]] = {
     ("DataSettings", "name"): [*DATA_SETS],
@@ -79,11 +79,5 @@ def params_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **params}
 
 
-def main() -> None:
-    """Write params.schema.json into the current directory."""
-    text = json.dumps(params_schema(), indent=1, ensure_ascii=False) + "\n"
-    Path("params.schema.json").write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_json(params_schema(), Path("params.schema.json"))

@@ -1,9 +1,4 @@
-"""The settings of a search: frozen dataclasses that check themselves.
-
-The defaults are the 2018 paper's search (sections 3.3 and 4.2); `params.yaml` states them again
-where users set them, and `blockqnn.params` reads that file. Every error is a `SettingsError` that
-names the field, its value and the remedy.
-"""
+"""Settings of a search; the defaults are the 2018 paper's (sections 3.3 and 4.2)."""
 
 import math
 from dataclasses import dataclass, field
@@ -60,12 +55,10 @@ class Budget(Section, section="budget"):
     parameters: int | None = None
     """Most trainable parameters; null sets no limit."""
     memory: int | None = 16 * 2**30
-    """Most bytes of one training step in float32, estimated from the code; null sets no limit. With
-    the paper's network and batch, block A needs 11.6 GiB, half of all random blocks more than
-    16."""
+    """Most bytes of one training step in float32, by estimate; null sets no limit. In the paper's
+    network and batch, block A needs 11.6 GiB, and half of all random blocks more than 16 GiB."""
     latency: float | None = None
-    """Most milliseconds of one forward pass, measured as the section latency says; null sets no
-    limit."""
+    """Most milliseconds of one forward pass (see section latency); null sets no limit."""
 
     def __post_init__(self) -> None:
         fits = self.latency is None or 0 < self.latency < math.inf
@@ -103,8 +96,7 @@ class StoppingSettings(Section, section="stopping"):
     after: int = 32
     """Blocks trained to their end before any is stopped; the surrogate learns from them."""
     spared: float = 0.1
-    """Share of the candidates that are always trained to their end, so that the surrogate learns
-    from bad ones too."""
+    """Share of candidates trained to their end in any case; the surrogate learns from bad ones."""
 
     def __post_init__(self) -> None:
         self.require_share("worse")
@@ -114,11 +106,6 @@ class StoppingSettings(Section, section="stopping"):
         if self.worse == 0:
             remedy = "it has no effect while stopping.worse is 0; leave it out"
             self.require_default(remedy, "certainty", "after", "spared")
-
-
-FINAL_ONLY = ("sync_batch_norm", "compile")
-"""Settings of a recipe that have no effect in a search: a candidate is one process, and compiling
-takes longer than its training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +151,9 @@ class Settings(Section):
         self.data.require("name", not self.data.streamed, remedy)
         remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
         self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
+        # as a candidate is one process, and compiling takes longer than its training
         remedy = "only final trainings have it; leave it out"
-        self.recipe.require_default(remedy, *FINAL_ONLY)
+        self.recipe.require_default(remedy, "sync_batch_norm", "compile")
 
     @property
     def needs_latency(self) -> bool:

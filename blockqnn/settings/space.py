@@ -15,11 +15,9 @@ class SpaceSettings(Section, section="space"):
     """v1 has the 2018 paper's layers; v2 has separable convolutions for its 3x3 and 5x5 ones, and
     poolings of 3x3 only (our reading of the journal version)."""
     max_index: int = None  # type: ignore[assignment]  # set below: a number from then on
-    """Most layers of a block, its terminal included; 23 in v1, as in the paper, and 12 in v2,
-    unless given."""
+    """Most layers of a block with its terminal; by default 23 in v1 (the paper) and 12 in v2."""
     max_width: int | None = None
-    """Most leaves of a block, which its output concatenates; null means no limit in v1 and 4 in
-    v2."""
+    """Most leaves of a block; null means no limit in v1 and 4 in v2."""
 
     def __post_init__(self) -> None:
         self.require("version", self.version in VERSIONS, "choose v1 or v2")

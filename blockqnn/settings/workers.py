@@ -31,15 +31,13 @@ class InlineSettings(Section, section="workers"):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSettings(Section, section="workers"):
-    """Candidates are trained by long-lived processes of this machine, each with a device or threads
-    of its own."""
+    """Processes of this machine train candidates, each with its own device or threads."""
 
     kind: Literal["local"] = "local"
     count: int | None = None
     """Worker processes; null means one for each GPU, else one for each CPU core."""
     devices: tuple[str, ...] = ()
-    """Devices given to the processes in turn, for example [cuda:0, cuda:1]; empty means every GPU,
-    else the CPU."""
+    """Devices of the processes in turn, such as [cuda:0]; empty means every GPU, else the CPU."""
     threads: int = 1
     """CPU threads of torch in each process."""
     timeout: float = 24 * 3600.0
@@ -63,11 +61,10 @@ class RaySettings(Section, section="workers"):
     """HOST:PORT of the head of a Ray cluster, or auto for the cluster that this machine belongs to;
     null starts a Ray on this machine."""
     count: int | None = None
-    """Candidates in training at one time; null means as many as the cluster has room for, which
-    changes as nodes join and leave. Give a number where an autoscaler adds nodes."""
+    """Candidates in training at one time; null means as many as the cluster has room for. Give a
+    number if an autoscaler adds nodes."""
     gpus_per_candidate: float | None = None
-    """GPUs for one candidate, a fraction such as 0.25 too; null means one if the cluster has
-    any."""
+    """GPUs for one candidate, or a fraction such as 0.25; null means one if the cluster has any."""
     cpus_per_candidate: int = 1
     """CPU cores for one candidate, and its threads of torch."""
     share_data: bool = True
@@ -79,8 +76,7 @@ class RaySettings(Section, section="workers"):
     timeout: float = 24 * 3600.0
     """Seconds after which a training is stopped and tried again from its last checkpoint."""
     retries: int = 6
-    """Further attempts at a candidate whose worker died or ran out of time; a lost node costs
-    none."""
+    """Further attempts if a worker dies or its time runs out; a lost node costs none."""
     patience: float = 600.0
     """Seconds to wait for a cluster that does not answer any more."""
 
