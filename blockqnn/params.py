@@ -33,8 +33,8 @@ def load_settings(
     profile: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Settings of a search: section `search` of `params`, overridden by `profiles/<profile>.yaml`
-    beside it, then by `overrides`.
+    """Return the settings of a search: section `search` of `params`, overridden by
+    `profiles/<profile>.yaml` beside it, then by `overrides`.
 
     `overrides` maps dotted names to values, say `{"recipe.epochs": 3}`. Raises `SettingsError` for
     files that cannot be read, unknown names and values that cannot be used.
@@ -44,7 +44,7 @@ def load_settings(
 
 
 def data_of_search(params: Path = Path("params.yaml"), profile: str | None = None) -> str:
-    """Name of the data set that a search with nothing overridden has; raises `SettingsError`."""
+    """Return the data set of a search without overrides. Raises `SettingsError`."""
     data = _section(_section(_tree(params, profile), "search", params), "data", params)
     if not isinstance(name := data.get("name"), str):
         raise SettingsError(f"data.name is {name!r}: name a data set (section search of {params})")
@@ -57,8 +57,8 @@ def load_plan(
     profile: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The plan of final trainings on one data set: `training.<data>` of `params`, overridden as in
-    `load_settings`.
+    """Return the plan of final trainings on one data set: `training.<data>` of `params`, overridden
+    as in `load_settings`.
 
     Its `recipe` is the name of one under `recipes`, or a section of settings whose `base` is that
     name. Raises `SettingsError`.
@@ -67,26 +67,29 @@ def load_plan(
     plans = _section(tree, "training", params)
     if data not in plans:
         raise SettingsError(f"data is {data!r}: choose one of {_listed(plans)} (section training)")
-    plan = merge({"evaluation": tree.get("evaluation") or {}}, _section(plans, data, params))
-    plan = merge(plan, _branches(overrides))
-    return plan_from_dict({**plan, "recipe": _recipe(plan.get("recipe", {}), tree)})
+    shared = {"evaluation": tree.get("evaluation") or {}, "recipe": {}}
+    plan = merge(merge(shared, _section(plans, data, params)), _branches(overrides))
+    return plan_from_dict({**plan, "recipe": _recipe(plan["recipe"], tree)})
 
 
 def plan_from_dict(tree: Mapping[str, Any]) -> Plan:
-    """The inverse of `Plan.to_dict`."""
+    """Return the plan that `Plan.to_dict` described. Raises `SettingsError`."""
     return _build(Plan, tree)
 
 
 def profiles(params: Path = Path("params.yaml")) -> list[str]:
-    """Names of the profiles beside a params file."""
+    """Return the names of the profiles beside a params file."""
     return sorted(path.stem for path in (params.parent / "profiles").glob("*.yaml"))
 
 
 def _tree(params: Path, profile: str | None) -> Tree:
-    """All sections of a params file with a profile laid over them."""
-    tree = _with_bases(_read(params))
+    """Return all sections of a params file with a profile laid over them."""
+    tree = _read(params)
     if profile is not None:
-        tree = merge(tree, _with_bases(_read(_profile_path(params, profile))))
+        if profile not in (known := profiles(params)):
+            listed = ", ".join(known) or "none"
+            raise SettingsError(f"profile is {profile!r}: choose one of {listed}")
+        tree = merge(tree, _read(params.parent / "profiles" / f"{profile}.yaml"))
     for name in tree:
         if name not in SECTIONS:
             remedy = _meant(str(name), SECTIONS)
@@ -102,37 +105,24 @@ def _section(tree: Tree, name: str, params: Path) -> Tree:
 
 
 def _branches(overrides: Mapping[str, Any] | None) -> Tree:
-    """Dotted names as a tree."""
+    """Return overrides by dotted name as nested settings."""
     changes: Tree = {}
     for name, value in (overrides or {}).items():
-        branch: Any = {"base": value} if name == "recipe" and isinstance(value, str) else value
+        branch: Any = value
         for part in reversed(name.split(".")):
             branch = {part: branch}
         changes = merge(changes, branch)
     return changes
 
 
-def _with_bases(tree: Tree) -> Tree:
-    """The same with `recipe: name` of a plan as `recipe: {base: name}`, which can be overridden."""
-    plans = tree.get("training")
-    if not isinstance(plans, dict):
-        return tree
-    changed = {
-        label: {**plan, "recipe": {"base": plan["recipe"]}}
-        for label, plan in plans.items()
-        if isinstance(plan, dict) and isinstance(plan.get("recipe"), str)
-    }
-    return {**tree, "training": {**plans, **changed}}
-
-
 def _recipe(section: object, tree: Tree) -> object:
-    """A plan's recipe with the settings of its base, if it has one, below its own."""
+    """Return a plan's recipe with the settings of its base, if it has one, below its own."""
     if not isinstance(section, dict) or "base" not in section:
         return section
     recipes = tree.get("recipes")
     known = recipes if isinstance(recipes, dict) else {}
     own = {name: value for name, value in section.items() if name != "base"}
-    base = known.get(section["base"])
+    base = next((recipe for name, recipe in known.items() if name == section["base"]), None)
     if not isinstance(base, dict):
         raise SettingsError(
             f"recipe is {section['base']!r}: choose one of {_listed(known)} (section recipes)"
@@ -141,15 +131,8 @@ def _recipe(section: object, tree: Tree) -> object:
 
 
 def _listed(names: Iterable[object]) -> str:
-    """Names that somebody wrote into a file, whatever they are, in one line."""
+    """Return names that somebody wrote into a file, of whatever type, in one line."""
     return ", ".join(" ".join(str(name).split()) for name in names)
-
-
-def _profile_path(params: Path, profile: str) -> Path:
-    known = profiles(params)
-    if profile not in known:
-        raise SettingsError(f"profile is {profile!r}: choose one of {', '.join(known) or 'none'}")
-    return params.parent / "profiles" / f"{profile}.yaml"
 
 
 def _read(path: Path) -> Tree:
@@ -168,7 +151,7 @@ def _read(path: Path) -> Tree:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    """Nested settings by dotted names, say `recipe.epochs`; `--set` takes these."""
+    """Return nested settings by dotted name, such as `recipe.epochs`, which `--set` takes."""
     found: Tree = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -179,7 +162,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """`over` laid on `base`, section by section.
+    """Return `over` laid on `base`, section by section; a text as `recipe` is the recipe's `base`.
 
     A section whose `kind` changes (for data its `name`, for a recipe its `base`) starts empty:
     settings of one kind mean nothing to another. Prepared images are split as those they were made
@@ -188,6 +171,8 @@ def merge(base: Tree, over: Tree) -> Tree:
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
+        if name == "recipe":
+            old, value = ({"base": x} if isinstance(x, str) else x for x in (old, value))
         if isinstance(value, dict) and isinstance(old, dict):
             both = {"kind", "name", "base"} & value.keys() & old.keys()
             changed = any(value[key] != old[key] for key in both)
@@ -202,7 +187,10 @@ def merge(base: Tree, over: Tree) -> Tree:
 
 
 def settings_from_dict(tree: Mapping[str, Any]) -> Settings:
-    """The inverse of `Settings.to_dict`; names left out keep their defaults."""
+    """Return the settings that `Settings.to_dict` described; names left out have their defaults.
+
+    Raises `SettingsError`.
+    """
     workers = tree.get("workers")
     if isinstance(workers, dict) and workers.get("kind") == "processes":
         tree = {**tree, "workers": {**workers, "kind": "local"}}  # as earlier versions called it

@@ -6,7 +6,7 @@ import math
 def reward(
     accuracy: float, *, macs: float, density: float, mu: float = 1.0, rho: float = 8.0
 ) -> float:
-    """Reward in percent: accuracy - mu log2(MFLOPs) - rho log2(density).
+    """Return the reward in percent: accuracy - mu log2(MFLOPs) - rho log2(density).
 
     `accuracy` in percent after the short training; `macs` multiply-accumulates of one image (the
     plain count, the formula takes it in millions); `density` edges over nodes of the block. The
@@ -21,10 +21,10 @@ def reward(
 
 
 def latency_price(latency: float | None, weight: float) -> float:
-    """What a latency in milliseconds costs of the reward: `weight` percent for each doubling of it.
+    """Return what a latency in milliseconds takes from the reward: `weight` percent per doubling.
 
-    Ours, in the form that the paper's formula has; so is `parameters_price`. Nothing where the
-    weight is 0; a weight without a latency is a ValueError.
+    Our addition, in the form of the paper's formula. With weight 0 it takes nothing; with another
+    weight, raises ValueError for a latency that is not positive or was not measured.
     """
     if weight == 0:
         return 0.0
@@ -34,5 +34,5 @@ def latency_price(latency: float | None, weight: float) -> float:
 
 
 def parameters_price(parameters: float, weight: float) -> float:
-    """What parameters cost of the reward: `weight` percent for each doubling, from a million on."""
+    """Return what parameters take from the reward: `weight` percent per doubling of a million."""
     return weight * math.log2(parameters / 1e6) if weight else 0.0

@@ -42,7 +42,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The network of a block: (N, `in_chans`, H, W) -> (N, `num_classes`) logits.
+    """Build the network of a block: (N, `in_chans`, H, W) -> (N, `num_classes`) logits.
 
     Takes `block`, `filters`, `repeats`, `skeleton`, `connections` as `build_network` (default: S
     for CIFAR), and timm's `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`,
@@ -60,16 +60,13 @@ def blockqnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def load_pretrained(path: Path, **kwargs: Any) -> nn.Module:
-    """The network in a file of `blockqnn.network.weights` as timm's `create_model` returns it, in
-    training mode, its `pretrained_cfg` saying how images are normalised; `kwargs` go to
-    `create_model`.
+    """Return the network in a file of `blockqnn.network.weights`, in training mode.
 
-    Raises `SettingsError` for a file that is absent, damaged or not ours.
+    `kwargs` go to timm's `create_model`; the network's `pretrained_cfg` says how images are
+    normalised. Raises `SettingsError` for a file that is absent, damaged or not ours.
     """
-    overlay = {"file": str(path)}
-    network: nn.Module = timm.create_model(
-        "blockqnn", pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
-    )
+    kwargs |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    network: nn.Module = timm.create_model("blockqnn", **kwargs)
     return network
 
 
@@ -103,7 +100,7 @@ def _build(
 
 
 def _with_metadata(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `blockqnn`, completed by what the file of the weights says about itself."""
+    """Return arguments of `blockqnn`, completed by the metadata of its file of weights."""
     given, overlay = dict(kwargs), dict(kwargs.get("pretrained_cfg_overlay") or {})
     path = overlay.get("file")
     if path is None or Path(path).suffix != ".safetensors":  # timm's affair, weights alone

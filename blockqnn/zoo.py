@@ -39,7 +39,7 @@ BLOCKS: dict[str, Block] = {
 def named_block(text: str, what: str = "blocks has", also: str = "") -> tuple[str, Block]:
     """Return the label and the block of a name in `BLOCKS` or of a code.
 
-    Raises `SettingsError` for neither; its sentence begins with `what` and offers `also`.
+    Raises `SettingsError` for neither; its sentence begins with `what` and offers `also` too.
     """
     if text in BLOCKS:
         return text, BLOCKS[text]

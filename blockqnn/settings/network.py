@@ -40,17 +40,9 @@ class NetworkSettings(Section, section="network"):
         self.require("connections", self.connections != "concat" or most > 1, remedy)
 
     def cost(self, block: Block, *, num_classes: int, in_channels: int, image_size: int) -> Cost:
-        """What the network stacked from a block costs; raises as `network_cost` does."""
-        return network_cost(
-            block,
-            filters=self.filters,
-            repeats=self.repeats,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            image_size=image_size,
-            skeleton=self.skeleton,
-            connections=self.connections,
-        )
+        """Return what the network stacked from a block costs; raises as `network_cost` does."""
+        images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        return network_cost(block, **(vars(self) | images))
 
     def described(self) -> dict[str, Any]:
         """Return plain values that name the network, without connections if there are none:

@@ -1,4 +1,4 @@
-"""The settings of who trains candidates, and where: of `workers` in params.yaml."""
+"""Settings of who trains candidates and where, the section `workers` of params.yaml."""
 
 import re
 from dataclasses import dataclass
@@ -22,11 +22,6 @@ class InlineSettings(Section, section="workers"):
     def __post_init__(self) -> None:
         self.require_least(1, "threads")
         self.require_devices("device", self.device)
-
-    @property
-    def slots(self) -> int:
-        """Candidates in training at one time."""
-        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +56,8 @@ class RaySettings(Section, section="workers"):
     """HOST:PORT of the head of a Ray cluster, or auto for the cluster that this machine belongs to;
     null starts a Ray on this machine."""
     count: int | None = None
-    """Candidates in training at one time; null means as many as the cluster has room for. Give a
-    number if an autoscaler adds nodes."""
+    """Candidates in training at one time, a number if an autoscaler adds nodes; null means as many
+    as the cluster has room for."""
     gpus_per_candidate: float | None = None
     """GPUs for one candidate, or a fraction such as 0.25; null means one if the cluster has any."""
     cpus_per_candidate: int = 1
@@ -71,8 +66,8 @@ class RaySettings(Section, section="workers"):
     """Send the images to each node once, through Ray's object store; if false, every node reads
     them from data.root."""
     checkpoints: str | None = None
-    """Where checkpoints of candidates are kept: a directory that every node sees, or a URL such as
-    s3://bucket/blockqnn; null means the search's own directory."""
+    """Directory that every node sees, or URL such as s3://bucket/blockqnn, of the candidates'
+    checkpoints; null means the search's own directory."""
     timeout: float = 24 * 3600.0
     """Seconds after which a training is stopped and tried again from its last checkpoint."""
     retries: int = 6

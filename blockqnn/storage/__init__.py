@@ -1,5 +1,4 @@
-"""Writing so that a crash leaves the old file or the new one; one writer for a directory; files at
-URLs.
+"""Files that a crash leaves old or new, locks of directories, and files at URLs.
 
 Imports nothing of the package but its errors, and everything above may import it.
 """

@@ -10,17 +10,15 @@ from pathlib import Path
 from blockqnn.errors import SearchError
 
 LOCK_WAIT = 60.0
-"""Seconds that a process waits for a directory: so long may one whose flow was killed need to
-notice it, to save its state and to end."""
+"""Seconds to wait for a directory while a process whose flow was killed saves its state."""
 
 
 class DirectoryInUse(SearchError):
-    """Another process holds the lock."""
+    """A directory cannot be written in, since another process holds its lock."""
 
 
 class DirectoryLock:
-    """Holds `directory/lock` until `release`; raises `DirectoryInUse` naming the holder when it is
-    taken.
+    """Holds `directory/lock` until `release`; raises `DirectoryInUse` with its holder's name.
 
     On a shared file system the lock works between hosts where the file system supports flock.
     """
@@ -50,7 +48,7 @@ class DirectoryLock:
             pass
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Give the directory to the next process."""
         os.close(self._descriptor)
 
 

@@ -61,7 +61,7 @@ class TestParamsFile:
                     yield from missing(value, tree[field.name], f"{where}{field.name}.")
 
         tree = yaml.safe_load(PARAMS.read_text())["search"]
-        # what a search has no use for, or no need to set, is as_search_error in blockqnn/recipe.py
+        # what a search has no use for, or no need to set, is described in blockqnn/settings
         rare = {"data.reader", "data.loaders"} | {
             f"recipe.{field.name}" for field in dataclasses.fields(Recipe)
         } - {f"recipe.{name}" for name in tree["recipe"]}

@@ -55,6 +55,7 @@ def test_a_recipe_by_name_with_changes():
     [
         ("mnist", {}, "data is 'mnist': choose one of digits, cifar10"),
         ("digits", {"recipe": "fast"}, "recipe is 'fast': choose one of quick, cifar-2018"),
+        ("digits", {"recipe.base": ["quick"]}, "recipe is ['quick']: choose one of quick"),
         ("digits", {"recipe.epoch": 1}, "recipe.epoch is not a setting: did you mean epochs?"),
         ("digits", {"seeds": 0}, "seeds is 0: give 1 or more"),
         ("digits", {"top": -1}, "top is -1: give 0 or more"),

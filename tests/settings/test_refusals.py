@@ -41,6 +41,10 @@ WRONG = [
     ({"space": {"max_width": "4"}}, "space.max_width is '4': give a whole number or null"),
     ({"agent": {"kind": "sarsa"}}, "agent.kind is 'sarsa': choose one of q_learning, random"),
     ({"agent": {"kind": ["random"]}}, "agent.kind is ['random']: choose one of"),
+    (
+        {"agent": {"kind": "q_learning", "q_learning": 1, "discount": "1e-1"}},
+        "agent.q_learning is not a setting: did you mean learning_rate?",
+    ),
     ({"agent": {"replay": 3}}, "agent.kind is None: choose one of"),
     ({"agent": {"kind": "q_learning", "learning_rate": 0}}, "agent.learning_rate is 0.0: give"),
     ({"agent": {"kind": "q_learning", "discount": 1.1}}, "agent.discount is 1.1: give 0 to 1"),
