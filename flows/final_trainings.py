@@ -8,14 +8,14 @@ so that it is the same whenever the same trainings are ranked.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.search.history import read_search
 from blockqnn.settings import Plan
 from blockqnn.space import LONGEST, Block
 from blockqnn.training.final.job import Split, prepare_job
-from blockqnn.training.final.result import read_result
+from blockqnn.training.final.result import TrainingResult, read_result
 from blockqnn.zoo import named_block
 from evaluation.stages.search import read_search_summary
 from evaluation.stages.selection import SELECTION, WINNER, Contender, read_selection
@@ -91,7 +91,7 @@ class PlannedTrainings:
             then_winner=ranks and step == "all",
         )
 
-    def results(self, step: Step, networks: Sequence[str] | None) -> dict[Path, dict[str, Any]]:
+    def results(self, step: Step, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """All results of a step by directory; empty while one is missing."""
         work = self.work(step, networks)
         directories = [contender.directory for contender in work.contenders]
@@ -103,7 +103,7 @@ class PlannedTrainings:
         results = {directory: result for directory, result in found.items() if result is not None}
         return results if len(results) == len(found) else {}
 
-    def finished(self, networks: Sequence[str] | None) -> dict[Path, dict[str, Any]]:
+    def finished(self, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """Results of the final trainings that have ended, by directory, in the plan's order.
 
         A winner that was never selected is passed over unless `networks` names it.

@@ -14,6 +14,7 @@ from typing import Any
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json, write_atomically, write_json
 from blockqnn.storage.files import sync_directory
+from blockqnn.training.final.result import TrainingResult
 from evaluation.stages.evaluated import without_clocks
 from evaluation.stages.selection import SELECTION, read_selection
 
@@ -27,7 +28,7 @@ class Trained:
     """A final training: the name of its directory in the run, its result, its weights."""
 
     id: str
-    result: dict[str, Any]
+    result: TrainingResult
     weights: Path
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from tiny_trainings import Place, sentence, train_here, untouched
 
 from blockqnn.data import load
-from blockqnn.training.final.job import load_network
+from blockqnn.network.weights import load_weights
 from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
 from evaluation.stages.evaluated import read_judged
@@ -51,8 +51,9 @@ def logits(place, directory):
     test = load(plan.data, plan.seed).test
     pixels = test.images.double() / 255
     mean, std = (torch.tensor(data[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    network = load_weights(directory / "weights.safetensors")[0]
     with torch.no_grad():
-        return load_network(directory)(((pixels - mean) / std).float()), test.labels
+        return network(((pixels - mean) / std).float()), test.labels
 
 
 def test_numbers_are_those_of_an_independent_count(place, judged):

@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 
@@ -11,9 +11,60 @@ from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
 
 
-def read_result(directory: Path) -> dict[str, Any] | None:
-    """The result of a training; None while there is none. Raises `SearchError` for a damaged
-    file.
+class ResultImages(TypedDict):
+    """The images of a result: the plan's label and the values of an `ImageFacts`."""
+
+    label: str
+    name: str
+    classes: list[str]
+    in_channels: int
+    image_size: int
+    fingerprint: str
+    train_images: int
+    held_out_images: int
+    mean: list[float]
+    std: list[float]
+
+
+class TrainingResult(TypedDict):
+    """The content of result.json.
+
+    `accuracy` is the last held-out accuracy in percent, None where nothing was held out or the
+    training diverged. `network` and `recipe` are the settings. What a pipeline's stage keeps of a
+    result has no `begun` and `finished` (seconds since 1970).
+    """
+
+    version: int
+    label: str
+    block: str | None
+    timm: str | None
+    split: str
+    seed: int
+    identity: str
+    outcome: str
+    reason: str
+    curve: list[dict[str, float]]
+    accuracy: float | None
+    parameters: int
+    macs: int
+    seconds: float
+    begun: NotRequired[float]
+    finished: NotRequired[float]
+    device: str
+    threads: int | None
+    devices: NotRequired[int]
+    precision: str
+    data: ResultImages
+    network: dict[str, Any] | None
+    recipe: dict[str, Any]
+    commit: str | None
+    versions: dict[str, str]
+
+
+def read_result(directory: Path) -> TrainingResult | None:
+    """The result of a training; None while there is none.
+
+    Raises `SearchError` for a damaged file.
     """
     path = directory / "result.json"
     try:
@@ -24,7 +75,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
         raise SearchError(f"{path} is damaged ({error}): delete it to train again") from None
     if not isinstance(result, dict):
         raise SearchError(f"{path} is damaged: delete it to train again")
-    return result
+    return cast(TrainingResult, result)
 
 
 def commit() -> str | None:
@@ -40,7 +91,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the result."""
+    """Versions of the packages that compute a result."""
     import timm
 
     return {"blockqnn": __version__, "torch": torch.__version__, "timm": timm.__version__}
