@@ -7,7 +7,7 @@ decided here, in exact integers of any size, before a tensor is made. It needs n
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blockqnn.space import Block, Layers, Op
+from blockqnn.space import Block, Layer, Op
 from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
 
 # Looking up a member of an Enum takes long.
@@ -115,13 +115,13 @@ def network_cost(
 
 
 def _block_counts(
-    layers: Layers, leaves: Sequence[int], width: int, filters: int
+    layers: Sequence[Layer], leaves: Sequence[int], width: int, filters: int
 ) -> tuple[int, int, int, int]:
     """Width of a block's output, then its weights, normalised channels and values a pixel."""
     widths = {0: width}
     weights = norms = values = 0
-    for (index, op, kernel, _, _), sources in layers:
-        made = widths[sources[0]]
+    for index, op, kernel, first, second in layers:
+        made = widths[first]
         if op == _CONV:
             weights += kernel * kernel * made * filters
             norms += filters
@@ -133,10 +133,10 @@ def _block_counts(
             values += 2 * made + 2 * filters
             made = filters
         elif op == _CONCAT:
-            made += widths[sources[1]]
+            made += widths[second]
             values += made
         elif op == _ADD:
-            if made != (other := widths[sources[1]]):
+            if made != (other := widths[second]):
                 for source in (made, other):
                     if source != filters:  # projected by a 1x1 PCC
                         weights += source * filters

@@ -21,10 +21,8 @@ from blockqnn.surrogate import Array, Surrogate
 
 ELITE = 16
 """Number of best designs that half of the imagined trajectories vary; the others are random."""
-
 AGAIN = 0.5
 """Probability that a design already varied is varied in one more action."""
-
 ATTEMPTS = 100
 """Most walks through the space in search of a design that is not known yet."""
 

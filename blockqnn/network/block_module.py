@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from blockqnn.network.cells import Add, Concat, Pcc, Separable
-from blockqnn.space import CONVOLUTIONS, Block, Layer, Layers, Op
+from blockqnn.space import Block, Layer, Op, predecessors
+from blockqnn.space.block import CONVOLUTIONS
+
+Plan = list[tuple[Layer, tuple[int, ...]]]
+"""Layers, each with the indices of those that it reads."""
 
 
 class BlockModule(nn.Module):
@@ -58,16 +62,17 @@ class BlockModule(nn.Module):
         return tensors[self.result]
 
 
-def _plan(block: Block) -> tuple[Layers, int]:
+def _plan(block: Block) -> tuple[Plan, int]:
     """The layers to build, the terminal among them if it concatenates, and the result's index."""
-    plan, leaves = block.computing_layers()
+    layers, leaves = block.computing_layers()
+    plan = [(layer, predecessors(layer)) for layer in layers]
     if len(leaves) == 1:
         return plan, leaves[0]
     end = block.layers[-1]
     return [*plan, (end, leaves)], end.index
 
 
-def _droppable(plan: Layers) -> dict[str, list[int]]:
+def _droppable(plan: Plan) -> dict[str, list[int]]:
     """By layer that joins several tensors, the positions of those that may be dropped there."""
     made_by = {layer.index: layer.op for layer, _ in plan}
     paths = (*CONVOLUTIONS, Op.MAX_POOL, Op.AVG_POOL)

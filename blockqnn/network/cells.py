@@ -30,15 +30,12 @@ class Depthwise(Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         # In bfloat16 torch has no fast kernel for 5x5 on a CPU: float32 takes about half the time
-        # (benchmarks/separable_speed.py).
-        if self.kernel_size[0] == 5 and x.device.type == "cpu" and _autocasts():
+        # (benchmarks/speed/separable_speed.py).
+        slow = self.kernel_size[0] == 5 and x.device.type == "cpu"
+        if slow and not torch.compiler.is_compiling() and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
         return super().forward(x)
-
-
-def _autocasts() -> bool:
-    return not torch.compiler.is_compiling() and torch.is_autocast_enabled("cpu")
 
 
 class Pcc(nn.Sequential):

@@ -5,8 +5,7 @@ Either takes any number of images, (N, C, H, W) float32, normalised as the metad
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blockqnn.errors import SettingsError, UserError
+from blockqnn.network.timm_networks import evaluating
 from blockqnn.network.weights import load_weights
 from blockqnn.storage import write_atomically
 
@@ -31,7 +31,7 @@ def export_program(
     file in the file. Raises `UserError` when the program's outputs differ, and OSError.
     """
     content = io.BytesIO()
-    with _evaluating(network):
+    with evaluating(network):
         torch.export.save(_traced(network, example), content, extra_files=dict(metadata or {}))
         program = torch.export.load(io.BytesIO(content.getvalue())).module()
         _compare(network, program, path, example)
@@ -55,7 +55,7 @@ def export_onnx(
             f"{path} needs a package that is not installed ({error}): "
             "pip install 'blockqnn[export]'"
         ) from None
-    with _evaluating(network):
+    with evaluating(network):
         exported = torch.onnx.export(
             _traced(network, example),
             input_names=["images"],
@@ -94,18 +94,6 @@ def export_command(source: Path, to: Path) -> None:
     example = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     to.parent.mkdir(parents=True, exist_ok=True)
     FORMATS[to.suffix](network, to, example, metadata)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and no gradients: other programs do not know their operators."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(training)
 
 
 def _traced(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

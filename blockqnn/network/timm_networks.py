@@ -1,6 +1,8 @@
 """The networks to compare with: any timm model, fitted to the images that it is trained on."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,10 +57,8 @@ def _fitted(name: str, options: dict[str, Any], in_channels: int, image_size: in
     network: nn.Module = timm.create_model(name, **options)
     if image_size <= SMALL:
         _keep_size(network)
-    network.eval()
-    with torch.no_grad():
+    with evaluating(network):
         network(torch.zeros(2, in_channels, image_size, image_size))
-    network.train()
     return network
 
 
@@ -79,12 +79,21 @@ def count_macs(network: nn.Module, in_channels: int, image_size: int) -> int:
     """Multiply-accumulates of one image, counted by torch; `network` is on the CPU."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    was_training = network.training
-    network.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with evaluating(network), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, in_channels, image_size, image_size))
-    network.train(was_training)
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the network is in its mode from before."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(training)
 
 
 def _keep_size(network: Any) -> None:

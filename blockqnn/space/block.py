@@ -74,9 +74,6 @@ compute nothing, because journals hold keys made so."""
 LONGEST = 64
 """Most layers of a block, in any space that settings allow."""
 
-Layers = list[tuple[Layer, tuple[int, ...]]]
-"""Layers of a block, each with the indices of those that it reads."""
-
 _LAYER = re.compile(r"\s*\(" + r"\s*,".join([r"\s*(-?[0-9]{1,9})"] * 5) + r"\s*\)\s*")
 
 
@@ -151,32 +148,31 @@ class Block:
         every process and on every machine.
         """
         layers, leaves = self.computing_layers(_KEY_WIRES)
-        node_of = {0: 0} | {layer.index: node for node, (layer, _) in enumerate(layers, start=1)}
+        node_of = {0: 0} | {layer.index: node for node, layer in enumerate(layers, start=1)}
         labels: list[Label] = [(0, 0)]
-        labels += [(int(layer.op), int(layer.kernel)) for layer, _ in layers]
+        labels += [(int(layer.op), int(layer.kernel)) for layer in layers]
         labels.append((int(Op.TERMINAL), 0))
-        sources = [(), *(read for _, read in layers), leaves]
+        sources = [(), *map(predecessors, layers), leaves]
         form = canonical_form(labels, [[node_of[source] for source in read] for read in sources])
         return hashlib.sha256(repr(form).encode()).hexdigest()[:32]
 
     def computing_layers(
         self, wires: Container[tuple[int, int]] = WIRES
-    ) -> tuple[Layers, tuple[int, ...]]:
-        """The layers that compute something, each with the indices of those that it reads, and the
-        indices of the outputs that the block concatenates.
+    ) -> tuple[list[Layer], tuple[int, ...]]:
+        """The layers that compute something, and the indices of those whose outputs the block
+        concatenates, 0 for the block input.
 
-        `wires` holds the (kind, kernel) of layers to leave out: where one is read, its own source
-        is read instead. Index 0 is the block's input.
+        `wires` holds the (kind, kernel) of layers to leave out. A layer that reads one is returned
+        with the source of it as predecessor instead.
         """
-        computing: Layers = []
+        computing: list[Layer] = []
         source_of = {0: 0}
-        for layer in self.layers[:-1]:
-            read = tuple(source_of[source] for source in predecessors(layer))
-            if layer[1:3] in wires:
-                source_of[layer.index] = read[0]
+        for index, op, kernel, pred1, pred2 in self.layers[:-1]:
+            if (op, kernel) in wires:
+                source_of[index] = source_of[pred1]
             else:
-                source_of[layer.index] = layer.index
-                computing.append((layer, read))
+                source_of[index] = index
+                computing.append(Layer(index, op, kernel, source_of[pred1], source_of[pred2]))
         return computing, tuple(source_of[leaf] for leaf in self.leaves or (0,))
 
 

@@ -12,43 +12,26 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from blockqnn.cost import Cost
-from blockqnn.space import CONVOLUTIONS, KERNELS, WIRES, Block, Layer, Op
+from blockqnn.space import KERNELS, WIRES, Block, Layer, Op, predecessors
+from blockqnn.space.block import CONVOLUTIONS
 from blockqnn.surrogate.kernel import Array
 
-_COUNTED = [
-    (int(op), kernel)
+_COUNTED = {
+    f"{Op(op).name.lower()}{kernel or ''}": (int(op), kernel)
     for op, kernels in KERNELS.items()
     for kernel in kernels
     if op != Op.TERMINAL and (op, kernel) not in WIRES
-]
-_NAMES = [f"{Op(op).name.lower()}{kernel or ''}" for op, kernel in _COUNTED]
-
-FEATURES: tuple[str, ...] = (
-    *_NAMES,
-    *(f"leaf {name}" for name in _NAMES),
-    "leaf input",
-    "edges to leaves",
-    "convolutions",
-    "layers",
-    "most convolutions on a path",
-    "fewest convolutions on a path",
-    "mean convolutions on a path",
-    "most layers on a path",
-    "log2 paths",
-    "largest receptive field",
-    "smallest receptive field",
-    "mean receptive field",
-    "log2 output width",
-    "log2 output width without convolutions",
-    "log2 macs",
-    "log2 parameters",
-    "log2 activation bytes",
-)
-"""What each entry of `block_features` is."""
+}
+"""(kind, kernel) of the layers that compute something, by a name."""
 
 
 def block_features(block: Block, cost: Cost) -> Array:
-    """The numbers named by `FEATURES`, shape (len(FEATURES),).
+    """The numbers of `named_features`, shape (len(FEATURES),)."""
+    return np.array(list(named_features(block, cost).values()))
+
+
+def named_features(block: Block, cost: Cost) -> dict[str, float]:
+    """What a surrogate is told of a block, by name and always in the same order.
 
     `cost` is that of the network stacked from the block, so a surrogate learns one skeleton.
     Widths are in filters of a stage, the block input being one wide; receptive fields are in
@@ -56,35 +39,33 @@ def block_features(block: Block, cost: Cost) -> Array:
     """
     layers, ends_at = block.computing_layers()
     nodes = {0: _Node()}
-    for layer, read in layers:
-        nodes[layer.index] = _node(layer, [nodes[source] for source in read])
+    for layer in layers:
+        nodes[layer.index] = _node(layer, [nodes[source] for source in predecessors(layer)])
     leaves = [nodes[leaf] for leaf in ends_at]
     end = _joined(leaves)
-    labels = [nodes[layer.index].label for layer, _ in layers]
+    labels = [nodes[layer.index].label for layer in layers]
     ends = [leaf.label for leaf in leaves]
-    return np.array(
-        [
-            *map(labels.count, _COUNTED),
-            *map(ends.count, _COUNTED),
-            ends.count(nodes[0].label),
-            len(leaves),
-            sum(op in CONVOLUTIONS for op, _ in labels),
-            len(labels),
-            end.convolutions.most,
-            end.convolutions.least,
-            end.convolutions.total / end.paths,
-            end.layers.most,
-            math.log2(end.paths),
-            1 + end.reach.most,
-            1 + end.reach.least,
-            1 + end.reach.total / end.paths,
-            math.log2(sum(leaf.width for leaf in leaves)),
-            math.log2(1 + sum(leaf.raw for leaf in leaves)),
-            math.log2(cost.macs),
-            math.log2(cost.parameters),
-            math.log2(cost.activation_bytes),
-        ]
-    )
+    return {
+        **{name: labels.count(label) for name, label in _COUNTED.items()},
+        **{f"leaf {name}": ends.count(label) for name, label in _COUNTED.items()},
+        "leaf input": ends.count(nodes[0].label),
+        "edges to leaves": len(leaves),
+        "convolutions": sum(op in CONVOLUTIONS for op, _ in labels),
+        "layers": len(labels),
+        "most convolutions on a path": end.convolutions.most,
+        "fewest convolutions on a path": end.convolutions.least,
+        "mean convolutions on a path": end.convolutions.total / end.paths,
+        "most layers on a path": end.layers.most,
+        "log2 paths": math.log2(end.paths),
+        "largest receptive field": 1 + end.reach.most,
+        "smallest receptive field": 1 + end.reach.least,
+        "mean receptive field": 1 + end.reach.total / end.paths,
+        "log2 output width": math.log2(sum(leaf.width for leaf in leaves)),
+        "log2 output width without convolutions": math.log2(1 + sum(leaf.raw for leaf in leaves)),
+        "log2 macs": math.log2(cost.macs),
+        "log2 parameters": math.log2(cost.parameters),
+        "log2 activation bytes": math.log2(cost.activation_bytes),
+    }
 
 
 class _Length(NamedTuple):
@@ -146,3 +127,7 @@ def _node(layer: Layer, sources: list[_Node]) -> _Node:
         layers=before.layers.longer(1, before.paths),
         reach=before.reach.longer(max(layer.kernel - 1, 0), before.paths),
     )
+
+
+FEATURES = tuple(named_features(Block.parse("(1,7,0,0,0)"), Cost(1, 1, 1)))
+"""The name of each entry of `block_features`."""

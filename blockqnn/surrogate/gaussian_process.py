@@ -24,17 +24,13 @@ from threadpoolctl import threadpool_limits
 from blockqnn.surrogate.kernel import Array, Kernel
 
 LARGEST = 1500
-"""Most curves that are learned from: their number cubed is the time, about a second for all."""
-
+"""Most curves that are learned from, the latest ones. A fit to so many takes about a second."""
 _CHOOSING = 256
 """Most curves that the kernel is chosen by."""
-
 _LEAST = 0.2
 """Least correlation that a feature is taken to have with the results."""
-
 _EXPECTED = 2
 """Number of curves that the expected covariance between epochs weighs as much as."""
-
 _RIDGE = 0.003
 """Ridge of the regression that continues a stopped curve, as a share of the mean variance."""
 

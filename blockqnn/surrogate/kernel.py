@@ -18,10 +18,8 @@ Array = NDArray[np.float64]
 
 _EVALUATIONS = 60
 """Most evaluations of the likelihood in the choice of a kernel."""
-
 _FARTHEST = np.array([3.0, 5.0, 9.0])
 """Most by which the logarithms of length, linear share and noise may differ from their priors'."""
-
 _JITTER = 1e-6
 """Least noise; with less, rounding can make a covariance indefinite."""
 
