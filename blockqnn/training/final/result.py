@@ -4,8 +4,6 @@ import subprocess
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
-import torch
-
 from blockqnn import __version__
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
@@ -93,5 +91,6 @@ def commit() -> str | None:
 def versions() -> dict[str, str]:
     """Versions of the packages that compute a result."""
     import timm
+    import torch
 
     return {"blockqnn": __version__, "torch": torch.__version__, "timm": timm.__version__}
