@@ -1,46 +1,71 @@
-"""Judges one finished training on the test set: the only place where that is opened."""
+"""Judges one finished training on the test set, which is opened for nothing else."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from blockqnn.cost import network_cost
 from blockqnn.errors import SearchError
 from blockqnn.network.timm_networks import count_macs
-from blockqnn.settings import EvaluationSettings
+from blockqnn.settings import EvaluationSettings, NetworkSettings
 from blockqnn.space import LONGEST, Block
 from blockqnn.training.devices import out_of_memory
+from blockqnn.training.final.result import TrainingResult
 from blockqnn.training.precision import mixed_precision
 from blockqnn.training.speed import measure_speed
 from evaluation.metrics import Tally
 
 VERSION = 1
-"""Of an evaluation's format; later versions of this package read it or say that they cannot."""
+"""Format of an evaluation; later versions of this package read it or say that they cannot."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Normalised images `(N, C, H, W)` and labels `(N,)`, on any device."""
 
 
+class Evaluation(TypedDict):
+    """The content of evaluations/<id>.json, where the id is the name of the training's directory.
+
+    `test` and `larger` are what `evaluate_network` returns for the test images at the size of
+    training and at a larger one; `speed` are the rows of `measure_speed`; `macs` counts the
+    multiply-accumulates of one image; `finished` is in seconds since 1970; `settings` says how the
+    network was judged.
+    """
+
+    version: int
+    id: str
+    label: str
+    block: str | None
+    timm: str | None
+    seed: int
+    split: str
+    identity: str
+    test: dict[str, Any]
+    larger: dict[str, Any] | None
+    parameters: int
+    macs: int
+    speed: list[dict[str, Any]]
+    finished: float
+    settings: NotRequired[dict[str, Any]]
+
+
 def judge(
     network: nn.Module,
-    result: Mapping[str, Any],
+    result: TrainingResult,
     *,
     id: str,
     test: Batches,
     device: torch.device,
     settings: EvaluationSettings,
     larger: Batches | None = None,
-) -> dict[str, Any]:
-    """Everything that evaluations/<id>.json says about a trained network, as plain values.
+) -> Evaluation:
+    """Evaluate a trained network on the test images, once, and measure its speed.
 
     `result` is the training's result.json, `id` the name of its directory. `test` are the test
-    images, `larger` the same at a larger size; they are gone through once, one crop each.
-    Precision is what the recipe's comes to on `device`. A timm model that takes images of one size
-    only has None under `larger`. Raises `SearchError` when the test set is empty or the network's
-    outputs are not finite.
+    images, `larger` the same at a larger size: one crop of each. Precision is what the recipe's
+    comes to on `device`. A timm model that takes images of one size only has None under `larger`.
+    Raises `SearchError` when the test set is empty or the network's outputs are not finite.
     """
     data, precision = result["data"], result["recipe"]["precision"]
     classes, channels, size = data["classes"], int(data["in_channels"]), int(data["image_size"])
@@ -49,32 +74,38 @@ def judge(
     try:
         tested = evaluate_network(network, test, classes, device, precision)
         wider = None
-        if larger is not None and (result.get("block") or _takes(network, settings, channels)):
+        if larger is not None and (result["block"] or _takes(network, settings, channels)):
             wider = evaluate_network(network, larger, classes, device, precision)
     except ValueError as error:
         raise SearchError(
             f"{result['label']} cannot be judged on the test images of {data['name']}: {error}; "
             "look at data.root, or train it with recipe.precision: float32"
         ) from None
-    return {
-        "version": VERSION,
-        "id": id,
-        **{key: result.get(key) for key in ("label", "block", "timm", "seed", "split", "identity")},
-        "test": tested,
-        "larger": wider,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": macs,
-        "speed": measure_speed(
-            network,
-            batches=settings.batches,
-            in_channels=channels,
-            image_size=size,
-            device=device,
-            precision=precision,
-            repeats=settings.repeats,
-        ),
-        "finished": time.time(),
-    }
+    speed = measure_speed(
+        network,
+        batches=settings.batches,
+        in_channels=channels,
+        image_size=size,
+        device=device,
+        precision=precision,
+        repeats=settings.repeats,
+    )
+    return Evaluation(
+        version=VERSION,
+        id=id,
+        label=result["label"],
+        block=result["block"],
+        timm=result["timm"],
+        seed=result["seed"],
+        split=result["split"],
+        identity=result["identity"],
+        test=tested,
+        larger=wider,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=macs,
+        speed=speed,
+        finished=time.time(),
+    )
 
 
 def evaluate_network(
@@ -84,10 +115,10 @@ def evaluate_network(
     device: torch.device,
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """What `Tally.result` says of the network's outputs for all batches, and their size in pixels.
+    """What `Tally.result` says of the network's outputs for all batches, and `size` in pixels.
 
-    The network is on `device`; raises `ValueError` for no images, another size in a later batch,
-    and outputs that are not finite.
+    The network is on `device`. Raises `ValueError` for no images, images of different sizes, and
+    outputs that are not finite.
     """
     tally, size = Tally(len(classes)), 0
     was_training = network.training
@@ -103,23 +134,22 @@ def evaluate_network(
     return {"size": size, **tally.result(classes)}
 
 
-def _macs(network: nn.Module, result: Mapping[str, Any]) -> int:
+def _macs(network: nn.Module, result: TrainingResult) -> int:
     """Multiply-accumulates of one image: a block's from its code, a timm model's by counting."""
-    data, shape = result["data"], result.get("network")
-    channels, size = int(data["in_channels"]), int(data["image_size"])
-    if not result.get("block") or not shape:
-        return count_macs(network.cpu(), channels, size)
-    repeats = shape["repeats"]
-    return network_cost(
-        Block.parse(result["block"], LONGEST),
-        filters=tuple(shape["filters"]),
-        repeats=repeats if isinstance(repeats, int) else tuple(repeats),
-        num_classes=len(data["classes"]),
-        in_channels=channels,
-        image_size=size,
-        skeleton=shape["skeleton"],
-        connections=shape.get("connections", "none"),
-    ).macs
+    data, shape = result["data"], result["network"]
+    if not result["block"] or not shape:
+        return count_macs(network.cpu(), data["in_channels"], data["image_size"])
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+    return (
+        NetworkSettings(**fields)
+        .cost(
+            Block.parse(result["block"], LONGEST),
+            num_classes=len(data["classes"]),
+            in_channels=data["in_channels"],
+            image_size=data["image_size"],
+        )
+        .macs
+    )
 
 
 def _takes(network: nn.Module, settings: EvaluationSettings, channels: int) -> bool:

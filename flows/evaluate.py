@@ -5,25 +5,23 @@ is not judged again while training and settings stay the same.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import flow
-from torch import Tensor
 
-from blockqnn.data import load
-from blockqnn.data.memory_feed import normalised_batches
+from blockqnn.data.images import Images, open_images
 from blockqnn.errors import SearchError
 from blockqnn.network.weights import load_weights
 from blockqnn.params import load_plan
-from blockqnn.settings import DataSettings, Plan
-from blockqnn.storage import as_search_error, read_json, write_json
+from blockqnn.settings import Plan
+from blockqnn.storage import as_json, as_search_error, read_json, write_json
 from blockqnn.training.devices import resolve
 from evaluation.stages.trained import Trained, read_trained
-from evaluation.test_set import judge
+from evaluation.test_set import Evaluation, judge
 from flows.artifacts import Publisher
 from flows.attempts import attempt_task
 from flows.final_trainings import PlannedTrainings
@@ -34,12 +32,10 @@ from flows.tracking.background import BackgroundWriter
 from flows.tracking.trainings import TrainingRuns
 
 EVALUATIONS = "evaluations"
+"""Directory of a run's evaluations, below the run's own."""
 
 TRACKING_PATIENCE = 120.0
 """Seconds that MLflow gets to take the results in."""
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Record = dict[str, Any]
 
 
 @flow(name="blockqnn", flow_run_name="evaluate-{data}", persist_result=False, retries=0)
@@ -90,27 +86,28 @@ def evaluate(
 def finals(
     planned: PlannedTrainings, networks: Sequence[str] | None = None, models: Path | None = None
 ) -> list[Trained]:
-    """A plan's final trainings that have finished, in its order, or those frozen in `models`.
+    """A plan's final trainings that have finished, in its order, or those kept below `models`.
 
-    Raises `SearchError` when there are none, and `SettingsError` for networks not in the plan.
+    `models` is a directory of what `blockqnn train --to` wrote. Raises `SearchError` when there
+    are none, and `SettingsError` for networks not in the plan.
     """
     if models is not None:
+        where = f"below {models} has finished"
         found = [f for f in read_trained(models) if not networks or f.result["label"] in networks]
     else:
+        where = f"of this plan has finished in {planned.directory}"
         found = [
             Trained(directory.name, result, directory / "weights.safetensors")
             for directory, result in planned.finished(networks).items()
         ]
     if not found:
         raise SearchError(
-            f"no final training {'below ' + str(models) if models else 'of this plan'} has "
-            f"finished{' in ' + str(planned.directory) if not models else ''}: run blockqnn train "
-            "first, with the same settings"
+            f"no final training {where}: run blockqnn train first, with the same settings"
         )
     return found
 
 
-def read_evaluations(directory: Path, found: Sequence[Trained], plan: Plan) -> list[Record]:
+def read_evaluations(directory: Path, found: Sequence[Trained], plan: Plan) -> list[Evaluation]:
     """The evaluations of these trainings that the run in `directory` has, with these settings."""
     kept = (_kept(directory, each, plan) for each in found)
     return [evaluation for evaluation in kept if evaluation is not None]
@@ -124,9 +121,13 @@ class _Judge:
         self._plan = plan
         devices = plan.workers.devices
         self._device = resolve(devices[0] if devices else "auto")
-        self._images: TestImages | None = None
 
-    def run(self, found: Sequence[Trained]) -> list[Record]:
+    @cached_property
+    def _images(self) -> Images:
+        """The images, normalised as for trainings on everything."""
+        return open_images(self._plan.data, self._plan.seed, everything=True)
+
+    def run(self, found: Sequence[Trained]) -> list[Evaluation]:
         """The evaluations of all that were trained, written down where they are new."""
         evaluations = []
         for each in found:
@@ -135,30 +136,36 @@ class _Judge:
                 continue
             evaluation = _kept(self._directory, each, self._plan)
             if evaluation is None:
-                evaluation = _evaluation_task(self._judge, each)(each.id)
+                evaluation = self._judge_as_task(each)
             evaluations.append(evaluation)
         return evaluations
 
-    def _judge(self, each: Trained) -> Record:
-        if self._images is None:
-            self._images = open_test_images(self._plan.data, self._plan.seed)
-        images, result = self._images, each.result
-        if images.fingerprint != result["data"]["fingerprint"]:
+    def _judge_as_task(self, each: Trained) -> Evaluation:
+        """Judge in a Prefect task, but in this thread, since speed is measured."""
+
+        def evaluation(id: str) -> Evaluation:
+            return self._judge(each)
+
+        return attempt_task(evaluation, "evaluation-{id}")(each.id)
+
+    def _judge(self, each: Trained) -> Evaluation:
+        plan, result, images = self._plan, each.result, self._images
+        if images.facts.fingerprint != result["data"]["fingerprint"]:
             raise SearchError(
                 f"the images of data.root are not those that {each.id} was trained on: restore "
                 "them, or train again"
             )
-        larger = self._plan.evaluation.larger
+        larger = plan.evaluation.larger
         evaluation = judge(
             load_weights(each.weights)[0],
             result,
             id=each.id,
-            test=images.batches(self._device, None),
-            larger=images.batches(self._device, larger) if larger else None,
+            test=images.test_batches(self._device, None),
+            larger=images.test_batches(self._device, larger) if larger else None,
             device=self._device,
-            settings=self._plan.evaluation,
+            settings=plan.evaluation,
         )
-        evaluation["settings"] = _settings(self._plan)
+        evaluation["settings"] = _settings(plan)
         path = _path(self._directory, each)
         path.parent.mkdir(exist_ok=True)
         write_json(evaluation, path)
@@ -166,55 +173,21 @@ class _Judge:
         return evaluation
 
 
-@dataclass(frozen=True)
-class TestImages:
-    """The test images of a data set; `batches` yields them normalised, at a size if given."""
-
-    fingerprint: str
-    batches: Callable[[torch.device, int | None], Batches]
-
-
-def open_test_images(settings: DataSettings, seed: int) -> TestImages:
-    """The test images that belong to trainings on everything. Raises `SettingsError`."""
-    if settings.streamed:
-        from blockqnn.data.streamed.stream import open_stream
-
-        stream = open_stream(settings, seed)
-        return TestImages(stream.fingerprint, stream.test_batches)
-    data = load(settings, seed).everything()  # whose mean and deviation the networks know
-
-    def batches(device: torch.device, size: int | None) -> Batches:
-        here = data.to(device)
-        return normalised_batches(here, here.test)
-
-    return TestImages(data.fingerprint, batches)
-
-
-def _kept(directory: Path, each: Trained, plan: Plan) -> Record | None:
-    """The evaluation that is there already; None for none, a damaged one, or one of other
-    settings.
-    """
+def _kept(directory: Path, each: Trained, plan: Plan) -> Evaluation | None:
+    """The evaluation in the run's directory, unless it is damaged or of other settings."""
     try:
-        found: Record = read_json(_path(directory, each))
+        found: Evaluation = read_json(_path(directory, each))
         same = found["identity"] == each.result["identity"]
         return found if same and found["settings"] == _settings(plan) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _settings(plan: Plan) -> Mapping[str, Any]:
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
+def _settings(plan: Plan) -> dict[str, Any]:
+    """The settings of the evaluation as JSON gives them back."""
+    settings: dict[str, Any] = json.loads(as_json(asdict(plan.evaluation)))
     return settings
 
 
 def _path(directory: Path, each: Trained) -> Path:
     return directory / EVALUATIONS / f"{each.id}.json"
-
-
-def _evaluation_task(judged: Callable[[Trained], Record], each: Trained) -> Callable[[str], Record]:
-    """The Prefect task that judges one training, in this thread: it measures speed."""
-
-    def evaluation(id: str) -> Record:
-        return judged(each)
-
-    return attempt_task(evaluation, "evaluation-{id}")

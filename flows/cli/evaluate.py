@@ -10,6 +10,7 @@ from flows.cli import shared
 
 if TYPE_CHECKING:
     from evaluation.stages.trained import Trained
+    from evaluation.test_set import Evaluation
 
 
 def add(commands: Any) -> None:
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
 
     planned = shared.planned_trainings(options)
 
-    def found() -> tuple[list[Trained], list[dict[str, Any]]]:
+    def found() -> tuple[list[Trained], list[Evaluation]]:
         from flows.evaluate import finals, read_evaluations
 
         trained = finals(planned, options.networks, options.models)

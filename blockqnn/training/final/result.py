@@ -50,7 +50,7 @@ class TrainingResult(TypedDict):
     finished: NotRequired[float]
     device: str
     threads: int | None
-    devices: NotRequired[int]
+    devices: int
     precision: str
     data: ResultImages
     network: dict[str, Any] | None
