@@ -34,12 +34,13 @@ class _Tally:
     def __init__(self, width: int, size: int) -> None:
         self.width = width
         self.size = size
-        self.parameters = self.macs = self.values = 0
+        self.weights = self.norms = self.values = self.macs = 0
 
     def add(self, weights: int, norms: int, values: int) -> None:
         """Count convolution weights, batch norm channels and values made at each pixel."""
         pixels = self.size * self.size
-        self.parameters += weights + 2 * norms
+        self.weights += weights
+        self.norms += norms
         self.macs += weights * pixels
         self.values += values * pixels
 
@@ -62,9 +63,9 @@ def network_cost(
     skeleton: str = "cifar",
     connections: str = "none",
 ) -> Cost:
-    """Return the cost of the network that `build_network` makes, for images of one side.
+    """Return the cost of the network that `build_network` makes, for square images.
 
-    `image_size` is that side in pixels. Raises `ValueError` for the arguments that `build_network`
+    `image_size` is their side in pixels. Raises `ValueError` for the arguments that `build_network`
     refuses, and for an image that the poolings would shrink to nothing.
     """
     each = stage_repeats(
@@ -91,61 +92,54 @@ def network_cost(
         if stage:
             tally.pool()
         entered = before = 0
-        for number in range(blocks):
+        for _ in range(blocks):
             entering = tally.width
-            if connections == "concat" and number:
+            if connections == "concat" and before:
                 entering += before
                 tally.add(0, 0, entering)
             if entering != entered:  # equal widths, equal costs
                 entered = entering
-                leaving, *counts = _block_counts(*computing, entered, stage_filters)
-            tally.add(*counts)
+                one = _block_tally(*computing, entered, stage_filters)
+            tally.add(one.weights, one.norms, one.values)
             if connections == "shortcut":
-                if entered != leaving:
-                    tally.add_pcc(entered, leaving, 1)
-                tally.add(0, 0, leaving)
-            before, tally.width = tally.width, leaving
+                if entered != one.width:
+                    tally.add_pcc(entered, one.width, 1)
+                tally.add(0, 0, one.width)
+            before, tally.width = tally.width, one.width
     tally.add(0, 0, tally.width)  # ReLU
     linear = tally.width * num_classes
     return Cost(
-        parameters=tally.parameters + linear + num_classes,
+        parameters=tally.weights + 2 * tally.norms + linear + num_classes,
         macs=tally.macs + linear,
         activation_bytes=4 * (tally.values + tally.width + num_classes),
     )
 
 
-def _block_counts(
+def _block_tally(
     layers: Sequence[Layer], leaves: Sequence[int], width: int, filters: int
-) -> tuple[int, int, int, int]:
-    """Width of a block's output, then its weights, normalised channels and values a pixel."""
+) -> _Tally:
+    """The sums of one block that reads maps so wide, of one pixel."""
+    tally = _Tally(width, 1)
     widths = {0: width}
-    weights = norms = values = 0
     for index, op, kernel, first, second in layers:
         made = widths[first]
         if op == _CONV:
-            weights += kernel * kernel * made * filters
-            norms += filters
-            values += made + 2 * filters
+            tally.add_pcc(made, filters, kernel)
             made = filters
         elif op == _SEPARABLE:
-            weights += kernel * kernel * made + made * filters
-            norms += filters
-            values += 2 * made + 2 * filters
+            tally.add(kernel * kernel * made + made * filters, filters, 2 * (made + filters))
             made = filters
-        elif op == _CONCAT:
-            made += widths[second]
-            values += made
-        elif op == _ADD:
-            if made != (other := widths[second]):
+        else:
+            if op == _CONCAT:
+                made += widths[second]
+            elif op == _ADD and made != (other := widths[second]):
                 for source in (made, other):
-                    if source != filters:  # projected by a 1x1 PCC
-                        weights += source * filters
-                        norms += filters
-                        values += source + 2 * filters
+                    if source != filters:
+                        tally.add_pcc(source, filters, 1)
                 made = filters
-            values += made
-        else:  # a pooling
-            values += made
+            tally.add(0, 0, made)
         widths[index] = made
-    leaving = sum(widths[leaf] for leaf in leaves)
-    return leaving, weights, norms, values + (leaving if len(leaves) > 1 else 0)
+    tally.width = sum(widths[leaf] for leaf in leaves)
+    if len(leaves) > 1:
+        tally.add(0, 0, tally.width)
+    return tally

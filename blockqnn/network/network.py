@@ -80,12 +80,8 @@ class BlockNetwork(nn.Module):
             self.feature_info.append({"num_chs": width, "reduction": reduction, "module": name})
         self._body = [name for name, _ in self.named_children()]
         self.num_features = self.head_hidden_size = width
-        self.head = nn.Sequential(
-            nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(width, num_classes),
-        )
+        linear = nn.Linear(width, num_classes)
+        self.head = nn.Sequential(nn.ReLU(True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -137,11 +133,9 @@ class BlockNetwork(nn.Module):
         example = next(self.parameters())
         self.head[1] = pool
         self.head[2] = nn.Flatten() if pool_name else nn.Identity()
-        self.head[3] = (
-            nn.Linear(width, num_classes, device=example.device, dtype=example.dtype)
-            if num_classes
-            else nn.Identity()
-        )
+        self.head[3] = nn.Identity()
+        if num_classes:
+            self.head[3] = nn.Linear(width, num_classes, device=example.device, dtype=example.dtype)
         self.num_classes, self.global_pool = num_classes, pool_name
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -34,12 +34,7 @@ class Stage(nn.Sequential):
     """
 
     def __init__(
-        self,
-        block: Block,
-        in_channels: int,
-        filters: int,
-        rates: Iterable[float],
-        connections: str,
+        self, block: Block, in_channels: int, filters: int, rates: Iterable[float], connections: str
     ) -> None:
         modules: list[BlockModule | Shortcut] = []
         before, width = 0, in_channels

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +42,7 @@ def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
 
     state = {k: value.detach().cpu().contiguous() for k, value in network.state_dict().items()}
     header, tensors = _header(save(state), {**metadata, _CHECKSUM: _checksum(state)})
-
-    def write(file: BinaryIO) -> None:
-        file.write(header)
-        file.write(tensors)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: file.writelines([header, tensors]))
 
 
 def load_weights(path: Path) -> tuple[nn.Module, dict[str, str]]:

@@ -8,7 +8,7 @@ from blockqnn.space.block import Block, Layer, Op
 from blockqnn.space.design import Choices
 
 ATTEMPTS = 1000
-"""Draws until a change is legal; a space of one block has none."""
+"""Most changes drawn in search of a legal one: in a space of one block there is none."""
 
 
 class BlockSpace(Choices[Block], Protocol):
@@ -21,7 +21,7 @@ class BlockSpace(Choices[Block], Protocol):
 def mutate(space: BlockSpace, block: Block, rng: np.random.Generator) -> Block:
     """A block of the space that differs from `block` by one layer replaced, inserted or deleted.
 
-    The same block where there is no other.
+    It is `block` itself where there is no other.
     """
     mutations = (_replace, _insert, _delete)
     for _ in range(ATTEMPTS):
@@ -75,6 +75,6 @@ def _draw(space: BlockSpace, before: tuple[Layer, ...], rng: np.random.Generator
 
 
 def _shifted(layer: Layer, first: int, by: int) -> Layer:
-    """The layer after every index from `first` on has moved by `by`."""
+    """The layer's code after every index from `first` on has moved by `by`, its own too."""
     moved = [pred + by if pred >= first else pred for pred in (layer.pred1, layer.pred2)]
     return layer._replace(index=layer.index + by, pred1=moved[0], pred2=moved[1])

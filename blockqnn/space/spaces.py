@@ -1,7 +1,7 @@
 """The search spaces: which layer may come next.
 
-One definition, of which the named spaces are cases: the kinds of layer and their kernels, the most
-layers and the most leaves of a block.
+A space is given by the kinds of layer with their kernels, the most layers and the most leaves of a
+block.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ V2_OPERATIONS: Operations = (
     (Op.ADD, 0),
     (Op.CONCAT, 0),
 )
-"""Separable convolutions for the paper's 3x3 and 5x5 ones; no kernel-1 poolings, which are other
-names for what they read."""
+"""(kind, kernel) of the layers of V2: separable convolutions in place of the paper's 3x3 and 5x5
+ones, and no poolings of kernel 1, which compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Space:
         return Block(tuple(layers))
 
     def design(self, layers: Sequence[Layer]) -> Block:
-        """The block of these layers, the terminal included."""
+        """The block of these layers, the terminal among them."""
         return Block(tuple(layers))
 
     def mutate(self, block: Block, rng: Generator) -> Block:
@@ -184,7 +184,7 @@ def _layers(operations: Operations, index: int, *, last: bool) -> tuple[Layer, .
 def _narrowed(
     operations: Operations, index: int, leaves: tuple[int, ...], spare: int, may_end: bool
 ) -> tuple[Layer, ...]:
-    """Of the layers at an index those that open at most `spare` more leaves than they read."""
+    """The layers at an index that add at most `spare` leaves to those that are there."""
     *layers, end = _layers(operations, index, last=False)
     kept = [
         layer

@@ -14,6 +14,7 @@ ones will be (Bonilla et al., NIPS 2007). Nothing is drawn at random: equal data
 predictions.
 """
 
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -33,12 +34,9 @@ _EXPECTED = 2
 """Number of curves that the expected covariance between epochs weighs as much as."""
 _RIDGE = 0.003
 """Ridge of the regression that continues a stopped curve, as a share of the mean variance."""
-
-
-def _one_thread() -> threadpool_limits:
-    # With more threads, other processes' trainings would slow this down, and the last digits would
-    # depend on the number of threads, with them what a resumed search proposes.
-    return threadpool_limits(1, "blas")
+_one_thread = partial(threadpool_limits, 1, "blas")
+"""Compute with one thread: the last digits depend on how many there are, and with them what a
+resumed search proposes. More would also wait for the trainings on the same cores."""
 
 
 class Surrogate:

@@ -52,11 +52,9 @@ class Kernel:
             fit = 0.5 * count * np.log((1 + explained) / (1 + count)).mean()
             return float(np.log(np.diagonal(factor)).sum() + fit + prior)
 
-        options = {"maxfev": _EVALUATIONS, "xatol": 0.05, "fatol": 0.05}
         start = middle + np.vstack([np.zeros(3), np.diag([-0.5, -0.7, -0.7])])
-        found = minimize(
-            surprise, middle, method="Nelder-Mead", options={**options, "initial_simplex": start}
-        )
+        options = {"maxfev": _EVALUATIONS, "xatol": 0.05, "fatol": 0.05, "initial_simplex": start}
+        found = minimize(surprise, middle, method="Nelder-Mead", options=options)
         return cls(np.clip(found.x, middle - _FARTHEST, middle + _FARTHEST))
 
     def between(self, first: Array, second: Array) -> Array:
