@@ -1,6 +1,6 @@
 """From image files to batches on the device. `streamed` reads images while a network trains.
 
-It may import the settings, storage and seeds. Importing it imports torch.
+Imports of this package the settings, storage, seeds and errors; importing it imports torch.
 """
 
 from blockqnn.data.dataset import Dataset, ImageSet, load

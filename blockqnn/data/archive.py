@@ -14,10 +14,10 @@ from blockqnn.data.source import Source
 from blockqnn.errors import SettingsError
 
 FORMAT = "blockqnn images 1"
-"""First array of the file; later versions of this package read it or say that they cannot."""
+"""First array of a file; later versions of this package read it or say that they cannot."""
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The date of every entry: the earliest that a zip file can have."""
+"""Date of every entry: the earliest that a zip file can have."""
 
 DAMAGE = (
     OSError,
@@ -30,12 +30,15 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a damaged or foreign file may raise."""
+"""Errors that reading a damaged or foreign file may raise."""
 
 
 def write_archive(file: BinaryIO, source: Source, name: str) -> None:
-    """Write all images of a data set of this name: the same bytes whenever it is called."""
-    arrays: dict[str, npt.NDArray[Any]] = {
+    """Write all images of the data set `name`: the same bytes whenever it is called.
+
+    It does what `numpy.savez` does, but keeps nothing of the time or the machine.
+    """
+    arrays = {
         "format": np.array(FORMAT),
         "name": np.array(source.name or name),
         "classes": np.array(source.classes),
@@ -44,13 +47,20 @@ def write_archive(file: BinaryIO, source: Source, name: str) -> None:
         "test_pixels": source.test_pixels,
         "test_labels": source.test_labels,
     }
-    _write(file, arrays)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for key, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{key}.npy", EPOCH)
+            entry.create_system = 3  # otherwise the operating system's number
+            entry.external_attr = 0o644 << 16
+            ordered = np.asarray(array, order="C")
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, ordered, version=(1, 0), allow_pickle=False)
 
 
 def read_prepared(path: Path) -> Source:
-    """The images of a file that `prepare` wrote; `SettingsError` for any other, or a damaged one.
+    """The images in a file that `prepare` wrote, every array's checksum compared.
 
-    Every array's checksum is compared, so what is returned is what was written.
+    Raises `SettingsError` for any other file, and for a damaged one.
     """
     try:
         with path.open("rb") as file:
@@ -86,19 +96,6 @@ def _source(path: Path, archive: Mapping[str, npt.NDArray[Any]]) -> Source:
             raise _refusal(path, f"its {part} labels are not those of its classes")
         arrays[f"{part}_pixels"], arrays[f"{part}_labels"] = pixels, labels
     return Source(classes, **arrays, name=str(archive["name"]))
-
-
-def _write(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """What np.savez does, with nothing of the time or the machine in it."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", EPOCH)
-            entry.create_system = 3  # otherwise the operating system's number
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(
-                    member, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False
-                )
 
 
 def _refusal(path: Path, reason: str) -> SettingsError:

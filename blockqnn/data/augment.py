@@ -15,7 +15,8 @@ def augment(
 ) -> Tensor:
     """Random crop, mirror and cutout of a normalised batch `(N, C, H, W)`, on its own device.
 
-    Images that are the `part` of a batch of `of` images are changed as they are in the whole one.
+    If the images are only the `part` of a batch of `of` images, they are changed as they would be
+    in the whole batch.
     """
     count, _, height, width = images.shape
     device = images.device

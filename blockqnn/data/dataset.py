@@ -1,16 +1,13 @@
-"""Data sets become tensors on the device: splits, augmentation, fingerprints.
+"""Data sets that fit into memory, split, as one uint8 tensor a set.
 
-A set lives on the device as one uint8 tensor. Normalisation and augmentation happen there in
-batches; there is no per-image Python and no DataLoader.
+Normalisation and augmentation happen on the device in whole batches: no Python runs for each image.
 """
-
-from __future__ import annotations
 
 import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +15,10 @@ import torch
 from torch import Tensor
 
 from blockqnn.data.read import read
-from blockqnn.data.source import Source
+from blockqnn.data.source import Labels, Pixels, Source
 from blockqnn.data.split import stratified
 from blockqnn.seeds import seed_for
 from blockqnn.settings import DataSettings
-
-Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,27 +31,34 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> ImageSet:
+    def to(self, device: torch.device) -> Self:
         """The same set on another device."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def none(self) -> Self:
+        """A set without images, but of the same shape of an image."""
+        return replace(self, images=self.images[:0], labels=self.labels[:0])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, split for the search; the test set belongs to final evaluation alone.
+    """Images in memory, with some of the training images held out.
 
-    `mean` and `std` are per channel, in pixel values, of the images trained on. `fingerprint` names
-    the bytes of all images and labels, the classes and the split.
+    The test set is for the evaluation of final trainings alone.
     """
 
     name: str
     classes: tuple[str, ...]
+    """Names of the classes, by label."""
     train: ImageSet
     held_out: ImageSet
     test: ImageSet
     mean: Tensor
+    """Mean of each channel over `train` in pixel values, shape `(1, C, 1, 1)`."""
     std: Tensor
+    """Deviation of each channel over `train` in pixel values, shape `(1, C, 1, 1)`."""
     fingerprint: str
+    """Hash of all images and labels, the classes and the split."""
 
     @property
     def in_channels(self) -> int:
@@ -69,13 +70,13 @@ class Dataset:
         """Side of an image in pixels."""
         return self.train.images.shape[2]
 
-    def to(self, device: torch.device) -> Dataset:
+    def to(self, device: torch.device) -> Self:
         """The same data on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("train", "held_out", "test")}
         return replace(self, **moved, mean=self.mean.to(device), std=self.std.to(device))
 
     def to_arrays(self) -> dict[str, Any]:
-        """The same as plain values and arrays, to be sent elsewhere: without the test set."""
+        """Plain values and arrays that `from_arrays` takes, without the test set."""
         sets = {"train": self.train, "held_out": self.held_out}
         arrays = {name: (s.images.numpy(), s.labels.numpy()) for name, s in sets.items()}
         moments = {"mean": self.mean.numpy(), "std": self.std.numpy()}
@@ -83,30 +84,22 @@ class Dataset:
         return {**plain, **moments, **arrays}
 
     @classmethod
-    def from_arrays(cls, values: Mapping[str, Any]) -> Dataset:
-        """What `to_arrays` packed, without a copy; the test set is empty."""
-        train, held_out = (ImageSet(*map(_shared, values[name])) for name in ("train", "held_out"))
-        return cls(
-            name=values["name"],
-            classes=values["classes"],
-            train=train,
-            held_out=held_out,
-            test=ImageSet(train.images[:0], train.labels[:0]),
-            mean=torch.tensor(values["mean"]),
-            std=torch.tensor(values["std"]),
-            fingerprint=values["fingerprint"],
-        )
+    def from_arrays(cls, values: Mapping[str, Any]) -> Self:
+        """The data that `to_arrays` packed, without a copy of the images; the test set is empty."""
+        sets = {name: ImageSet(*map(_shared, values[name])) for name in ("train", "held_out")}
+        moments = {name: torch.tensor(values[name]) for name in ("mean", "std")}
+        return cls(**{**values, **sets, **moments}, test=sets["train"].none())
 
-    def everything(self) -> Dataset:
+    def everything(self) -> Self:
         """The same data with nothing held out: for final training, once the selection is made."""
         train = ImageSet(
             torch.cat([self.train.images, self.held_out.images]),
             torch.cat([self.train.labels, self.held_out.labels]),
         )
-        none = ImageSet(self.held_out.images[:0], self.held_out.labels[:0])
-        mean, std = _normalisation(train.images.permute(0, 2, 3, 1).cpu().numpy())
-        device = self.mean.device
-        return replace(self, train=train, held_out=none, mean=mean.to(device), std=std.to(device))
+        mean, std = _moments(train.images.permute(0, 2, 3, 1).cpu().numpy())
+        here = self.mean.device
+        rest = self.held_out.none()
+        return replace(self, train=train, held_out=rest, mean=mean.to(here), std=std.to(here))
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 images `(N, C, H, W)` as float32 of mean 0 and deviation 1, channels last."""
@@ -128,7 +121,7 @@ def load(settings: DataSettings, seed: int) -> Dataset:
         pixels, labels = pixels[keep], labels[keep]
     held = max(len(source.classes), round(settings.holdout * len(labels)))
     train, held_out = stratified(settings, labels, held, seed_for(seed, "split"))
-    mean, std = _normalisation(pixels[train])
+    mean, std = _moments(pixels[train])
     return Dataset(
         name=source.name or settings.name,
         classes=source.classes,
@@ -142,7 +135,7 @@ def load(settings: DataSettings, seed: int) -> Dataset:
 
 
 def _shared(array: npt.NDArray[Any]) -> Tensor:
-    """A tensor over memory that may belong to others; nothing here writes to its images."""
+    """A tensor over memory that may belong to others: nothing may write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)
@@ -153,34 +146,23 @@ def _image_set(pixels: Pixels, labels: Labels) -> ImageSet:
     return ImageSet(images, torch.from_numpy(np.ascontiguousarray(labels)))
 
 
-def _moments(pixels: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and deviation of each channel, from histograms: exact, without a float copy."""
+def _moments(pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel `(1, C, 1, 1)`, from histograms: exact, without floats."""
     channels = range(pixels.shape[3])
     counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in channels])
     share = counts / counts.sum(axis=1, keepdims=True)
     values = np.arange(256.0)
     mean = share @ values
-    return mean, np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0))
-
-
-def _normalisation(pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """What to subtract from a channel and to divide it by, as tensors that fit a batch."""
-    mean, std = _moments(pixels)
-    # a constant channel must not divide by zero
-    return _per_channel(mean), _per_channel(np.maximum(std, 1.0))
-
-
-def _per_channel(values: npt.NDArray[np.float64]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+    std = np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0))
+    std = np.maximum(std, 1.0)  # a constant channel must not divide by zero
+    first, second = (torch.tensor(m, dtype=torch.float32).view(1, -1, 1, 1) for m in (mean, std))
+    return first, second
 
 
 def _fingerprint(source: Source, *splits: npt.NDArray[np.int64]) -> str:
     digest = hashlib.sha256("\n".join(source.classes).encode())
-    pixels, labels = (
-        (source.train_pixels, source.test_pixels),
-        (source.train_labels, source.test_labels),
-    )
-    arrays: list[npt.NDArray[Any]] = [*pixels, *labels, *splits]
+    pixels = (source.train_pixels, source.test_pixels)
+    arrays: list[npt.NDArray[Any]] = [*pixels, source.train_labels, source.test_labels, *splits]
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).data)

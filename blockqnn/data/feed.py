@@ -1,5 +1,4 @@
-"""Where a training's batches come from: images in memory here, streamed ones in
-`blockqnn.data.streamed.stream`.
+"""What a training asks of its images, wherever they lie: batches, in shares for several processes.
 
 The same (seed, epoch, step) always gives the same images in the same order with the same
 augmentation, so that a training can go on in the middle of an epoch without any generator's state.
@@ -12,42 +11,44 @@ from typing import Protocol
 from torch import Tensor
 
 EVALUATION_BATCH = 500
+"""Images in a batch of an evaluation."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which share of every batch a process of a data-parallel training takes."""
+    """The share of every batch that a process of a data-parallel training takes."""
 
     rank: int = 0
+    """Number of the process, counted from 0."""
     world: int = 1
+    """Number of processes."""
 
     def of(self, count: int) -> slice:
-        """This process's run of so many images; the first processes take one more if need be."""
+        """This process's run of `count` images; the first processes take one more if need be."""
         each, rest = divmod(count, self.world)
         start = self.rank * each + min(self.rank, rest)
         return slice(start, start + each + (self.rank < rest))
 
     @property
     def smallest(self) -> int:
-        """Images below which a batch is left out: batch norm has no variance of one."""
+        """Images below which a batch is left out: batch norm needs two on every process."""
         return 2 * self.world
 
 
 ALONE = Share()
-"""All of every batch: one process trains by itself."""
+"""The share of a process that trains by itself: all of every batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch, on its device.
-
-    Images `(n, C, H, W)` are float32, normalised, augmented, channels last; labels `(n,)` int64;
-    `size` counts the images of the whole batch, over all processes.
-    """
+    """One process's share of a batch, on its device."""
 
     images: Tensor
+    """Images `(n, C, H, W)` in float32, normalised and augmented, channels last."""
     labels: Tensor
+    """Labels `(n,)` in int64."""
     size: int
+    """Images of the whole batch, over all processes."""
 
 
 class Feed(Protocol):
@@ -72,7 +73,7 @@ class Feed(Protocol):
         """The batches of an epoch, from step `first` on."""
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the held-out images, normalised, and their labels."""
+        """This process's share of the held-out images, normalised, with their labels."""
 
     def close(self) -> None:
-        """Let go of processes that read images."""
+        """End the processes that read images."""

@@ -1,4 +1,4 @@
-"""Class folders of images: read whole, resized once and kept in memory."""
+"""Class folders of images, resized once and kept in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def folder_source(root: Path, size: int) -> Source:
-    """Class folders under `root`, or under `root/train` and `root/test` (or `root/val`)."""
+    """Images of class folders below `root`, or below `root/train` and `root/test` (or `root/val`).
+
+    They are `size` pixels a side. Raises `SettingsError`.
+    """
     train = root / "train"
     test = next((path for path in (root / "test", root / "val") if path.is_dir()), None)
     if test is None and train.is_dir() and any(path.is_dir() for path in train.iterdir()):
@@ -43,10 +46,24 @@ def folder_source(root: Path, size: int) -> Source:
 
 
 def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labels]:
-    """Images resized once: the result is kept in `root/.blockqnn` where that can be written.
+    """Images resized once: the result is kept in `root/.blockqnn` where that can be written."""
+    classes, files, labels = _listed(root)
+    cache = root / ".blockqnn" / f"{_digest(root, files, size)[:16]}.npy"
+    pixels = _cached(cache, (len(files), size, size, 3))
+    if pixels is None:
+        pixels = np.empty((len(files), size, size, 3), np.uint8)
+        for number, file in enumerate(files):
+            pixels[number] = _resized(file, size)
+        try:
+            cache.parent.mkdir(exist_ok=True)
+            write_atomically(cache, lambda file: np.save(file, pixels, allow_pickle=False))
+        except OSError:  # a read-only or full disk costs the next start some time, nothing else
+            pass
+    return classes, pixels, labels
 
-    Hidden files and folders, at any depth, are not images.
-    """
+
+def _listed(root: Path) -> tuple[tuple[str, ...], list[Path], Labels]:
+    """Classes, images and labels; hidden files and folders, at any depth, are no images."""
     from torchvision.datasets import folder
 
     def is_image(path: str) -> bool:
@@ -54,7 +71,7 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
         return not hidden and folder.has_file_allowed_extension(path, folder.IMG_EXTENSIONS)
 
     try:
-        classes = [name for name in folder.find_classes(root)[0] if not name.startswith(".")]
+        classes = tuple(name for name in folder.find_classes(root)[0] if not name.startswith("."))
         if len(classes) < 2:
             raise SettingsError(
                 f"data.root is {str(root)!r}: it has {len(classes)} class folders; give a "
@@ -69,7 +86,11 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
             f"class ({', '.join(folder.IMG_EXTENSIONS)})"
         ) from None
     labels = np.asarray([label for _, label in samples], dtype=np.int64)
-    files = [Path(path) for path, _ in samples]
+    return classes, [Path(path) for path, _ in samples], labels
+
+
+def _digest(root: Path, files: list[Path], size: int) -> str:
+    """A hash that changes with any file and with the size of images."""
     digest = hashlib.sha256(f"{size}".encode())
     for file in files:
         try:
@@ -80,18 +101,7 @@ def _class_folders(root: Path, size: int) -> tuple[tuple[str, ...], Pixels, Labe
             raise _unreadable(file, "it is no file")
         text = f"{file.relative_to(root)}/{stat.st_size}/{stat.st_mtime_ns}\n"
         digest.update(text.encode(errors="surrogateescape"))
-    cache = root / ".blockqnn" / f"{digest.hexdigest()[:16]}.npy"
-    pixels = _cached(cache, (len(files), size, size, 3))
-    if pixels is None:
-        pixels = np.empty((len(files), size, size, 3), np.uint8)
-        for number, file in enumerate(files):
-            pixels[number] = _resized(file, size)
-        try:
-            cache.parent.mkdir(exist_ok=True)
-            write_atomically(cache, lambda file: np.save(file, pixels, allow_pickle=False))
-        except OSError:  # a read-only or full disk costs the next start some time, nothing else
-            pass
-    return tuple(classes), pixels, labels
+    return digest.hexdigest()
 
 
 def _cached(cache: Path, shape: tuple[int, ...]) -> Pixels | None:
@@ -135,7 +145,7 @@ def _unreadable(file: Path, error: Exception | str) -> SettingsError:
 
 
 def check_names(path: Path, names: Iterable[str]) -> None:
-    """Refuse class folders whose names no table, log or JSON could hold."""
+    """Raise `SettingsError` for class folders whose names no table, log or JSON could hold."""
     for name in names:
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
             raise SettingsError(

@@ -13,7 +13,7 @@ from blockqnn.data.memory_feed import MemoryFeed, normalised_batches
 from blockqnn.settings import DataSettings, Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ImageFacts:
     """What result.json says of the images: plain values.
 
@@ -66,17 +66,9 @@ def _in_memory(settings: DataSettings, seed: int, everything: bool) -> Images:
         moved = data.to(device)
         return normalised_batches(moved, moved.test)
 
-    facts = ImageFacts(
-        name=data.name,
-        classes=data.classes,
-        in_channels=data.in_channels,
-        image_size=data.image_size,
-        fingerprint=data.fingerprint,
-        train_images=len(data.train),
-        held_out_images=len(data.held_out),
-        mean=tuple((data.mean.flatten() / 255).tolist()),
-        std=tuple((data.std.flatten() / 255).tolist()),
-    )
+    named = (data.name, data.classes, data.in_channels, data.image_size, data.fingerprint)
+    mean, std = (tuple((moment.flatten() / 255).tolist()) for moment in (data.mean, data.std))
+    facts = ImageFacts(*named, len(data.train), len(data.held_out), mean, std)
     return Images(facts, feed, test_batches)
 
 
@@ -86,17 +78,6 @@ def _on_disk(settings: DataSettings, seed: int, everything: bool) -> Images:
     from blockqnn.data.streamed.stream_feed import StreamFeed
 
     stream = open_stream(settings, seed)
-    train_images, held_out_images = stream.counts(everything)
-    facts = ImageFacts(
-        name=stream.name,
-        classes=stream.classes,
-        in_channels=stream.in_channels,
-        image_size=stream.image_size,
-        fingerprint=stream.fingerprint,
-        train_images=train_images,
-        held_out_images=held_out_images,
-        mean=stream.mean,
-        std=stream.std,
-    )
-    feed = partial(StreamFeed, stream, everything=everything)
-    return Images(facts, feed, stream.test_batches)
+    named = (stream.name, stream.classes, stream.in_channels, stream.image_size, stream.fingerprint)
+    facts = ImageFacts(*named, *stream.counts(everything), stream.mean, stream.std)
+    return Images(facts, partial(StreamFeed, stream, everything=everything), stream.test_batches)

@@ -1,6 +1,7 @@
 """Batches of images that lie on the device, augmented there."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,49 +13,48 @@ from blockqnn.seeds import seed_for
 from blockqnn.settings import Recipe
 
 
+@dataclass
 class MemoryFeed:
     """A `Feed` of images that lie on the device as one tensor."""
 
-    def __init__(
-        self, data: Dataset, recipe: Recipe, seed: int, device: torch.device, part: Share = ALONE
-    ) -> None:
-        """`data` is on `device` already."""
-        self._data = data
-        self._recipe = recipe
-        self._seed = seed
-        self._device = device
-        self._part = part
+    data: Dataset
+    """The images, on `device` already."""
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    part: Share = ALONE
+    """This process's share of every batch."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label."""
-        return self._data.classes
+        return self.data.classes
 
     @property
     def train_images(self) -> int:
         """Images of an epoch, over all processes."""
-        return len(self._data.train)
+        return len(self.data.train)
 
     @property
     def held_out_images(self) -> int:
         """Images held out, over all processes."""
-        return len(self._data.held_out)
+        return len(self.data.held_out)
 
     def steps(self) -> int:
         """Optimiser steps an epoch."""
-        whole, rest = divmod(len(self._data.train), self._recipe.batch)
-        return whole + (rest >= self._part.smallest)
+        whole, rest = divmod(len(self.data.train), self.recipe.batch)
+        return whole + (rest >= self.part.smallest)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `first` on."""
-        data, recipe = self._data, self._recipe
-        shuffle = torch.Generator().manual_seed(seed_for(self._seed, "order", epoch))
-        order = torch.randperm(len(data.train), generator=shuffle).to(self._device)
+        data, recipe = self.data, self.recipe
+        shuffle = torch.Generator().manual_seed(seed_for(self.seed, "order", epoch))
+        order = torch.randperm(len(data.train), generator=shuffle).to(self.device)
         for step in range(first, self.steps()):
             whole = order[step * recipe.batch : (step + 1) * recipe.batch]
-            part = self._part.of(len(whole))
-            draws = torch.Generator(self._device)
-            draws.manual_seed(seed_for(self._seed, "augment", f"{epoch}/{step}"))
+            part = self.part.of(len(whole))
+            draws = torch.Generator(self.device)
+            draws.manual_seed(seed_for(self.seed, "augment", f"{epoch}/{step}"))
             images = data.normalised(data.train.images.index_select(0, whole[part]))
             yield Batch(
                 augment(images, recipe, draws, of=len(whole), part=part),
@@ -63,19 +63,17 @@ class MemoryFeed:
             )
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the held-out images, normalised, and their labels."""
-        return normalised_batches(self._data, self._data.held_out, self._part)
+        """This process's share of the held-out images, normalised, with their labels."""
+        return normalised_batches(self.data, self.data.held_out, self.part)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: no process reads images."""
 
 
 def normalised_batches(
     data: Dataset, images: ImageSet, part: Share = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A process's share of an image set for evaluation: images as `data` normalises them, and their
-    labels.
-    """
+    """One process's share of an image set, normalised as `data` says, with its labels."""
     mine = part.of(len(images))
     for start in range(mine.start, mine.stop, EVALUATION_BATCH):
         batch = slice(start, min(start + EVALUATION_BATCH, mine.stop))

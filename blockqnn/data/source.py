@@ -1,4 +1,4 @@
-"""All images of a data set, as every reader hands them on."""
+"""All images of a data set as every reader hands them on, in memory."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,21 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
+"""Images `(N, H, W, C)`."""
 
 Labels = npt.NDArray[np.int64]
+"""Numbers of classes `(N,)`, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images `(N, H, W, C)` uint8 and labels `(N,)` int64: official training and test sets."""
+    """The official training and test sets of a data set."""
 
     classes: tuple[str, ...]
+    """Names of the classes, by label."""
     train_pixels: Pixels
     train_labels: Labels
     test_pixels: Pixels
     test_labels: Labels
     name: str | None = None
-    """Of the data set, where the settings do not say it: for prepared images."""
+    """Name of the data set if the file of prepared images gives it, else that of the settings."""

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal
 
 from torch import nn
 
@@ -25,23 +25,12 @@ Split = Literal["train", "everything"]
 """Images to train on: those not held out, or all."""
 
 
-class JobFile(TypedDict):
-    """The content of job.json: a `Job` as plain values."""
-
-    version: int
-    label: str
-    block: str | None
-    timm: str | None
-    split: Split
-    seed: int
-    data: str
-    plan: dict[str, Any]
-    identity: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One final training: of a block's network or of a timm model, on a split, with a seed."""
+    """One final training: of a block's network or of a timm model, on a split, with a seed.
+
+    job.json has the same fields as plain values.
+    """
 
     label: str
     """Name of the network in tables."""
@@ -81,28 +70,26 @@ def prepare_job(
     loaders, checkpoints) may change until the training has ended. Raises `SettingsError` for data
     that is not to be had and a timm model that does not fit it, and OSError.
     """
-    code = str(block) if block is not None else None
-    images = _image_facts(plan.data, plan.seed)
-    identity = identity_of(code, timm, split, seed, plan, images.fingerprint)
-    name = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40] or "network"
-    directory = run / "trainings" / f"{name}-{split}-{seed}-{identity[:8]}"
-    if (directory / "result.json").exists():
-        return directory
-    if timm is not None:
-        _check_comparator(timm, images, plan.recipe)
-    content = JobFile(
-        version=VERSION,
+    job = Job(
         label=label,
-        block=code,
+        block=str(block) if block is not None else None,
         timm=timm,
         split=split,
         seed=seed,
         data=data,
-        plan=plan.to_dict(),
-        identity=identity,
+        plan=plan,
+        identity="",
     )
+    images = _image_facts(plan.data, plan.seed)
+    job = replace(job, identity=identity_of(job, images.fingerprint))
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40] or "network"
+    directory = run / "trainings" / f"{name}-{split}-{seed}-{job.identity[:8]}"
+    if (directory / "result.json").exists():
+        return directory
+    if timm is not None:
+        _check_comparator(timm, images, plan.recipe)
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "job.json"
+    path, content = directory / "job.json", {"version": VERSION, **asdict(job)}
     if not (path.exists() and path.read_bytes() == as_json(content).encode()):
         write_json(content, path)
     return directory
@@ -125,13 +112,12 @@ def read_job(directory: Path) -> Job:
         raise SearchError(f"{path} is damaged ({error}): delete {directory} and go on") from None
 
 
-def identity_of(
-    code: str | None, timm: str | None, split: str, seed: int, plan: Plan, fingerprint: str
-) -> str:
+def identity_of(job: Job, fingerprint: str) -> str:
     """A hash of everything that the result depends on, the fingerprint of the images included."""
-    network = plan.network.described() if code is not None else None
-    size = plan.data.image_size
-    parts = (code, timm, split, seed, network, asdict(plan.recipe), size, fingerprint)
+    plan = job.plan
+    network = plan.network.described() if job.block is not None else None
+    subject = (job.block, job.timm, job.split, job.seed, network)
+    parts = (*subject, asdict(plan.recipe), plan.data.image_size, fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -17,9 +17,7 @@ from blockqnn.training.final.job import Job, comparator, identity_of
 
 def check_images(job: Job, images: ImageFacts, directory: Path) -> None:
     """Raise `SearchError` for images that are not those the job was written for."""
-    fingerprint = images.fingerprint
-    found = identity_of(job.block, job.timm, job.split, job.seed, job.plan, fingerprint)
-    if found != job.identity:
+    if identity_of(job, images.fingerprint) != job.identity:
         raise SearchError(
             f"the images of data.root are not those that {directory} was begun with: restore "
             "them, or start the flow again, which begins another training"
