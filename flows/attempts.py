@@ -1,13 +1,19 @@
-"""The Prefect task around one attempt, and which errors are worth another attempt."""
+"""Attempts as Prefect tasks: which are worth another one, and which have ended."""
 
+import queue
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+
+from blockqnn.errors import SearchError, UserError
 
 P = ParamSpec("P")
+K = TypeVar("K")
 R = TypeVar("R")
+E = TypeVar("E", bound=Exception)
 
 
 def attempt_task(
@@ -20,11 +26,11 @@ def attempt_task(
 ) -> Task[P, R]:
     """Return the Prefect task that runs `attempt`, and runs it again after an error in `lost`.
 
-    `name` is the name of its runs, with the arguments of `attempt` in braces. There are at most
-    `retries` further attempts, after `delays` seconds; the last delay holds from then on. Other
-    errors, a full disk for example, would only come again. Results are neither cached nor kept:
-    what was done is in the run's own files. There is no time limit, since Prefect cannot interrupt
-    a thread: workers end what takes too long.
+    `name` is the task's name, a dash and an argument of `attempt` in braces, which tells its runs
+    apart. There are at most `retries` further attempts, after `delays` seconds; the last delay
+    holds from then on. Other errors, a full disk for example, would only come again. Results are
+    neither cached nor kept: what was done is in the run's own files. There is no time limit, since
+    Prefect cannot interrupt a thread: workers end what takes too long.
     """
 
     def is_lost(task: Any, run: Any, state: Any) -> bool:
@@ -37,6 +43,7 @@ def attempt_task(
         return False
 
     decorate = task(
+        name=name.partition("-")[0],
         task_run_name=name,
         retries=retries,
         retry_delay_seconds=list(delays),
@@ -45,3 +52,51 @@ def attempt_task(
         persist_result=False,
     )
     return decorate(attempt)
+
+
+class AttemptQueue(Generic[K, R, E]):
+    """Runs attempts in threads of their own and hands them back one by one as they end.
+
+    A key says what an attempt is at. One that raises `lost` is repeated by Prefect first.
+    """
+
+    def __init__(
+        self,
+        attempt: Callable[..., R],
+        name: str,
+        lost: type[E],
+        delays: Sequence[float],
+        retries: int | None = None,
+    ) -> None:
+        """`name` and `delays` are those of `attempt_task`; None for one retry after each delay."""
+        retries = len(delays) if retries is None else retries
+        self.task = attempt_task(attempt, name, lost=(lost,), retries=retries, delays=delays)
+        self.running = 0
+        self._lost = lost
+        self._ended: queue.SimpleQueue[tuple[K, PrefectFuture[R]]] = queue.SimpleQueue()
+
+    def submit(self, key: K, *arguments: Any) -> None:
+        """Begin to attempt the task with these arguments; returns at once."""
+        future = self.task.submit(*arguments)
+        self.running += 1
+        future.add_done_callback(lambda done: self._ended.put((key, done)))
+
+    def take(self, timeout: float) -> tuple[K, R | E]:
+        """Wait for what ends next; returns its key and its result, or the error that lost it.
+
+        Raises `queue.Empty` after `timeout` seconds, the attempt's own `UserError`, and
+        `SearchError` for all that is not the attempt's fault, trouble with Prefect for example.
+        """
+        key, future = self._ended.get(timeout=timeout)
+        self.running -= 1
+        try:
+            return key, future.result()
+        except self._lost as error:
+            return key, error
+        except UserError:
+            raise
+        except Exception as error:
+            raise SearchError(
+                f"{self.task.name} {key} could not be run, and not by its own fault "
+                f"({type(error).__name__}: {error}); give the same command again"
+            ) from error

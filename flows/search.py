@@ -8,28 +8,25 @@ parameters.
 import math
 import queue
 import shutil
-from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from prefect import Task as PrefectTask
 from prefect import flow
-from prefect.futures import PrefectFuture
 
-from blockqnn.errors import SearchError, UserError
+from blockqnn.errors import SearchError
 from blockqnn.params import load_settings
 from blockqnn.search import Search
 from blockqnn.search.candidate_files import candidate_directory
 from blockqnn.search.history import History
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate
-from blockqnn.settings import InlineSettings, Settings
 from blockqnn.workers.open import open_workers
 from blockqnn.workers.protocol import WorkerDied, Workers
 from evaluation.after_search import BEST, write_pictures
 from evaluation.best_table import best_table
 from flows.artifacts import Publisher
-from flows.attempts import attempt_task
+from flows.attempts import AttemptQueue
 from flows.interruption import raise_if_interrupted
 from flows.runs import announce_holder, runs_directory, search_directory
 from flows.terminal.search_progress import Progress
@@ -37,16 +34,13 @@ from flows.tracking.background import BackgroundWriter
 from flows.tracking.searches import SearchRuns
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
-"""Seconds before each further attempt; the last one holds from then on."""
+"""Seconds before each further attempt at a candidate; the last one holds from then on."""
 
 LOOK = 2.0
 """Seconds between two looks at how many workers there are."""
 
-Rule = dict[str, Any]
-"""A `StoppingRule` as plain values."""
-
 SIMPLEST = "(1,7,0,0,0)"
-"""A block that every worker can train."""
+"""The code of a block that every worker can train."""
 
 
 @flow(name="blockqnn", flow_run_name="search-{name}", persist_result=False, retries=0)
@@ -74,26 +68,22 @@ def search(
     if wait:
         announce_holder(directory)
     with Search.open(directory, settings, wait=math.inf if wait else 0.0) as opened:
-        writer = None
-        if settings.tracking:
-            writer = BackgroundWriter(SearchRuns(directory, name, home, opened))
-        progress = Progress(name, opened)
-        publisher = Publisher(name)
-        workers = open_workers(settings, directory)
-        try:
+        with ExitStack() as stack:
+            writer = None
+            if settings.tracking:
+                writer = BackgroundWriter(SearchRuns(directory, name, home, opened))
+                stack.callback(writer.close)
+            publisher = stack.enter_context(closing(Publisher(name)))
+            progress = stack.enter_context(closing(Progress(name, opened)))
+            # the workers are closed first: Prefect's threads, which wait for them, end with that
+            workers = stack.enter_context(closing(open_workers(settings, directory)))
             _CandidateLoop(opened, workers, progress, publisher, writer).run()
-        finally:
-            workers.close()  # Prefect's threads, which wait for them, end with that
-            progress.close()
-            publisher.close()
-            if writer is not None:
-                writer.close()
         write_pictures(opened, directory, name)
         return summary(opened)
 
 
 def summary(history: History) -> dict[str, Any]:
-    """What a finished search comes to, in plain values."""
+    """What a search came to, in plain values; the best accuracy and reward are in percent."""
     best = history.best(1)
     return {
         "candidates": len(history.results),
@@ -120,23 +110,24 @@ class _CandidateLoop:
         self._progress = progress
         self._publisher = publisher
         self._writer = writer
-        self._ended: queue.SimpleQueue[tuple[Candidate, PrefectFuture[Any]]] = queue.SimpleQueue()
-        self._running = 0
         self._workers_work = False
         self._lost: list[tuple[Candidate, WorkerDied]] = []
         self._tried_alone: set[int] = set()
-        self._task = _candidate_task(workers.train, opened.settings)
+        retries = getattr(opened.settings.workers, "retries", 0)  # inline, nothing can be lost
+        self._attempts: AttemptQueue[int, Outcome, WorkerDied] = AttemptQueue(
+            workers.train, "candidate-{number}", WorkerDied, RETRY_DELAYS, retries
+        )
 
     def run(self) -> None:
         """Ask, train, tell, until the schedule is done."""
-        search, iteration = self._search, self._search.iteration
+        search, attempts, iteration = self._search, self._attempts, self._search.iteration
         while not search.finished:
             raise_if_interrupted()
-            while self._running < self._workers.slots and (candidate := search.ask()) is not None:
+            while attempts.running < self._workers.slots and (candidate := search.ask()):
                 self._submit(candidate)
-            if self._running:
+            if attempts.running:
                 try:
-                    self._take(*self._ended.get(timeout=LOOK))
+                    self._end(*attempts.take(LOOK))
                 except queue.Empty:  # there may be room for more by now
                     continue
             elif not search.finished:  # asking settled the last ones: blocks scored before
@@ -144,45 +135,37 @@ class _CandidateLoop:
             self._progress.update(search)
             if search.iteration != iteration:
                 iteration = search.iteration
-                self._publish()
+                best = best_table(search.best(BEST))
+                self._publisher.publish(best=best, progress=[self._progress.row(search)])
 
     def _submit(self, candidate: Candidate, alone: bool = False) -> None:
         rule = self._search.stopping_rule(candidate)
-        future = self._task.submit(
-            candidate.number, str(candidate.block), alone, rule.to_dict() if rule else None
-        )
-        self._running += 1
-        future.add_done_callback(lambda done: self._ended.put((candidate, done)))
+        arguments = candidate.number, str(candidate.block), alone, rule.to_dict() if rule else None
+        self._attempts.submit(candidate.number, *arguments)
 
-    def _take(self, candidate: Candidate, future: PrefectFuture[Any]) -> None:
-        self._running -= 1
-        try:
-            outcome = future.result()
-        except WorkerDied as error:  # its attempts are used up; the others go on
+    def _end(self, number: int, outcome: Outcome | WorkerDied) -> None:
+        candidate = self._search.candidates[number]
+        if isinstance(outcome, WorkerDied):  # its attempts are used up; the others go on
             if not self._workers_work:
-                self._probe(candidate, error)
-            self._lost.append((candidate, error))
+                self._probe(candidate, outcome)
+            self._lost.append((candidate, outcome))
             return
-        except UserError:
-            raise
-        except Exception as error:  # Prefect's trouble, say, which must not teach the agent
-            raise SearchError(
-                f"candidate {candidate.number} could not be trained, and not by its own fault "
-                f"({type(error).__name__}: {error}); start the same search again"
-            ) from error
         self._workers_work = True
-        self._search.tell(candidate, outcome)
-        self._workers.forget(candidate.number)
+        self._tell(candidate, outcome)
         if self._writer is not None:
             self._writer.request()
 
+    def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
+        self._search.tell(candidate, outcome)
+        self._workers.forget(candidate.number)
+
     def _probe(self, candidate: Candidate, error: WorkerDied) -> None:
         """Train the simplest block: where not even that comes through, the workers are at fault,
-        and they may not teach the agent anything.
+        and they may not teach the agent anything. Raises `SearchError` then.
         """
         number = self._search.total  # no candidate's, whose checkpoint may be worth keeping
         try:
-            self._task.submit(number, SIMPLEST, False, None).result()
+            self._attempts.task.submit(number, SIMPLEST, False, None).result()
         except WorkerDied:
             raise SearchError(
                 f"no block comes through: candidate {candidate.number} failed every attempt "
@@ -195,11 +178,10 @@ class _CandidateLoop:
         self._workers_work = True
 
     def _settle_lost(self) -> None:
-        """Decide on a candidate that took every attempt's worker with it, when nothing else is
-        left to do.
+        """Decide on a candidate whose attempts were all lost, when nothing else is left to do.
 
         With every worker free and all memory its own it is tried again, in case one worker or a
-        neighbour was at fault. After that it is the block's doing.
+        neighbour was at fault. After that the block is, and the candidate is infeasible.
         """
         if not self._lost:
             raise SearchError(
@@ -209,27 +191,6 @@ class _CandidateLoop:
         if candidate.number not in self._tried_alone:
             self._tried_alone.add(candidate.number)
             self._submit(candidate, alone=True)
-            return
-        outcome = Outcome(kind="infeasible", reason=f"every attempt failed: {error}"[:500])
-        self._search.tell(candidate, outcome)
-        self._workers.forget(candidate.number)
-
-    def _publish(self) -> None:
-        """One Prefect table of the best blocks and one of the progress."""
-        best = best_table(self._search.best(BEST))
-        self._publisher.publish(best=best, progress=[self._progress.row(self._search)])
-
-
-def _candidate_task(
-    train: Callable[[int, str, bool, Rule | None], Outcome], settings: Settings
-) -> PrefectTask[[int, str, bool, Rule | None], Outcome]:
-    """The Prefect task that trains one candidate."""
-    workers = settings.workers
-
-    def candidate(number: int, code: str, alone: bool, rule: Rule | None) -> Outcome:
-        return train(number, code, alone, rule)
-
-    retries = 0 if isinstance(workers, InlineSettings) else workers.retries
-    return attempt_task(
-        candidate, "candidate-{number}", lost=(WorkerDied,), retries=retries, delays=RETRY_DELAYS
-    )
+        else:
+            reason = f"every attempt failed: {error}"[:500]
+            self._tell(candidate, Outcome(kind="infeasible", reason=reason))

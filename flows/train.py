@@ -10,22 +10,21 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from prefect import Task as PrefectTask
 from prefect import flow
-from prefect.futures import PrefectFuture
 
-from blockqnn.errors import SearchError, UserError
+from blockqnn.errors import SearchError
 from blockqnn.params import load_plan
 from blockqnn.storage import as_search_error
 from blockqnn.training.final.result import read_result
 from blockqnn.workers.training_processes import Result, TrainingDied, TrainingProcesses
 from evaluation.stages.selection import WINNER, write_selection
 from flows.artifacts import Publisher
-from flows.attempts import attempt_task
-from flows.final_trainings import PlannedTrainings, Step, Work
+from flows.attempts import AttemptQueue
+from flows.final_trainings import PlannedTrainings, Step
 from flows.interruption import raise_if_interrupted
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.training_progress import TrainingProgress
@@ -60,7 +59,7 @@ def train(
 
     Args:
         data: the plan, a section under `training` of the params file.
-        name: the run's name and its directory under `runs`; null for train-<data>.
+        name: the run's name and its directory under `runs`; null for train-DATA.
         profile: a file under profiles/ laid over the params file; null for none.
         overrides: single settings of the plan, dotted names to values, say {"recipe.epochs": 3}.
         params: the params file.
@@ -82,28 +81,25 @@ def train(
         contenders = [contender.directory for contender in work.contenders]
         later = plan.seeds if work.then_winner else 0
         progress = TrainingProgress(name, len(contenders) + len(work.others) + later)
-        publisher = Publisher(name)
-        writer = None
-        if plan.tracking:
-            writer = BackgroundWriter(TrainingRuns(directory, name, home))
-        try:
-            pool = _TrainingLoop(trainings, progress, writer)
-            results = pool.run(contenders, work.others, lambda: _select(planned, work, pool))
-            publisher.publish(results=training_table(results))
-        finally:
-            trainings.close()  # Prefect's threads, which wait for them, end with that
-            progress.close()
-            publisher.close()
-            if writer is not None:
-                writer.close(TRACKING_PATIENCE)
-        return training_table(results)
+        with ExitStack() as stack:
+            writer = None
+            if plan.tracking:
+                writer = BackgroundWriter(TrainingRuns(directory, name, home))
+                stack.callback(writer.close, TRACKING_PATIENCE)
+            publisher = stack.enter_context(closing(Publisher(name)))
+            stack.enter_context(closing(progress))
+            # they are closed first: Prefect's threads, which wait for them, end with that
+            stack.enter_context(closing(trainings))
+            loop = _TrainingLoop(trainings, progress, writer)
 
+            def select() -> list[Path]:
+                with as_search_error(directory):
+                    write_selection(directory, work.search, work.contenders, loop.results)
+                    return planned.final(WINNER) if work.then_winner else []
 
-def _select(planned: PlannedTrainings, work: Work, pool: _TrainingLoop) -> list[Path]:
-    """Write the selection down; the winner's final trainings if they are wanted."""
-    with as_search_error(planned.directory):
-        write_selection(planned.directory, work.search, work.contenders, pool.results)
-        return planned.final(WINNER) if work.then_winner else []
+            table = training_table(loop.run(contenders, work.others, select))
+            publisher.publish(results=table)
+        return table
 
 
 class _TrainingLoop:
@@ -116,37 +112,43 @@ class _TrainingLoop:
         writer: BackgroundWriter | None,
     ) -> None:
         self.results: dict[Path, Result] = {}
-        self._trainings = trainings
+        self._slots = trainings.slots
         self._progress = progress
         self._writer = writer
-        self._ended: queue.SimpleQueue[tuple[Path, PrefectFuture[Any]]] = queue.SimpleQueue()
-        self._running = 0
         self._lost: list[tuple[Path, TrainingDied]] = []
-        self._task = _training_task(trainings.train)
+        self._attempts: AttemptQueue[Path, Result, TrainingDied] = AttemptQueue(
+            trainings.train, "training-{directory.name}", TrainingDied, RETRY_DELAYS
+        )
 
     def run(
         self, first: Sequence[Path], others: Iterable[Path], then: Callable[[], list[Path]]
     ) -> list[Result]:
-        """Train them all; when the `first` have ended, `then` names some more, which go before
-        those still waiting. Returns all results in the order of their trainings.
+        """Train the jobs in these directories; returns all results in the order of the jobs.
 
-        One that loses its process again and again lets the others end first, then raises
-        `SearchError`.
+        When all `first` ones have a result, `then` names more, which go before those still waiting.
+        Raises `SearchError`, after the others have ended, for one whose attempts were all lost.
         """
+        attempts = self._attempts
         order = [*first, *others]
         waiting = deque(order)
         selected = not first
-        while waiting or self._running or not selected:
-            while waiting and self._running < self._trainings.slots:
-                self._begin(waiting.popleft())
-            if self._running:
-                self._take()
+        while waiting or attempts.running or not selected:
+            raise_if_interrupted()
+            while waiting and attempts.running < self._slots:
+                self._submit(waiting.popleft())
+            if attempts.running:
+                try:
+                    self._end(*attempts.take(POLL))
+                except queue.Empty:
+                    if self._progress.update():
+                        self._track()
+                    continue
             if not selected and all(directory in self.results for directory in first):
                 selected = True
                 more = then()
                 waiting.extendleft(reversed(more))
                 order[len(first) : len(first)] = more
-            elif not waiting and not self._running:
+            elif not waiting and not attempts.running:
                 break  # one of the first was lost
         if self._lost:
             directory, error = self._lost[0]
@@ -156,61 +158,22 @@ class _TrainingLoop:
             )
         return [self.results[directory] for directory in order]
 
-    def _begin(self, directory: Path) -> None:
+    def _submit(self, directory: Path) -> None:
         if (result := read_result(directory)) is not None:
-            self._end(directory, result, "done before")
-            return
-        self._progress.begin(directory)
-        future = self._task.submit(directory.name, directory)
-        self._running += 1
-        future.add_done_callback(lambda done: self._ended.put((directory, done)))
+            self._end(directory, result, " (done before)")
+        else:
+            self._progress.begin(directory)
+            self._attempts.submit(directory, directory)
 
-    def _take(self) -> None:
-        """Wait until a training has ended, showing how far they all are."""
-        while True:
-            raise_if_interrupted()
-            try:
-                directory, future = self._ended.get(timeout=POLL)
-                break
-            except queue.Empty:
-                if self._progress.update():
-                    self._track()
-        self._running -= 1
-        try:
-            result = future.result()
-        except TrainingDied as error:  # its attempts are used up; the others go on
-            self._lost.append((directory, error))
-            self._progress.end(directory, f"lost: {error}")
+    def _end(self, directory: Path, result: Result | TrainingDied, remark: str = "") -> None:
+        if isinstance(result, TrainingDied):  # its attempts are used up; the others go on
+            self._lost.append((directory, result))
+            self._progress.end(directory, f"lost: {result}")
             return
-        except UserError:
-            raise
-        except Exception as error:  # Prefect's trouble, say
-            raise SearchError(
-                f"training {directory.name} could not be run, and not by its own fault "
-                f"({type(error).__name__}: {error}); give the same command again"
-            ) from error
-        self._end(directory, result)
-
-    def _end(self, directory: Path, result: Result, remark: str = "") -> None:
         self.results[directory] = result
         self._track()
-        self._progress.end(directory, outcome_in_words(result) + (remark and f" ({remark})"))
+        self._progress.end(directory, outcome_in_words(result) + remark)
 
     def _track(self) -> None:
         if self._writer is not None:
             self._writer.request()
-
-
-def _training_task(run: Callable[[Path], Result]) -> PrefectTask[[str, Path], Result]:
-    """The Prefect task that runs one training."""
-
-    def training(id: str, directory: Path) -> Result:
-        return run(directory)
-
-    return attempt_task(
-        training,
-        "training-{id}",
-        lost=(TrainingDied,),
-        retries=len(RETRY_DELAYS),
-        delays=RETRY_DELAYS,
-    )
