@@ -1,8 +1,8 @@
 """Ctrl-C, and SIGTERM, which a preempted machine gets: noticed wherever Python happens to be.
 
-A signal's exception is raised between any two instructions. Where that is within a finaliser or a
-callback, Python prints it and goes on: the signal would be lost. So it is remembered too, and the
-loops that wait for trainings look.
+Python may raise a signal's exception within a finaliser or a callback. It then prints the exception
+and goes on, and the signal would be lost. So it is remembered too, and the loops that wait for
+trainings ask for it.
 """
 
 import signal
@@ -16,9 +16,9 @@ _asked = False
 
 @contextmanager
 def remember_signals() -> Iterator[None]:
-    """Both signals raise KeyboardInterrupt and are remembered until the block ends.
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, and remember them, until the block ends.
 
-    In the main thread only. A SIGINT that is ignored, as in a shell's background, stays so.
+    Works in the main thread only. SIGINT stays ignored where it is, as in a shell's background.
     """
     global _asked
     _asked = False
@@ -34,7 +34,7 @@ def remember_signals() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if there was a signal, whatever became of its exception."""
+    """Raise KeyboardInterrupt if a signal has come, even one whose exception was lost."""
     if _asked:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Where a search of a given name lives."""
+"""Where the runs of a given name are, searches and final trainings, and who has one open."""
 
 import hashlib
 import json
@@ -16,19 +16,19 @@ from blockqnn.settings import Settings
 from blockqnn.storage import DirectoryLock, as_search_error
 
 RUNS_VARIABLE = "BLOCKQNN_RUNS"
-"""Environment variable that says where searches live; `blockqnn serve` sets it for its worker."""
+"""Environment variable with the directory of all runs; `blockqnn serve` sets it for its worker."""
 
 TAKEN = re.compile(r"serve|mlartifacts|mlflow\.db.*", re.IGNORECASE)
-"""What else lies beside the searches: the logs of `blockqnn serve`, and what MLflow keeps."""
+"""Names of what else lies beside the runs: the logs of `blockqnn serve`, and MLflow's files."""
 
 
 def runs_directory() -> Path:
-    """Where searches and the MLflow database live when nobody says otherwise."""
+    """The directory of all runs and of the MLflow database when nobody names another."""
     return Path(os.environ.get(RUNS_VARIABLE) or "runs")
 
 
 def search_directory(runs: Path, name: str) -> Path:
-    """The directory of a search; raises `SettingsError` for a name that is not one plain word."""
+    """The directory of the run `name`. Raises `SettingsError` unless that is one plain word."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise SettingsError(
             f"name is {name!r}: give letters, digits, '.', '_' and '-', beginning with a letter or "
@@ -43,16 +43,19 @@ def search_directory(runs: Path, name: str) -> Path:
 
 
 def run_directory(runs: Path, name: str | None, data: str) -> tuple[str, Path]:
-    """Name and directory of a run of final trainings; train-<data> where nobody names it."""
+    """Name and directory of a run of final trainings on `data`, which is train-DATA without a name.
+
+    Raises `SettingsError` for a name that is not one plain word.
+    """
     name = name if name is not None else f"train-{data}"
     return name, search_directory(runs, name)
 
 
 def name_by_settings(name: str, settings: Settings) -> str:
-    """`name` with a hash of what the search's results depend on: its settings and its images.
+    """The name with a hash of what the results of a search depend on: its settings and its images.
 
-    Where settings change from run to run, in a pipeline say, each then has a search of its own, and
-    going back to earlier ones finds theirs again. Reads the images; raises `SettingsError`.
+    In a pipeline whose settings change, each of them then has a search of its own, and going back
+    to earlier ones finds theirs again. Reads the images. Raises `SettingsError`.
     """
     from blockqnn.data import load  # torch, which most commands do without
 
@@ -68,10 +71,10 @@ def name_by_settings(name: str, settings: Settings) -> str:
 
 @contextmanager
 def open_run(directory: Path, wait: bool) -> Iterator[None]:
-    """Make the directory of a run of trainings, and be its only writer meanwhile.
+    """Make the directory of a run of final trainings, and be its only writer until the block ends.
 
-    Raises `SearchError` when another process has it and is not to be waited for, or it cannot be
-    written; `SettingsError` for the directory of a search.
+    Raises `SearchError` when it cannot be written, or when another process has it and `wait` is
+    false, and `SettingsError` for the directory of a search.
     """
     if (directory / JOURNAL).exists():
         raise SettingsError(
@@ -89,7 +92,7 @@ def open_run(directory: Path, wait: bool) -> Iterator[None]:
 
 
 def announce_holder(directory: Path) -> None:
-    """Say on standard error whom a process that now waits for a run is waiting for."""
+    """Say on standard error which process has the run in `directory`, if one has."""
     if not directory.is_dir():
         return
     with as_search_error(directory):

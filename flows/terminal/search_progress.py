@@ -14,7 +14,7 @@ class Progress(LiveProgress):
     """Shows iteration, epsilon, best and mean reward, candidates an hour and time left."""
 
     def __init__(self, name: str, history: History) -> None:
-        """Begin at what a resumed search has already."""
+        """Begin to show the search `name` where its history is now."""
         super().__init__()
         self._name = name
         self._begun = time.monotonic()

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from blockqnn.errors import SettingsError
 from blockqnn.search.history import History, read_search
 from blockqnn.settings import NetworkSettings
@@ -22,34 +20,32 @@ def print_status(directory: Path, name: str, top: int) -> None:
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
     repeats = sum(r.same_as is not None for r in history.results)
     state = "finished" if history.finished else f"{len(history.pending)} pending"
-    console = Console()
-    console.print(
+    print(
         f"{name}: iteration {min(history.iteration + 1, history.iterations)} of "
         f"{history.iterations}, epsilon {history.epsilon}, {len(history.results)} of "
-        f"{history.total} candidates ({counts or 'none trained'}, {repeats} repeated), {state}",
-        highlight=False,
-        soft_wrap=True,
+        f"{history.total} candidates ({counts or 'none trained'}, {repeats} repeated), {state}"
     )
-    _print_best(console, history, top)
+    _print_best(history, top)
 
 
 def print_result(directory: Path, name: str, runs: Path) -> None:
     """Print the best blocks of a finished search, and where its files are."""
-    console = Console()
-    _print_best(console, read_search(directory), BEST)
+    _print_best(read_search(directory), BEST)
     names = ("learning_curve.png", "front.png", "best_1.png", "best.md")
     there = ", ".join(file for file in names if (directory / file).exists())
-    console.print(
+    print(
         f"Pictures and tables: {directory}/ ({there})\n"
         f"Every candidate: blockqnn serve{'' if str(runs) == 'runs' else f' --runs {runs}'}, "
-        "then the MLflow UI at http://127.0.0.1:5000",
-        highlight=False,
-        soft_wrap=True,
+        "then the MLflow UI at http://127.0.0.1:5000"
     )
 
 
 def print_block(text: str, directory: Path, drawing: Path | None) -> None:
-    """A block by name, code or candidate number: its code, key, density, cost, drawing."""
+    """Print the code, key, density and cost of a block, and draw it into a file if one is given.
+
+    `text` is a name, a code, or the number of a candidate of the search in `directory`. Raises
+    `SettingsError` for anything else.
+    """
     history = None
     if text.isdecimal() and len(text) < 10:
         history = read_search(directory)
@@ -61,37 +57,35 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
         block = history.candidates[int(text)].block
     else:
         _, block = named_block(text, "block is", ", a candidate's number")
-    console = Console()
     for name, value in _facts(block, history, text).items():
-        console.print(f"{name:<21} {value}", highlight=False, markup=False, soft_wrap=True)
+        print(f"{name:<21} {value}")
     if drawing is not None:
         try:
             draw_block(block, drawing, f"Block {text}" if len(text) < 24 else "")
         except (OSError, ValueError) as error:
             raise SettingsError(f"--to is {str(drawing)!r}: {error}") from None
-        console.print(f"drawn to {drawing}", highlight=False)
+        print(f"drawn to {drawing}")
 
 
 def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
     facts = {"code": str(block), "key": block.key, "density": f"{block.density:.3f}"}
     facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
+    network, classes, channels, size = NetworkSettings(), 10, 3, 32
     if history is not None:
         network, task = history.settings.network, history.task
         classes, channels, size = task.num_classes, task.in_channels, task.image_size
-        result = history.result(int(text))
-        if result is not None:
-            facts["outcome"] = " ".join((result.outcome.kind, result.outcome.reason)).strip()
+        if (result := history.result(int(text))) is not None:
+            outcome = result.outcome
+            facts["outcome"] = f"{outcome.kind} {outcome.reason}".strip()
             facts["reward"] = f"{result.reward:.2f}"
-            if result.outcome.accuracy is not None:
-                facts["accuracy"] = f"{result.outcome.accuracy:.2f} %"
-            if result.outcome.latency is not None:
-                facts["latency"] = f"{result.outcome.latency:.3g} ms"
-            if result.outcome.predicted is not None:
-                epochs = len(result.outcome.curve)
+            if outcome.accuracy is not None:
+                facts["accuracy"] = f"{outcome.accuracy:.2f} %"
+            if outcome.latency is not None:
+                facts["latency"] = f"{outcome.latency:.3g} ms"
+            if outcome.predicted is not None:
+                epochs = len(outcome.curve)
                 after = f"after {epochs} epoch{'s' * (epochs > 1)}"
-                facts["predicted"] = f"{result.outcome.predicted:.2f} %, {after}"
-    else:
-        network, classes, channels, size = NetworkSettings(), 10, 3, 32
+                facts["predicted"] = f"{outcome.predicted:.2f} %, {after}"
     cost = network.cost(block, num_classes=classes, in_channels=channels, image_size=size)
     facts["network"] = (
         f"{network.skeleton}, filters {network.filters}, repeats {network.repeats}, "
@@ -103,13 +97,13 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
     return facts
 
 
-def _print_best(console: Console, history: History, top: int) -> None:
+def _print_best(history: History, top: int) -> None:
     rows = best_table(history.best(top))
     if not rows:
-        console.print(history.why_none(), highlight=False, soft_wrap=True)
+        print(history.why_none())
         return
     # what 80 columns hold; codes are too long for a column and follow below
     left_out = ["code", *(["iteration", "epsilon"] if LATENCY in rows[0] else [])]
     print_table([{k: v for k, v in row.items() if k not in left_out} for row in rows])
     for row in rows:
-        console.print(f"{row['rank']:>4}  {row['code']}", highlight=False, soft_wrap=True)
+        print(f"{row['rank']:>4}  {row['code']}")

@@ -11,7 +11,7 @@ from rich.progress import TaskID
 from flows.terminal.say import LiveProgress, clock
 
 PLAIN_SECONDS = 30.0
-"""Seconds between two plain lines of one training."""
+"""Seconds between two plain lines about the same training."""
 
 
 class TrainingProgress(LiveProgress):

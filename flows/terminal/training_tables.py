@@ -1,4 +1,4 @@
-"""The table of a run's final trainings, the same for the terminal and Prefect."""
+"""Tables of final trainings and of their networks, the same for the terminal and Prefect."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,5 +86,5 @@ def _row(result: Mapping[str, Any]) -> Row:
     }
 
 
-def _rounded(accuracy: float | None) -> float | None:
-    return None if accuracy is None else round(accuracy, 2)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
