@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
         data: the plan, a section under `training` of the params file.
-        name: the run's name and its directory under `runs`; null for train-<data>.
+        name: the run's name and its directory under `runs`; null for train-DATA.
         profile: a file under profiles/ laid over the params file; null for none.
         overrides: single settings of the plan, dotted names to values.
         params: the params file.
