@@ -5,8 +5,9 @@ images; the winner alone is trained on everything. selection.json says who won. 
 so that it is the same whenever the same trainings are ranked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from blockqnn.errors import SearchError, SettingsError
 from blockqnn.search.history import read_search
 from blockqnn.settings import Plan
 from blockqnn.space import LONGEST, Block
-from blockqnn.training.final.job import Split, prepare_job
+from blockqnn.training.final.job import prepare_job
 from blockqnn.training.final.result import TrainingResult, read_result
 from blockqnn.zoo import named_block
 from evaluation.stages.search import read_search_summary
@@ -22,49 +23,58 @@ from evaluation.stages.selection import SELECTION, WINNER, Contender, read_selec
 from flows.runs import search_directory
 
 NO_BLOCK = "train without one with --set top=0"
+"""Remedy for a search that has no block to train."""
+
 Step = Literal["selection", "final", "all"]
+"""Part of a plan: ranking the search's best blocks, training on everything, or both."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one step of a plan trains: the best blocks of the search of that name, others on
-    everything, and whether the winner among the former is then trained on everything too.
-    """
+    """The trainings of one step of a plan."""
 
     search: str
+    """Name of the search whose blocks are ranked, empty if none are."""
     contenders: list[Contender]
+    """The search's best blocks, to be trained and ranked first."""
     others: list[Path]
+    """Directories of trainings on everything that wait for no ranking."""
     then_winner: bool
+    """Whether the winner of the ranking is then trained on everything too."""
 
 
 class PlannedTrainings:
-    """The networks of a plan; their trainings' directories lie under that of the run."""
+    """The final trainings that a plan asks for, and where they lie in the run's directory."""
 
     def __init__(
         self, directory: Path, runs: Path, plan: Plan, data: str, winner: Path | None = None
     ) -> None:
-        """`data` is the plan's label; `winner` a selection.json that is not the run's own.
+        """Name the networks of a plan, whose label is `data`, trained in the run `directory`.
 
-        Raises `SettingsError` for blocks that are none and labels that two networks share.
+        `winner` is a selection.json that is not the run's own. Raises `SettingsError` for a block
+        that is none and for a network named twice.
         """
         self.directory = directory
         self.plan = plan
+        self.selection_file = winner or directory / SELECTION
         self._runs = runs
-        self._data = data
-        self._given = winner
+        self._prepare = partial(prepare_job, directory, data=data, plan=plan)
+        self._ranks = winner is None  # else the winner is known
         self._blocks = dict(named_block(name) for name in plan.blocks)
         self.labels = [*self._blocks, *plan.compare]
         if plan.top or winner is not None:
             self.labels.insert(0, WINNER)
-        twice = {label for label in self.labels if self.labels.count(label) > 1}
-        if twice or len(self._blocks) < len(plan.blocks):
+        if len(set(self.labels)) < len(self.labels) or len(self._blocks) < len(plan.blocks):
             raise SettingsError(
                 f"blocks is {list(plan.blocks)} and compare {list(plan.compare)}: name each "
                 "network once"
             )
 
     def chosen(self, networks: Sequence[str] | None) -> list[str]:
-        """The labels asked for; all of them for None. Raises `SettingsError` for an unknown one."""
+        """The labels in `networks`, or all for None, in the plan's order.
+
+        Raises `SettingsError` for a network that the plan has not.
+        """
         for label in networks or ():
             if label not in self.labels:
                 raise SettingsError(
@@ -73,23 +83,24 @@ class PlannedTrainings:
         return [label for label in self.labels if not networks or label in networks]
 
     def work(self, step: Step, networks: Sequence[str] | None) -> Work:
-        """What a step asks for, with its jobs prepared as far as they are known.
+        """The trainings of a step, with their jobs prepared as far as they are known.
 
         Raises `SettingsError` for networks that the plan has not, `SearchError` for a search or a
         selection that is not there, and OSError.
         """
-        chosen = self.chosen(networks)
-        if step == "selection" and not self.plan.top:
-            raise SettingsError("top is 0: a selection needs a search, and blocks of it to rank")
-        ranks = step == "selection" or (step == "all" and WINNER in chosen and self._given is None)
+        final = self.chosen(networks)
+        if step == "selection":
+            final = []
+            if not self.plan.top:
+                raise SettingsError(
+                    "top is 0: a selection needs a search, and blocks of it to rank"
+                )
+        then_winner = step == "all" and WINNER in final and self._ranks
+        if then_winner:
+            final.remove(WINNER)
+        ranks = then_winner or step == "selection"
         search, contenders = self._contenders() if ranks else ("", [])
-        now = [] if step == "selection" else [c for c in chosen if not (ranks and c == WINNER)]
-        return Work(
-            search=search,
-            contenders=contenders,
-            others=[directory for label in now for directory in self.final(label)],
-            then_winner=ranks and step == "all",
-        )
+        return Work(search, contenders, self._finals(final), then_winner)
 
     def results(self, step: Step, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """All results of a step by directory; empty while one is missing."""
@@ -99,9 +110,9 @@ class PlannedTrainings:
             if not self.selection_file.exists():
                 return {}
             directories += self.final(WINNER)
-        found = {directory: read_result(directory) for directory in [*directories, *work.others]}
-        results = {directory: result for directory, result in found.items() if result is not None}
-        return results if len(results) == len(found) else {}
+        directories += work.others
+        results = _results(directories)
+        return results if len(results) == len(set(directories)) else {}
 
     def finished(self, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """Results of the final trainings that have ended, by directory, in the plan's order.
@@ -111,9 +122,7 @@ class PlannedTrainings:
         labels = self.chosen(networks)
         if not networks and WINNER in labels and not self.selection_file.exists():
             labels.remove(WINNER)
-        directories = [directory for label in labels for directory in self.final(label)]
-        found = {directory: read_result(directory) for directory in directories}
-        return {directory: result for directory, result in found.items() if result is not None}
+        return _results(self._finals(labels))
 
     def final(self, label: str) -> list[Path]:
         """The directories of a network's final trainings, one a seed, prepared.
@@ -122,36 +131,31 @@ class PlannedTrainings:
         """
         block = self._blocks.get(label)
         if label == WINNER:
-            block = self.winner()
+            block = Block.parse(read_selection(self.selection_file)["winner"]["block"], LONGEST)
         timm = label if block is None else None
-        return [
-            self._prepare(label, block, "everything", timm, seed) for seed in range(self.plan.seeds)
-        ]
+        prepare = partial(self._prepare, label=label, split="everything", block=block, timm=timm)
+        return [prepare(seed=seed) for seed in range(self.plan.seeds)]
 
-    def winner(self) -> Block:
-        """The block that selection.json names."""
-        return Block.parse(read_selection(self.selection_file)["winner"]["block"], LONGEST)
-
-    @property
-    def selection_file(self) -> Path:
-        """Where the selection stands."""
-        return self._given or self.directory / SELECTION
+    def _finals(self, labels: Iterable[str]) -> list[Path]:
+        return [directory for label in labels for directory in self.final(label)]
 
     def _contenders(self) -> tuple[str, list[Contender]]:
         """The search's name and its best blocks, best first, with their trainings prepared."""
-        name, blocks = self._searched()
+        name, best = self._best_blocks()
+        prepare = partial(self._prepare, split="train", seed=self.plan.seed)
         return name, [
-            Contender(number, block, self._prepare(f"block-{block.key[:6]}", block, "train"))
-            for number, block in blocks
+            Contender(number, block, prepare(label=f"block-{block.key[:6]}", block=block))
+            for number, block in best
         ]
 
-    def _searched(self) -> tuple[str, list[tuple[int, Block]]]:
+    def _best_blocks(self) -> tuple[str, list[tuple[int, Block]]]:
+        """The search's name, and its best blocks with the numbers of their candidates."""
         name, top = self.plan.search or "", self.plan.top
         if name.endswith(".json"):  # what `blockqnn search --to` wrote
-            frozen = read_search_summary(Path(name))
-            if not frozen.blocks:
+            summary = read_search_summary(Path(name))
+            if not summary.blocks:
                 raise SearchError(f"{name} has no block: {NO_BLOCK}")
-            return frozen.search, [(best.number, best.block) for best in frozen.blocks[:top]]
+            return summary.search, [(best.number, best.block) for best in summary.blocks[:top]]
         history = read_search(search_directory(self._runs, name))
         best = history.best(top)
         if not best:
@@ -159,16 +163,8 @@ class PlannedTrainings:
             raise SearchError(f"search {name}: {history.why_none()}; {remedy}")
         return name, [(result.candidate.number, result.candidate.block) for result in best]
 
-    def _prepare(
-        self, label: str, block: Block | None, split: Split, timm: str | None = None, seed: int = -1
-    ) -> Path:
-        return prepare_job(
-            self.directory,
-            label=label,
-            block=block,
-            timm=timm,
-            split=split,
-            seed=self.plan.seed if seed < 0 else seed,
-            data=self._data,
-            plan=self.plan,
-        )
+
+def _results(directories: Iterable[Path]) -> dict[Path, TrainingResult]:
+    """The results of those trainings that have one, by directory."""
+    found = ((directory, read_result(directory)) for directory in directories)
+    return {directory: result for directory, result in found if result is not None}

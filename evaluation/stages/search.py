@@ -1,7 +1,7 @@
-"""What a search comes to, in small files for the stages of a pipeline that build on it.
+"""The summary of a search, in small files for the stages of a pipeline that build on it.
 
-A journal grows and holds times; these say the same whenever the same search is run, measured
-latencies aside, so that what depends on them runs again only when another block was found.
+A journal grows and holds times. A summary is the same whenever the same search is run, measured
+latencies aside, so that later stages run again only when another block was found.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,16 @@ from evaluation.front import points_of, write_front
 from evaluation.iterations import iterations_of
 
 BEST = "best.json"
+"""File of the best blocks."""
+
 FRONT = "front.csv"
+"""File of the blocks that are most accurate for their cost."""
+
 VERSION = 1
-"""Of best.json; later versions of this package read it or say that they cannot."""
+"""Format of best.json; later versions of this package read it or say that they cannot."""
+
 KEPT = 100
-"""Best blocks that are kept, as many as the paper trained again."""
+"""Number of best blocks in a summary: as many as the paper trained again."""
 
 CURVE = ("iteration", "epsilon", "mean_accuracy", "best_accuracy", "mean_reward", "best_reward")
 """Columns of iterations.csv."""
@@ -32,56 +37,57 @@ CURVE = ("iteration", "epsilon", "mean_accuracy", "best_accuracy", "mean_reward"
 
 @dataclass(frozen=True)
 class SummaryBlock:
-    """One of a search's best blocks: reward and held-out accuracy in percent, cost of the network
-    that the search trained, `macs` multiply-accumulates of one image.
-    """
+    """One of a search's best blocks."""
 
     number: int
+    """Number of its candidate."""
     block: Block
     reward: float
     accuracy: float
+    """Held-out accuracy in percent."""
     macs: int
+    """Multiply-accumulates of one image in the network that the search trained."""
     parameters: int
+    """Weights of that network."""
 
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """The name of a search, the fingerprint of its images, and its best blocks, best first."""
+    """The content of best.json."""
 
     search: str
+    """Name of the search."""
     data: str
+    """Name of the data set."""
     fingerprint: str
+    """Hash of the images and their split."""
     blocks: tuple[SummaryBlock, ...]
+    """The best blocks, best first."""
 
 
 def write_search(history: History, name: str, to: Path) -> None:
-    """Write best.json, metrics.json, iterations.csv and front.csv of a finished search into `to`.
+    """Write the summary of a finished search into the directory `to`.
 
-    best.json has the best blocks (`read_search_summary` reads it), metrics.json what the search
-    came to, iterations.csv its learning curve, front.csv the blocks that are most accurate for what
-    they cost. All but metrics.json are the same for the same journal but for times. Raises OSError
-    when they cannot be written.
+    best.json has the best blocks, metrics.json what the search came to, iterations.csv its learning
+    curve, front.csv the blocks that are most accurate for their cost. All but metrics.json are the
+    same for the same journal but for times. Raises OSError.
     """
     to.mkdir(parents=True, exist_ok=True)
     write_rows(CURVE, _curve(history), to / "iterations.csv")
     write_front(points_of(history), to / FRONT)
     write_json(_metrics(history), to / "metrics.json")
-    write_json(
-        {
-            "version": VERSION,
-            "search": name,
-            "data": history.task.data,
-            "fingerprint": history.task.fingerprint,
-            "blocks": [
-                _row(rank, result) for rank, result in enumerate(history.best(KEPT), start=1)
-            ],
-        },
-        to / BEST,
-    )
+    content = {
+        "version": VERSION,
+        "search": name,
+        "data": history.task.data,
+        "fingerprint": history.task.fingerprint,
+        "blocks": [_row(rank, result) for rank, result in enumerate(history.best(KEPT), start=1)],
+    }
+    write_json(content, to / BEST)
 
 
 def read_search_summary(path: Path) -> SearchSummary:
-    """The best blocks of a search from a best.json; `SearchError` when it is not one."""
+    """The content of a best.json; raises `SearchError` when the file is none."""
     try:
         content = read_json(path)
         if content["version"] != VERSION:
@@ -122,35 +128,34 @@ def _row(rank: int, result: Result) -> dict[str, Any]:
 
 def _block(row: Mapping[str, Any]) -> SummaryBlock:
     return SummaryBlock(
-        int(row["number"]),
-        Block.parse(row["block"], LONGEST),
-        float(row["reward"]),
-        float(row["accuracy"]),
-        int(row["macs"]),
-        int(row["parameters"]),
+        number=int(row["number"]),
+        block=Block.parse(row["block"], LONGEST),
+        reward=float(row["reward"]),
+        accuracy=float(row["accuracy"]),
+        macs=int(row["macs"]),
+        parameters=int(row["parameters"]),
     )
 
 
 def _metrics(history: History) -> dict[str, Any]:
-    """Best reward and the accuracy of its block, in percent; trainings, of which to the end, and
-    hours of all.
-    """
-    trainings = history.trainings
+    """Reward and accuracy of the best block in percent, trainings begun and ended, and hours."""
     best = history.best(1)
+    kinds = [result.outcome.kind for result in history.trainings]
     return {
         "search": {
             "reward": round(best[0].reward, 2) if best else None,
             "accuracy": round(best[0].outcome.accuracy or 0.0, 2) if best else None,
-            "trained": sum(result.outcome.kind == "trained" for result in trainings),
-            "trainings": len(trainings),
+            "trained": kinds.count("trained"),
+            "trainings": len(kinds),
             "hours": round(history.device_hours, 4),
         }
     }
 
 
 def _curve(history: History) -> list[dict[str, Any]]:
-    """One row an iteration: means and best so far of accuracy and reward, in percent. Of a stopped
-    candidate the mean has what was predicted; the best is of those that were trained.
+    """One row an iteration: means and best so far of accuracy and reward, in percent.
+
+    The means count a stopped candidate as it was predicted; the best ones were trained.
     """
     iterations = iterations_of(history.results, history.task.chance)
     accuracy = accumulate((i.best(i.accuracies) for i in iterations), max)

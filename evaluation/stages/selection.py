@@ -8,31 +8,36 @@ from typing import Any
 from blockqnn.errors import SearchError
 from blockqnn.space import LONGEST, Block
 from blockqnn.storage import read_json, write_json
+from blockqnn.training.final.result import TrainingResult
 
 SELECTION = "selection.json"
+"""File of the ranking and the winner."""
 
 VERSION = 1
-"""Of selection.json; later versions of this package read it or say that they cannot."""
+"""Format of selection.json; later versions of this package read it or say that they cannot."""
 
 WINNER = "winner"
-
-Results = Mapping[Path, Mapping[str, Any]]
+"""Label of the network of the block that won."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One of a search's best blocks, its candidate number, and the directory of its training."""
+    """One of a search's best blocks, to be ranked."""
 
     number: int
+    """Number of its candidate in the search."""
     block: Block
     directory: Path
+    """Directory of its training."""
 
 
 def write_selection(
-    directory: Path, search: str, contenders: Sequence[Contender], results: Results
+    directory: Path,
+    search: str,
+    contenders: Sequence[Contender],
+    results: Mapping[Path, TrainingResult],
 ) -> dict[str, Any]:
-    """Rank the contenders by their accuracy on held-out images, write it to selection.json and
-    return it.
+    """Rank the contenders by accuracy on held-out images; write and return selection.json.
 
     A diverged training ranks last and cannot win; of equals the search's better one comes first.
     Raises `SearchError` when all diverged, and OSError.
@@ -42,7 +47,7 @@ def write_selection(
     ranking = [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
     best = ranking[0]
     if best["accuracy"] is None:
-        reason = results[contenders[0].directory].get("reason", "")
+        reason = results[contenders[0].directory]["reason"]
         raise SearchError(
             f"none of the {len(contenders)} best blocks of search {search} can be trained "
             f"({reason}): lower recipe.learning_rate, or choose another recipe"
@@ -58,7 +63,7 @@ def write_selection(
 
 
 def read_selection(path: Path) -> dict[str, Any]:
-    """What a selection.json says; `SearchError` when there is none to be read."""
+    """The content of a selection.json; raises `SearchError` when there is none to be read."""
     try:
         selection: dict[str, Any] = read_json(path)
         if selection["version"] != VERSION:
@@ -80,16 +85,13 @@ def read_selection(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _row(contender: Contender, result: Mapping[str, Any]) -> dict[str, Any]:
+def _row(contender: Contender, result: TrainingResult) -> dict[str, Any]:
     return {
         "label": result["label"],
         "number": contender.number,
         "block": str(contender.block),
         "key": contender.block.key,
-        "accuracy": result["accuracy"],
-        "parameters": result["parameters"],
-        "macs": result["macs"],
-        "seconds": result["seconds"],
+        **{name: result[name] for name in ("accuracy", "parameters", "macs", "seconds")},
         "devices": result.get("devices") or 1,
         "id": contender.directory.name,
     }

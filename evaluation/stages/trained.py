@@ -1,15 +1,13 @@
-"""What the steps of a pipeline leave behind: weights and results of final trainings, in files that
-say the same whenever the same trainings are frozen.
-"""
+"""Weights and results of final trainings, in files that are the same for the same trainings."""
 
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json, write_atomically, write_json
@@ -19,30 +17,35 @@ from evaluation.stages.evaluated import without_clocks
 from evaluation.stages.selection import SELECTION, read_selection
 
 RESULTS = "results.json"
+"""File with the results of one network's trainings, beside their weights."""
 
-Results = Mapping[Path, Mapping[str, Any]]
+Results = Mapping[Path, TrainingResult]
+"""Results of trainings by their directories in the run."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A final training: the name of its directory in the run, its result, its weights."""
+    """A final training that has ended."""
 
     id: str
+    """Name of its directory in the run."""
     result: TrainingResult
     weights: Path
+    """File of its weights, which a diverged training lacks."""
 
 
 def write_trained(selection: Path, results: Results, to: Path) -> None:
-    """Write a step's results into `to`: selection.json where blocks were ranked, and a directory
-    for each network finally trained, with seed-<k>.safetensors and results.json.
+    """Write the results of a step of `blockqnn train` into the directory `to`.
 
-    A network's directory is whole or not there. Raises OSError.
+    They are a copy of the file `selection` if blocks were ranked, and for each network finally
+    trained a directory with results.json and seed-<k>.safetensors, which is whole or not there.
+    Raises OSError.
     """
     to.mkdir(parents=True, exist_ok=True)
-    finals: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    finals: dict[str, dict[Path, TrainingResult]] = defaultdict(dict)
     for directory, result in results.items():
         if result["split"] == "everything":
-            finals.setdefault(result["label"], {})[directory] = result
+            finals[result["label"]][directory] = result
     for label, found in finals.items():
         _write_network(found, to / label)
     if any(result["split"] == "train" for result in results.values()):
@@ -50,7 +53,7 @@ def write_trained(selection: Path, results: Results, to: Path) -> None:
 
 
 def read_trained(models: Path) -> Iterator[Trained]:
-    """The final trainings that `write_trained` left anywhere below a directory, by name.
+    """The final trainings that `write_trained` left anywhere below a directory.
 
     Raises `SearchError` when there are none, or they cannot be read.
     """
@@ -63,7 +66,10 @@ def read_trained(models: Path) -> Iterator[Trained]:
         try:
             results = read_json(path)
             for result in results:
-                yield Trained(_plain_name(result.pop("id")), result, _weights(path, result))
+                if type(result["seed"]) is not int:
+                    raise ValueError(f"seed is {result['seed']!r}")
+                weights = path.parent / _weights_name(result)
+                yield Trained(_plain_name(result.pop("id")), result, weights)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SearchError(
                 f"{path} does not hold results of trainings ({error}): write it again with "
@@ -74,20 +80,17 @@ def read_trained(models: Path) -> Iterator[Trained]:
 def _write_network(results: Results, to: Path) -> None:
     """One network's directory, made aside and renamed."""
     aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
-    for left in to.parent.glob(f"{to.name}.*.tmp"):  # by a kill
+    for left in to.parent.glob(f"{to.name}.*.tmp"):  # left by a kill
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
     try:
+        rows = []
         for directory, result in results.items():
-            weights = directory / "weights.safetensors"
-            if result["outcome"] == "trained":  # of a diverged one there are none
-                with weights.open("rb") as source:
+            rows.append({"id": directory.name, **without_clocks(result)})
+            if result["outcome"] == "trained":  # a diverged one has no weights
+                with (directory / "weights.safetensors").open("rb") as source:
                     copy = partial(shutil.copyfileobj, source)
                     write_atomically(aside / _weights_name(result), copy)
-        rows = [
-            {"id": directory.name, **without_clocks(result)}
-            for directory, result in results.items()
-        ]
         write_json(rows, aside / RESULTS)
         shutil.rmtree(to, ignore_errors=True)
         aside.rename(to)
@@ -104,11 +107,5 @@ def _plain_name(id: str) -> str:
     return id
 
 
-def _weights(results: Path, result: Mapping[str, Any]) -> Path:
-    if type(result["seed"]) is not int:
-        raise ValueError(f"seed is {result['seed']!r}")
-    return results.parent / _weights_name(result)
-
-
-def _weights_name(result: Mapping[str, Any]) -> str:
+def _weights_name(result: TrainingResult) -> str:
     return f"seed-{result['seed']}.safetensors"

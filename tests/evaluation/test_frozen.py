@@ -10,7 +10,7 @@ from blockqnn.errors import SearchError
 from blockqnn.search import search as search_module
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
-from evaluation.stages.evaluated import write_evaluated
+from evaluation.stages.evaluated import read_judged, write_judged
 from evaluation.stages.search import read_search_summary, write_search
 from flows.cli import main
 from flows.runs import name_by_settings
@@ -37,9 +37,9 @@ def rows_of(path):
 class TestSearch:
     def test_best_blocks_come_back(self, history, tmp_path):
         write_search(history, "tiny", tmp_path / "made" / "out")
-        frozen = read_search_summary(tmp_path / "made" / "out" / "best.json")
-        assert (frozen.search, frozen.data) == ("tiny", "digits")
-        assert frozen.fingerprint == history.task.fingerprint
+        summary = read_search_summary(tmp_path / "made" / "out" / "best.json")
+        assert (summary.search, summary.data) == ("tiny", "digits")
+        assert summary.fingerprint == history.task.fingerprint
         records = journal_of(tmp_path / "runs" / "tiny")
         proposals = {r["number"]: r for r in records if r["type"] == "proposal"}
         outcomes = {r["number"]: r for r in records if r["type"] == "outcome"}
@@ -50,8 +50,8 @@ class TestSearch:
                 key = proposals[number]["key"]
                 best[key] = max(best.get(key, (-1e9,)), (record["reward"], -number, training))
         order = sorted(best.values(), key=lambda found: found[:2], reverse=True)
-        assert [b.reward for b in frozen.blocks] == [reward for reward, _, _ in order]
-        for block, (_, number, training) in zip(frozen.blocks, order, strict=True):
+        assert [b.reward for b in summary.blocks] == [reward for reward, _, _ in order]
+        for block, (_, number, training) in zip(summary.blocks, order, strict=True):
             assert block.number == -number
             assert str(block.block) == proposals[-number]["code"]
             assert block.accuracy == training["outcome"]["accuracy"]
@@ -99,7 +99,7 @@ class TestSearch:
             ),
         ],
     )
-    def test_what_is_no_frozen_search(self, tmp_path, content, match):
+    def test_what_is_no_summary_of_a_search(self, tmp_path, content, match):
         if content is not None:
             (tmp_path / "best.json").write_text(content)
         with pytest.raises(SearchError, match=match) as caught:
@@ -162,7 +162,8 @@ def judged(label, seed, top1, ece=2.0):
 def test_trainings_and_their_evaluations(tmp_path):
     results = [training("S", 0, [50, 60]), training("S", 1, [52, 62]), training("plain", 0, [9, 8])]
     evaluations = [judged("S", 0, 90.0), judged("S", 1, 94.0, 3.0), judged("plain", 0, 80.5)]
-    write_evaluated(results, evaluations, tmp_path)
+    write_judged("run", results, evaluations, tmp_path)
+    assert read_judged(tmp_path) == ("run", results, evaluations)
     s, plain = rows_of(tmp_path / "networks.csv")
     assert s == {
         "network": "S",
