@@ -4,7 +4,6 @@ Nothing before it opens the test set. What was judged lies in evaluations/<id>.j
 is not judged again while training and settings stay the same.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -165,7 +164,7 @@ class _Judge:
             device=self._device,
             settings=plan.evaluation,
         )
-        evaluation["settings"] = _settings(plan)
+        evaluation["settings"] = asdict(plan.evaluation)
         path = _path(self._directory, each)
         path.parent.mkdir(exist_ok=True)
         write_json(evaluation, path)
@@ -177,16 +176,10 @@ def _kept(directory: Path, each: Trained, plan: Plan) -> Evaluation | None:
     """The evaluation in the run's directory, unless it is damaged or of other settings."""
     try:
         found: Evaluation = read_json(_path(directory, each))
-        same = found["identity"] == each.result["identity"]
-        return found if same and found["settings"] == _settings(plan) else None
+        same = as_json(found["settings"]) == as_json(asdict(plan.evaluation))
+        return found if same and found["identity"] == each.result["identity"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    """The settings of the evaluation as JSON gives them back."""
-    settings: dict[str, Any] = json.loads(as_json(asdict(plan.evaluation)))
-    return settings
 
 
 def _path(directory: Path, each: Trained) -> Path:

@@ -66,41 +66,36 @@ def read_prepared(path: Path) -> Source:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
-                raise _refusal(path, "it is a single array")
+                raise ValueError("it is a single array")
             # NumPy stops reading where a damaged header says that the array ends
             if damaged := archive.zip.testzip():
-                raise _refusal(path, f"{damaged} in it is damaged")
+                raise ValueError(f"{damaged} in it is damaged")
             version = str(archive["format"])
             if version != FORMAT:
-                raise _refusal(path, f"its format is {version!r}, this version reads {FORMAT!r}")
-            return _source(path, archive)
+                raise ValueError(f"its format is {version!r}, this version reads {FORMAT!r}")
+            return _source(archive)
     except FileNotFoundError:
         raise SettingsError(
             f"data.root is {str(path)!r}: there is no such file; write it with blockqnn data, or "
             "fetch it with dvc pull"
         ) from None
-    except SettingsError:
-        raise
     except DAMAGE as error:
-        raise _refusal(path, str(error) or type(error).__name__) from None
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(
+            f"data.root is {str(path)!r}: this is not a whole file of prepared images ({what}); "
+            "write it again with blockqnn data, or fetch it with dvc pull"
+        ) from None
 
 
-def _source(path: Path, archive: Mapping[str, npt.NDArray[Any]]) -> Source:
+def _source(archive: Mapping[str, npt.NDArray[Any]]) -> Source:
+    """The images of an archive; raises `ValueError` if they and their labels do not fit."""
     classes = tuple(str(name) for name in archive["classes"])
     arrays = {}
     for part in ("train", "test"):
         pixels, labels = archive[f"{part}_pixels"], archive[f"{part}_labels"]
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or labels.shape != pixels.shape[:1]:
-            raise _refusal(path, f"its {part} images and labels do not belong together")
+            raise ValueError(f"its {part} images and labels do not belong together")
         if labels.dtype != np.int64 or not np.isin(labels, np.arange(len(classes))).all():
-            raise _refusal(path, f"its {part} labels are not those of its classes")
+            raise ValueError(f"its {part} labels are not those of its classes")
         arrays[f"{part}_pixels"], arrays[f"{part}_labels"] = pixels, labels
     return Source(classes, **arrays, name=str(archive["name"]))
-
-
-def _refusal(path: Path, reason: str) -> SettingsError:
-    what = " ".join(reason.split())
-    return SettingsError(
-        f"data.root is {str(path)!r}: this is not a whole file of prepared images ({what}); write "
-        "it again with blockqnn data, or fetch it with dvc pull"
-    )

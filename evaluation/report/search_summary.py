@@ -18,7 +18,7 @@ from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
 from evaluation.plots.search import summary_curve
 from evaluation.report.picture import Picture, plot, search_picture
-from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary
+from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary, summary_block
 
 AGENTS = {
     "q_learning": "Q-learning",
@@ -62,23 +62,12 @@ def read_searched(path: Path) -> Searched:
 
 def searched(history: History, name: str) -> Searched:
     """What a search that is read already came to; the report calls it `name`."""
-    found = [
-        SummaryBlock(
-            result.candidate.number,
-            result.candidate.block,
-            result.reward,
-            result.outcome.accuracy or 0.0,
-            result.cost.macs,
-            result.cost.parameters,
-        )
-        for result in history.best(SHOWN)
-    ]
     points = points_of(history)
     return Searched(
         name,
         list(_in_words(history)),
         search_picture(history, name),
-        found,
+        [summary_block(result) for result in history.best(SHOWN)],
         on_front(points),
         _front_picture(points, "Dots are all that were trained to their end."),
         len(history.trainings),

@@ -81,9 +81,24 @@ def write_search(history: History, name: str, to: Path) -> None:
         "search": name,
         "data": history.task.data,
         "fingerprint": history.task.fingerprint,
-        "blocks": [_row(rank, result) for rank, result in enumerate(history.best(KEPT), start=1)],
+        "blocks": [
+            {"rank": rank, **vars(best), "block": str(best.block)}
+            for rank, best in enumerate(map(summary_block, history.best(KEPT)), start=1)
+        ],
     }
     write_json(content, to / BEST)
+
+
+def summary_block(result: Result) -> SummaryBlock:
+    """What a summary says of one of the best blocks, which was trained to its end."""
+    return SummaryBlock(
+        number=result.candidate.number,
+        block=result.candidate.block,
+        reward=result.reward,
+        accuracy=result.outcome.accuracy or 0.0,
+        macs=result.cost.macs,
+        parameters=result.cost.parameters,
+    )
 
 
 def read_search_summary(path: Path) -> SearchSummary:
@@ -111,19 +126,6 @@ def read_search_summary(path: Path) -> SearchSummary:
             f"{path} does not hold the best blocks of a search ({type(error).__name__}: {error}): "
             "write them again with blockqnn search --to"
         ) from None
-
-
-def _row(rank: int, result: Result) -> dict[str, Any]:
-    candidate = result.candidate
-    return {
-        "rank": rank,
-        "number": candidate.number,
-        "block": str(candidate.block),
-        "reward": result.reward,
-        "accuracy": result.outcome.accuracy,
-        "macs": result.cost.macs,
-        "parameters": result.cost.parameters,
-    }
 
 
 def _block(row: Mapping[str, Any]) -> SummaryBlock:
