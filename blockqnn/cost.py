@@ -68,14 +68,7 @@ def network_cost(
     `image_size` is their side in pixels. Raises `ValueError` for the arguments that `build_network`
     refuses, and for an image that the poolings would shrink to nothing.
     """
-    each = stage_repeats(
-        filters,
-        repeats,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        skeleton=skeleton,
-        connections=connections,
-    )
+    each = stage_repeats(filters, repeats, num_classes, in_channels, skeleton, connections)
     pools = STEM_POOLS[skeleton] + len(each) - 1
     if image_size < 2**pools:
         raise ValueError(

@@ -27,6 +27,7 @@ ATTEMPTS = 100
 """Most walks through the space in search of a design that is not known yet."""
 
 Table = dict[tuple[Any, ...], dict[Any, float]]
+"""Q of each next action, by the actions before it."""
 
 
 class DynaQ(Generic[D]):

@@ -45,7 +45,7 @@ class QLearning(Generic[D]):
         A state has hundreds of actions after some ten thousand blocks."""
 
     def q(self, state: Any, action: Any) -> float:
-        """Q of the layer `action` after the layer `state`, or None for the start of a block."""
+        """Q of the layer `action` after the layer `state`; the state None starts a block."""
         state = None if state is None else _ordered(state)
         return self._table.get(state, {}).get(_ordered(action), self.initial_q)
 

@@ -34,7 +34,7 @@ class EpsilonSchedule:
         raise IndexError(f"iteration is {iteration}: the schedule has 0 to {self.iterations - 1}")
 
     def differs_from_prefix(self, begun: Iterable[tuple[float, int]]) -> int | None:
-        """The first iteration that differs from the phases `begun` with; None if these go on."""
+        """The first iteration with another epsilon than in the phases `begun`, or None."""
         old = EpsilonSchedule(tuple(begun))
         for iteration in range(old.iterations):
             if iteration >= self.iterations or self.at(iteration) != old.at(iteration):

@@ -73,7 +73,7 @@ def _plan(block: Block) -> tuple[Plan, int]:
 
 
 def _droppable(plan: Plan) -> dict[str, list[int]]:
-    """By layer that joins several tensors, the positions of those that may be dropped there."""
+    """Positions of the inputs that may be dropped, by the name of the layer that joins them."""
     made_by = {layer.index: layer.op for layer, _ in plan}
     paths = (*CONVOLUTIONS, Op.MAX_POOL, Op.AVG_POOL)
     positions = {

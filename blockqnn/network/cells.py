@@ -49,14 +49,14 @@ class Pcc(nn.Sequential):
 
     @staticmethod
     def convolutions(in_channels: int, out_channels: int, kernel: int) -> list[nn.Module]:
-        """What stands between the ReLU and the batch norm."""
+        """The modules between the ReLU and the batch norm."""
         return [Convolution(in_channels, out_channels, kernel)]
 
 
 class Separable(Pcc):
     """A `Pcc` of a depthwise convolution and a 1x1 convolution to `out_channels`.
 
-    That nothing stands between the two is our reading.
+    No batch norm or ReLU stands between the two: that is our reading.
     """
 
     @staticmethod
@@ -86,7 +86,7 @@ class Concat(nn.Module):
     """`torch.cat` over channels with dense gradients."""
 
     def forward(self, *pieces: Tensor) -> Tensor:
-        # Compiled code is fast without, and exported programs hold torch's own operators only.
+        # Compiled code is as fast with torch.cat, and exported programs may hold nothing else.
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return torch.cat(pieces, 1)
         joined: Tensor = _DenseConcat.apply(*pieces)

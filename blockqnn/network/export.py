@@ -18,8 +18,10 @@ from blockqnn.network.timm_networks import evaluating
 from blockqnn.network.weights import load_weights
 from blockqnn.storage import write_atomically
 
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-4
-"""Most by which a program's outputs may differ: other programs add numbers in another order."""
+_RELATIVE = 1e-3
+"""Share of an output by which a program's may differ: it may add numbers in another order."""
+_ABSOLUTE = 1e-4
+"""Share of the largest output by which any output of a program may differ besides."""
 
 
 def export_program(
@@ -97,7 +99,7 @@ def export_command(source: Path, to: Path) -> None:
 
 
 def _traced(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    images = torch.cat([example, example])  # else one image would be the only number allowed
+    images = torch.cat([example, example])  # from one image, torch would fix the batch at one
     batch = torch.export.Dim("batch")
     return torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
 
@@ -108,7 +110,7 @@ def _compare(
     path: Path,
     example: Tensor,
 ) -> None:
-    """Raise `UserError` unless the program gives the network's outputs, for 3 sizes of batches."""
+    """Raise `UserError` unless the program gives the network's outputs for batches of 3 sizes."""
     for images in (example, example[:1], torch.cat([example, example.flip(3), example[:1]])):
         expected, found = network(images).cpu(), program(images).cpu()
         scale = max(1.0, float(expected.abs().max()))

@@ -49,14 +49,7 @@ class BlockNetwork(nn.Module):
         drop_path: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        each = stage_repeats(
-            filters,
-            repeats,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            skeleton=skeleton,
-            connections=connections,
-        )
+        each = stage_repeats(filters, repeats, num_classes, in_channels, skeleton, connections)
         for name, value in (("drop_path", drop_path), ("dropout", dropout)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}: give 0 to below 1")
@@ -208,7 +201,7 @@ def _checkpointed(module: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _seen(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms from counting images again that are passed through the module again."""
+    """Keep batch norms as they are while the module computes the same images once more."""
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

@@ -9,6 +9,7 @@ from blockqnn.network.cells import Add, Concat
 from blockqnn.space import Block
 
 _join = Concat()
+"""The module, without weights, that joins the outputs of two blocks."""
 
 
 class Shortcut(nn.Module):
@@ -29,8 +30,9 @@ class Shortcut(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """A module of `block` for each of the `rates`, its `drop_path`, one after the other:
-    (N, `in_channels`, H, W) -> (N, `out_channels`, H, W).
+    """The blocks of a stage in a row: (N, `in_channels`, H, W) -> (N, `out_channels`, H, W).
+
+    There is one block for each of the `rates`, which is the block's `drop_path`.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def count_macs(network: nn.Module, in_channels: int, image_size: int) -> int:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the network is in its mode from before."""
+    """Put a network in evaluation mode without gradients, and afterwards in its former mode."""
     training = network.training
     network.eval()
     try:
@@ -104,8 +104,7 @@ def _keep_size(network: Any) -> None:
         return
     resnet: Any = network
     stem = resnet.conv1
-    first = stem[0] if isinstance(stem, nn.Sequential) else stem
-    assert isinstance(first, nn.Conv2d)
+    first: Any = stem[0] if isinstance(stem, nn.Sequential) else stem
     if first.kernel_size == (7, 7):
         first = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")

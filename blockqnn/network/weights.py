@@ -25,9 +25,9 @@ from blockqnn.space import LONGEST, Block
 from blockqnn.storage import write_atomically
 
 _CHECKSUM = "sha256"
-
+"""Name of the checksum among a file's metadata."""
 LARGEST = 4096
-"""Largest side of images, in pixels, that a file may ask for: a model is tried on two of them."""
+"""Largest side of images, in pixels, that a file may ask for: memory for two must suffice."""
 
 MOST_BLOCKS = 1000
 """Most blocks that a file may ask for if it has fewer weights than blocks: poolings have none."""
@@ -66,7 +66,7 @@ def load_weights(path: Path) -> tuple[nn.Module, dict[str, str]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The open file. Raises `SettingsError` where it cannot be read."""
+    """Open a file of weights. Raises `SettingsError` if it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:

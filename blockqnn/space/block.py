@@ -1,4 +1,4 @@
-"""Layer codes, and the blocks that they spell. Which of them a search may propose, `spaces` says.
+"""Layer codes, and the blocks that they spell. `spaces` says which of them a search may propose.
 
 A block is a list of layer codes in the paper's notation, `(index, kind, kernel, pred1, pred2)`,
 closed by a terminal layer (CVPR 2018, table 1). Layer 1 reads the block input, predecessor 0;
@@ -23,18 +23,24 @@ class Op(IntEnum):
     CONV = 1
     """Pre-activation convolution: ReLU, convolution, batch norm."""
     MAX_POOL = 2
+    """Maximum of each kernel x kernel window, with stride 1."""
     AVG_POOL = 3
+    """Average of each kernel x kernel window, with stride 1; padding does not count."""
     IDENTITY = 4
+    """The output of its predecessor, unchanged."""
     ADD = 5
+    """Sum of two layers' outputs, brought to one width by 1x1 convolutions if they differ."""
     CONCAT = 6
+    """Two layers' outputs, concatenated over channels."""
     TERMINAL = 7
+    """End of the block, which concatenates the leaves into the block's output."""
     SEPARABLE = 8
     """Depthwise-separable convolution: ReLU, depthwise convolution, 1x1 convolution, batch norm.
     It is our reading of what the 2018 paper names as future work; the number is ours, too."""
 
 
 class Layer(NamedTuple):
-    """One layer code. Fields that a kind does not use are 0."""
+    """One layer code: place from 1, kind, kernel size, predecessors. Unused fields are 0."""
 
     index: int  # type: ignore[assignment]  # the paper's name for the field hides tuple.index
     op: int
@@ -68,8 +74,8 @@ WIRES = frozenset({(Op.IDENTITY, 0), (Op.MAX_POOL, 1), (Op.AVG_POOL, 1)})
 """(kind, kernel) of the layers that compute nothing: their output is what they read."""
 
 _KEY_WIRES = frozenset({(Op.IDENTITY, 0)})
-"""(kind, kernel) of the layers that `Block.key` leaves out: not poolings of kernel 1, although they
-compute nothing, because journals hold keys made so."""
+"""(kind, kernel) of the layers that `Block.key` leaves out. Poolings of kernel 1 stay in,
+although they compute nothing, since journals hold keys made with them."""
 
 LONGEST = 64
 """Most layers of a block, in any space that settings allow."""
@@ -162,8 +168,8 @@ class Block:
         """The layers that compute something, and the indices of those whose outputs the block
         concatenates, 0 for the block input.
 
-        `wires` holds the (kind, kernel) of layers to leave out. A layer that reads one is returned
-        with the source of it as predecessor instead.
+        `wires` holds the (kind, kernel) of layers to leave out. A layer that reads one has that
+        layer's own predecessor in the code returned.
         """
         computing: list[Layer] = []
         source_of = {0: 0}

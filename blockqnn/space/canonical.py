@@ -11,7 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 Label = tuple[int, int]
+"""Kind and kernel of a node, as integers."""
 Form = tuple[tuple[int, int, tuple[int, ...]], ...]
+"""Nodes in canonical order, each as its two label numbers and its predecessors' places."""
 
 
 def canonical_form(labels: Sequence[Label], predecessors: Sequence[Sequence[int]]) -> Form:
@@ -112,15 +114,10 @@ class _SearchTree:
         Twins, two nodes with the same edges, need no search; other symmetries are those found
         so far, chained.
         """
-        if any(
-            self.predecessors[node] == self.predecessors[other]
-            and self.successors[node] == self.successors[other]
-            for other in tried
-        ):
+        edges = self.predecessors[node], self.successors[node]
+        if any(edges == (self.predecessors[other], self.successors[other]) for other in tried):
             return True
-        symmetries = [
-            symmetry for symmetry in self.automorphisms if all(symmetry[v] == v for v in path)
-        ]
+        symmetries = [known for known in self.automorphisms if all(known[v] == v for v in path)]
         orbit = [node]
         for member in orbit:  # grows while it is walked; repeating a symmetry gives its inverse
             orbit += {symmetry[member] for symmetry in symmetries}.difference(orbit)

@@ -28,7 +28,6 @@ CONNECTIONS = ("none", "shortcut", "concat")
 def stage_repeats(
     filters: Sequence[int],
     repeats: int | Sequence[int],
-    *,
     num_classes: int,
     in_channels: int,
     skeleton: str,

@@ -25,6 +25,7 @@ from blockqnn.space.block import (
 from blockqnn.space.mutation import mutate
 
 Operations = tuple[tuple[int, int], ...]
+"""(kind, kernel) of the layers that a space offers, in the order of its choices."""
 
 PAPER_OPERATIONS: Operations = tuple(
     (op, kernel)
@@ -75,7 +76,7 @@ class Space:
 
     def next_layers(self, index: int) -> tuple[Layer, ...]:
         """Every layer that `operations` make at `index`, the terminal last; at the last index the
-        terminal only. Which of them a `max_width` leaves after given layers, `choices` says.
+        terminal only. `choices` says which of them a `max_width` allows after given layers.
 
         Operands of an add or a concat come in ascending order. Raises `ValueError` for an index
         outside 1 to `max_index`.
@@ -186,11 +187,7 @@ def _narrowed(
 ) -> tuple[Layer, ...]:
     """The layers at an index that add at most `spare` leaves to those that are there."""
     *layers, end = _layers(operations, index, last=False)
-    kept = [
-        layer
-        for layer in layers
-        if 1 - sum(source in leaves for source in predecessors(layer)) <= spare
-    ]
+    kept = [new for new in layers if 1 - sum(read in leaves for read in predecessors(new)) <= spare]
     return (*kept, end) if may_end else tuple(kept)
 
 

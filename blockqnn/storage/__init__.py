@@ -1,6 +1,6 @@
 """Files that a crash leaves old or new, locks of directories, and files at URLs.
 
-Imports nothing of the package but its errors, and everything above may import it.
+It imports nothing of the package but its errors, and everything above may import it.
 """
 
 from blockqnn.storage.files import (

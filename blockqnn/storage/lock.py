@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from blockqnn.errors import SearchError
@@ -41,11 +42,9 @@ class DirectoryLock:
                     ) from None
                 time.sleep(0.05)
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        try:
+        with suppress(OSError):  # on a full disk the lock still holds, but cannot say by whom
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(me).encode(), 0)
-        except OSError:  # a full disk: the lock holds all the same, it just cannot say by whom
-            pass
 
     def release(self) -> None:
         """Give the directory to the next process."""

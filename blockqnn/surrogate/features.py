@@ -7,7 +7,7 @@ not read; predicting from such numbers is our reading of it.
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _COUNTED = {
     for kernel in kernels
     if op != Op.TERMINAL and (op, kernel) not in WIRES
 }
-"""(kind, kernel) of the layers that compute something, by a name."""
+"""(kind, kernel) of the layers that compute something, by name."""
 
 
 def block_features(block: Block, cost: Cost) -> Array:
@@ -69,35 +69,38 @@ def named_features(block: Block, cost: Cost) -> dict[str, float]:
 
 
 class _Length(NamedTuple):
-    """A length of the paths that lead to one place: the most, the least, the sum over all paths."""
+    """Largest, smallest and total length of the paths from the block input to one place."""
 
     most: int = 0
     least: int = 0
     total: int = 0
 
-    @classmethod
-    def joined(cls, lengths: Iterable[Self]) -> Self:
+    @staticmethod
+    def joined(lengths: "Iterable[_Length]") -> "_Length":
         most, least, total = zip(*lengths, strict=True)
-        return cls(max(most), min(least), sum(total))
+        return _Length(max(most), min(least), sum(total))
 
-    def longer(self, by: int, paths: int) -> Self:
-        return self._replace(
-            most=self.most + by, least=self.least + by, total=self.total + by * paths
-        )
+    def longer(self, by: int, paths: int) -> "_Length":
+        return _Length(self.most + by, self.least + by, self.total + by * paths)
 
 
 class _Node(NamedTuple):
     """A layer's output, and the paths that lead to it from the block input."""
 
     label: tuple[int, int] = (0, 0)
+    """(kind, kernel) of the layer, zeros for the block input."""
     width: int = 1
+    """Channels of the output, in filters of the stage."""
     raw: int = 1
     """Part of the width that no convolution has touched."""
     paths: int = 1
+    """Number of paths from the block input."""
     convolutions: _Length = _Length()
+    """Number of convolutions on a path."""
     layers: _Length = _Length()
+    """Number of layers on a path."""
     reach: _Length = _Length()
-    """Receptive field, less one pixel."""
+    """Side of a path's receptive field in pixels, less one."""
 
 
 def _joined(sources: list[_Node]) -> _Node:
