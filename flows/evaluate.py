@@ -1,7 +1,7 @@
 """Evaluation as a Prefect flow: final trainings meet the test images, one after another.
 
-Nothing before it opens the test set. What was judged lies in evaluations/<id>.json of the run, and
-is not judged again while training and settings stay the same.
+No other flow opens the test set. An evaluation lies in evaluations/<id>.json of the run; a training
+is not judged again while it and the settings stay the same.
 """
 
 from collections.abc import Sequence

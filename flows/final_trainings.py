@@ -1,7 +1,7 @@
 """Which trainings a plan asks for, and the selection of the winner among a search's best blocks.
 
 As in the paper (section 5.1), the best blocks of the search are trained and ranked on held-out
-images; the winner alone is trained on everything. selection.json says who won. It holds no clock,
+images; the winner alone is trained on everything. selection.json says who won. It holds no times,
 so that it is the same whenever the same trainings are ranked.
 """
 

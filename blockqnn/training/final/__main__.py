@@ -1,10 +1,9 @@
-"""One final training as a process: `python -m blockqnn.training.final DIRECTORY`, or the same under
-torchrun for several GPUs or machines.
+"""One final training as a process, `python -m blockqnn.training.final DIRECTORY`.
 
-What to train stands in DIRECTORY/job.json; the state lies beside it, and at the end the weights and
-result.json. Run again after any end, it goes on or finds itself done. Exit status: 0 done, 75
-stopped with its state saved (SIGTERM, Ctrl-C, or, with --leash, standard input closed), 1 and 2 one
-sentence for a person on standard error.
+torchrun starts it for several GPUs or machines. What to train stands in DIRECTORY/job.json; the
+state lies beside it, and at the end the weights and result.json. Started again after any end, it
+goes on or finds itself done. Exit status: 0 done, 75 stopped with its state saved (SIGTERM, Ctrl-C,
+or, with --leash, standard input closed), 1 or 2 with one sentence on standard error.
 """
 
 import argparse
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stop_event(leash: bool) -> threading.Event:
-    """Set by SIGTERM and Ctrl-C, and when standard input closes."""
+    """An event that SIGTERM, Ctrl-C and, with `leash`, the end of standard input set."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

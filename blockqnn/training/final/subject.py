@@ -53,7 +53,11 @@ def weights_metadata(job: Job, images: ImageFacts) -> dict[str, str]:
         "label": job.label,
         "data": job.data,
         "num_classes": len(images.classes),
-        **{name: getattr(images, name) for name in IN_METADATA},
+        "in_channels": images.in_channels,
+        "image_size": images.image_size,
+        "classes": images.classes,
+        "mean": images.mean,
+        "std": images.std,
         "identity": job.identity,
     }
     if job.block is None:
@@ -61,7 +65,3 @@ def weights_metadata(job: Job, images: ImageFacts) -> dict[str, str]:
     else:
         facts |= {"block": job.block, **job.plan.network.described()}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
-
-
-IN_METADATA = ("in_channels", "image_size", "classes", "mean", "std")
-"""Facts of the images that the file of the weights repeats."""
