@@ -187,6 +187,20 @@ def test_an_unknown_option_is_wrong_use():
     assert ended_with.value.code == 2
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--name", "tiny"]])
+def test_help_and_status_wait_for_no_large_library(place, finished, arguments):
+    code = (
+        "import contextlib, sys\n"
+        "from flows.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({arguments})\n"
+        "sys.exit(', '.join({'torch', 'prefect', 'mlflow'} & set(sys.modules)) or None)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_status_says_why_nothing_was_trained(tmp_path, capsys):
     settings = tiny_settings(budget={"parameters": 1})
     with Search.open(tmp_path / "tight", settings) as search:
