@@ -4,8 +4,8 @@
 
 A row is one fault with the test that does it, for real: signals, full disks, servers that go. It
 says what the last run of that test came to, and when, so that the table is never better than the
-tests; those not run now (`-k`, `tests/test_faults.py`) keep their row. All of them take a quarter
-of an hour on two quiet cores; --quick only collects the tests and writes nothing.
+tests; those not run now (`-k`, `tests/workers/test_faults.py`) keep their row. All of them take a
+quarter of an hour on two quiet cores; --quick only collects the tests and writes nothing.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Written by `python -m benchmarks.faults`.
 
 
 class Results:
-    """A pytest plugin that keeps a row a fault."""
+    """A pytest plugin that keeps one row of the table for each fault."""
 
     def __init__(self) -> None:
         self.faults: dict[str, str] = {}
@@ -92,7 +92,7 @@ def _test(node: str) -> str:
 
 
 def _rows(page: Path) -> dict[str, str]:
-    """Those of the page as it is, by test."""
+    """The rows of the page as it is now, by test."""
     lines = page.read_text("utf-8").splitlines() if page.exists() else []
     return {line.split("`")[1]: line for line in lines if line.endswith("` |")}
 

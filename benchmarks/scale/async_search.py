@@ -3,16 +3,16 @@
     python -m benchmarks.scale.async_search [--quick]
 
 Nothing is trained and nothing waits: real searches (ask, tell, agent, journal) with simulated
-workers and a virtual clock (benchmarks/simulated.py). A training takes time in proportion to the
-multiply-accumulates of the block that was really proposed, times lognormal noise, one in a hundred
-three to ten times as long. The journals do not wait for the disk.
+workers and a virtual clock (benchmarks/scale/simulated.py). A training takes time in proportion to
+the multiply-accumulates of the block that was really proposed, times lognormal noise, one in a
+hundred three to ten times as long. The journals do not wait for the disk.
 
 1. Utilisation, on the paper's search (178 iterations of 64, space, network, memory budget) and on
    one five times as long, whose drain at the end is a smaller part; the reward is a function of the
-   block, since nobody trains it. In async mode as many candidates are
-   in flight as there are slots at every moment until the last proposal: asserted. What follows, the
-   drain, is counted in one of the two figures.
-2. What is found, on a table of really trained blocks (benchmarks/block_table.py), with the agent
+   block, since nobody trains it. In async mode as many candidates are in flight as there are slots
+   at every moment until the last proposal: asserted. What follows, the drain, is counted in one of
+   the two figures.
+2. What is found, on a table of trained blocks (benchmarks/studies/block_table.py), with the agent
    of the demo, the same seeds and times in sync and async mode: the demo's schedule with few and
    with many in flight, and the paper's schedule with 32, at the paper's learning rate too. Mean
    reward of the candidates of the greedy phase (the schedule's last epsilon), and the best block;
@@ -56,7 +56,7 @@ MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 
 
 def supplied(candidate: Candidate, seconds: float) -> Outcome:
-    """Any fixed function of the block that has something to learn."""
+    """A made-up outcome, fixed for each block, from which an agent can learn."""
     accuracy = min(supplied_reward(candidate.block), 100.0)
     return Outcome(kind="trained", accuracy=accuracy, seconds=seconds)
 
@@ -67,7 +67,7 @@ def looked_up(table: Table, candidate: Candidate, seconds: float) -> Outcome:
 
 
 def utilisation(root: Path, schedule: tuple[tuple[float, int], ...]) -> dict[str, float]:
-    """Print a line a mode; percent by mode, the drain included."""
+    """Print a line for each mode; return percent by mode, the drain included."""
     found = {}
     root.mkdir()
     print(f"{sum(count for _, count in schedule):,} iterations of 64:")
@@ -122,7 +122,7 @@ def greedy(search: Search) -> float:
 
 
 def compare(sync: np.ndarray, other: np.ndarray, setting: str) -> None:
-    """Print a line a measure."""
+    """Print a line for each measure."""
     for column, measure in enumerate(("mean reward of the greedy phase", "best reward")):
         one, two = sync[:, column], other[:, column]
         difference = two - one

@@ -7,9 +7,9 @@
    of Prefect's; the others take no time. So the first rate is that of beginning tasks, the second
    of whole ones, and both are the most that one flow carries on this machine, whatever the workers.
 2. Runs a second that `SearchRuns.sync` writes into MLflow's SQLite database, each a trained block
-with
-   curves of 12 epochs and a picture, when none, 1,000 and 10,000 are there. Those that are there
-   are copies made in the database, of what a sync wrote: making them would take most of an hour.
+   with curves of 12 epochs and a picture, when none, 1,000 and 10,000 are there. Those that are
+   there are copies made in the database, of what a sync wrote: making them would take most of an
+   hour.
 """
 
 import argparse

@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 def settings_for(stretches: tuple[int, ...]) -> Settings:
-    """The paper's, on a task that needs no download; half of each stretch is random."""
+    """The paper's settings on data that need no download; half of each stretch is random."""
     schedule: list[tuple[float, int]] = []
     begun = 0
     for end in stretches:
@@ -106,7 +106,7 @@ def grow(
     stretches: tuple[int, ...],
     outcome: Callable[[Candidate], Outcome],
 ) -> list[float]:
-    """Print a row a phase; CPU seconds a candidate of each."""
+    """Print a row for each phase; return the CPU seconds a candidate of each."""
     settings = settings_for(stretches)
     search = Search.open(directory, settings)
     in_flight: deque[Candidate] = deque()
@@ -145,7 +145,7 @@ def grow(
 
 
 def with_curve(candidate: Candidate) -> Outcome:
-    """The same with what 12 epochs of training leave behind."""
+    """The outcome with a curve of 12 epochs, as a training leaves it behind."""
     curve = supplied_outcome(candidate.number).curve
     return replace(supplied(candidate, 0.0), curve=curve)
 

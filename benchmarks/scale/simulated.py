@@ -18,15 +18,15 @@ from blockqnn.seeds import generator
 NOISE = 0.3
 """Standard deviation of the logarithm of a training's time, for equal networks."""
 STRAGGLERS = 0.01
-"""Share of trainings that land on a slow or busy worker..."""
+"""Share of trainings that land on a slow or busy worker."""
 SLOWDOWN = (3.0, 10.0)
-"""...and take so many times as long, uniformly drawn."""
+"""Range from which a slow worker's factor on the training's time is drawn, uniformly."""
 IMAGES_PER_SECOND = 50_000.0
-"""Through a network of 10 million multiply-accumulates; others in proportion."""
+"""Speed of a network of 10 million multiply-accumulates; others' is in proportion."""
 
 
 def training_seconds(search: Search, candidate: Candidate) -> float:
-    """Drawn from (seed, number): the same in every run, whatever the order."""
+    """A candidate's training time, drawn from (seed, number), so equal in every run and order."""
     task, network = search.task, search.settings.network
     cost = network.cost(
         candidate.block,
@@ -46,20 +46,20 @@ class Trace:
 
     slots: int
     seconds: list[float] = field(default_factory=list)
-    """Of each training, in order of its end."""
+    """Virtual seconds of each training, in order of its end."""
     spans: list[tuple[float, int]] = field(default_factory=list)
-    """How long so many candidates were in flight, in order."""
+    """Pairs of virtual seconds and the number of candidates in flight meanwhile, in order."""
     drained: int | None = None
-    """The first of `spans` after the last proposal: no block is left to begin with."""
+    """Index of the first of `spans` after the last proposal, when no block is left to begin."""
 
     @property
     def utilisation(self) -> float:
-        """Percent of the slots' time, from the first training's begin to the last one's end."""
+        """Percent of the slots' time that was used, from the first begin to the last end."""
         return _percent(self.spans, self.slots)
 
     @property
     def utilisation_before_drain(self) -> float:
-        """The same up to the last proposal."""
+        """Percent of the slots' time that was used up to the last proposal."""
         return _percent(self.spans[: self.drained], self.slots)
 
     def always_full(self) -> bool:

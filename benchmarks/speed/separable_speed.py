@@ -23,19 +23,19 @@ from blockqnn.training.precision import mixed_precision, resolve_precision
 PLAIN = "(1,4,0,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,1,5,1,0)(5,5,0,3,4)(6,1,1,1,0)(7,3,3,1,0)(8,7,0,0,0)"
 SEPARABLE = PLAIN.replace("2,1,3", "2,8,3").replace("3,1,3", "3,8,3").replace("4,1,5", "4,8,5")
 SHAPES = ((32, 32, 32), (96, 32, 32), (384, 128, 8))
-"""Channels read, filters, side in pixels."""
+"""Shapes of the block: channels read, filters and pixels a side."""
 DEVICE = torch.device("cpu")
 
 
 def block(code: str, channels: int, filters: int) -> BlockModule:
-    """With the same weights every time."""
+    """The module of a block, with the same weights every time."""
     torch.manual_seed(0)
     module = BlockModule(Block.parse(code), channels, filters)
     return module.to(memory_format=torch.channels_last)
 
 
 def all_in_one_precision(module: BlockModule) -> BlockModule:
-    """Plain grouped convolutions instead of `Depthwise`."""
+    """The module with plain grouped convolutions instead of `Depthwise`."""
     for cell in module.layers.values():
         for name, part in cell.named_children():
             if isinstance(part, Depthwise):

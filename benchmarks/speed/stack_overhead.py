@@ -43,7 +43,7 @@ from blockqnn.workers.leash import descendants  # noqa: E402
 
 SLOTS = 2
 TEN_SECONDS = 10_000
-"""Milliseconds of the candidate that overheads are a share of."""
+"""Milliseconds of a candidate, of which overheads are given as a share."""
 
 
 class Sleepers:
@@ -95,7 +95,7 @@ class Cost:
 
 
 def cpu_seconds() -> float:
-    """Of this process and those it started (Prefect's server); only Linux tells of the latter."""
+    """CPU seconds of this process and, on Linux, of those it started, such as Prefect's server."""
     used = sum(os.times()[:2])
     for pid in descendants(os.getpid()):
         try:

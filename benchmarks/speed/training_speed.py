@@ -85,7 +85,7 @@ LADDER = (
 
 
 class PlainConcat(nn.Module):
-    """What `Concat` replaces."""
+    """The plain concatenation that `Concat` replaces."""
 
     def forward(self, *pieces: Tensor) -> Tensor:
         return torch.cat(pieces, 1)

@@ -47,9 +47,9 @@ TABLES: dict[str, tuple[str | None, dict[str, Any]]] = {
         {"data.holdout": 0.5, "recipe.epochs": 6, "recipe.decay_epochs": 3},
     ),
 }
-"""Profile and what differs from it."""
+"""The profile with which each table is made, and the settings that differ from it."""
 SAMPLED = {"digits-sample": 600}
-"""Networks of the tables that do not have all of their space."""
+"""Number of networks in each table that does not have all of its space."""
 
 
 def place(name: str) -> Path:

@@ -2,12 +2,12 @@
 
     python -m benchmarks.studies.fast_search [--quick] [--to DIR]
 
-Whole searches (ask, tell, agent, journal, early stopping) on the table of networks really trained
-on CIFAR-10 (benchmarks/block_table.py): nothing is trained again, and a training that is stopped
-early is cut there. Three searches are full: every block of the table, whose best reward is the
-highest there is; the 2018 agent with the paper's schedule of 178 iterations of 64; and the agent
-and schedule of profile `cifar10-small`. Seed by seed profile `fast`, its schedule prolonged, goes
-on until a training that was not stopped has the best reward of each; what it began is counted,
+Whole searches (ask, tell, agent, journal, early stopping) on the table of networks trained on
+CIFAR-10 (benchmarks/studies/block_table.py): nothing is trained again, and a training that is
+stopped early is cut there. Three searches are full: every block of the table, whose best reward is
+the highest there is; the 2018 agent with the paper's schedule of 178 iterations of 64; and the
+agent and schedule of profile `cifar10-small`. Seed by seed profile `fast`, its schedule prolonged,
+goes on until a training that was not stopped has the best reward of each; what it began is counted,
 stopped trainings too. Written are fast.csv and the table of fast.md between its marks. Takes some
 minutes on one core.
 """

@@ -33,12 +33,12 @@ class Training(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """Names all that the outcome depends on."""
+        """A name of all that the outcome depends on."""
         return identity(self.block, self.settings, images(self.settings).fingerprint)
 
 
 def images(settings: Settings) -> Dataset:
-    """Those that the settings name, loaded once."""
+    """The images that the settings name, loaded once."""
     return _load(settings.data, settings.seed)
 
 
@@ -48,7 +48,7 @@ def _load(data: DataSettings, seed: int) -> Dataset:
 
 
 def train(training: Training) -> Outcome:
-    """In a worker process, by one thread."""
+    """Train one block in a worker process, by one thread."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
         return train_candidate(

@@ -22,9 +22,9 @@ MEMBERS = 3
 HIDDEN = 64
 EMBEDDED = 16
 ASIDE = 0.15
-"""Of the training blocks, for stopping."""
+"""Share of the training blocks that are kept aside and tell when to stop."""
 STEPS = 600
-"""Passes over the training blocks at most."""
+"""Most passes over the training blocks."""
 PATIENCE = 40
 """Passes without a better prediction of the blocks kept aside, until a member stops."""
 MINIBATCH = 64
@@ -37,7 +37,7 @@ _LONGEST = 24
 
 
 class _Head(nn.Module):
-    """From what is known of a block (N, HIDDEN) to its whole curve (N, epochs)."""
+    """Layers from what is known of a block, (N, HIDDEN), to its whole curve, (N, epochs)."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Ensemble:
         self.seed = seed
 
     def fit(self, blocks: Sequence[Block], curves: np.ndarray) -> None:
-        """Curves are (n, epochs), complete."""
+        """Learn from complete curves, (n, epochs)."""
         self.level, self.scale = curves.mean(), curves.std()
         targets = torch.from_numpy((curves - self.level) / self.scale).float()
         inputs = self.network.inputs(blocks)
@@ -180,12 +180,12 @@ class _Ensemble:
 
 
 class Peephole(_Ensemble):
-    """The LSTM."""
+    """The rival that reads a block's code by an LSTM."""
 
     network = _LayerReader
 
 
 class GraphNetwork(_Ensemble):
-    """The message passing."""
+    """The rival that passes messages on the block's graph."""
 
     network = _MessagePasser

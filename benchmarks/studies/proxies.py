@@ -43,11 +43,11 @@ TABLE = Path(__file__).parents[1] / "data" / "cifar10-proxies.csv.gz"
 COLUMNS = ("code", "training", "outcome", "accuracy", "restarts", "seconds", "curve")
 BLOCKS = 64
 CHANCE = 10.0
-"""Percent."""
+"""Accuracy in percent of guessing one of ten classes."""
 RESAMPLES = 1000
 TICKS = (0.25, 0.5, 1, 2, 5)
 SLACK = 0.02
-"""Of Kendall's tau: less than a proxy's own noise moves it."""
+"""Loss of Kendall's tau that counts as none, since a proxy's own noise moves it by more."""
 Array = NDArray[np.float64]
 
 
@@ -64,7 +64,7 @@ class Way(NamedTuple):
 
     @property
     def words(self) -> str:
-        """For people."""
+        """The training in words."""
         return (
             f"{self.epochs} epoch{'s' * (self.epochs > 1)}, {self.images:,} images, filters from "
             f"{self.filters}, {self.repeats} block{'s' * (self.repeats > 1)} a stage"
@@ -72,7 +72,7 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """The name of the training in tables."""
         return f"e{self.epochs} i{self.images} f{self.filters} n{self.repeats}"
 
 
@@ -109,7 +109,7 @@ def settings_of(way: Way, data: str | None) -> Settings:
 
 
 def cost_of(block: Block, settings: Settings) -> Cost:
-    """Of the network on CIFAR-10."""
+    """The cost of the block's network on CIFAR-10."""
     network = settings.network
     return network.cost(block, num_classes=10, in_channels=3, image_size=32)
 
@@ -131,7 +131,7 @@ def drawn(count: int) -> list[Block]:
 
 
 Outcomes = dict[tuple[str, str], Outcome]
-"""By code and name of the way."""
+"""Outcomes by the block's code and the way's name."""
 
 
 def read_rows(path: Path) -> Outcomes:
@@ -192,7 +192,10 @@ def train(blocks: list[Block], data: str) -> Outcomes:
 
 
 class Scores(NamedTuple):
-    """Of all blocks, in one way: arrays (blocks,), in percent; seconds of one core."""
+    """Accuracies and rewards in percent, and core seconds, of all blocks trained in one way.
+
+    Arrays have the shape (blocks,).
+    """
 
     accuracy: Array
     reward: Array
@@ -202,7 +205,7 @@ class Scores(NamedTuple):
 
 
 def scored(way: Way, blocks: Sequence[Block], outcomes: Outcomes) -> Scores:
-    """Chance is the accuracy and the reward of a block that was not trained."""
+    """The scores of all blocks. A block that was not trained has chance for both."""
     settings = settings_of(way, None)
     rows = []
     for block in blocks:
@@ -222,17 +225,19 @@ class Agreement(NamedTuple):
     spearman: float
     tau: float
     low: float
+    """Lower end of tau's 95 % bootstrap interval over blocks."""
     high: float
-    """Of tau: 95 % bootstrap interval over blocks."""
+    """Upper end of tau's 95 % bootstrap interval over blocks."""
     less: float
+    """Lower end of the 95 % interval of tau less the first proxy's tau, by the same resamples."""
     most: float
-    """Of tau less that of the first proxy's accuracy: the same resamples, 95 %."""
+    """Upper end of the 95 % interval of tau less the first proxy's tau, by the same resamples."""
     regret: float
-    """Longer-trained accuracy of the best block less that of the best of the score's first five."""
+    """Accuracy lost by training longer only the score's five best blocks, in percent."""
 
 
 def agreement(score: Array, first: Array, truth: Array, resamples: int) -> Agreement:
-    """`first` is the score that it is compared with."""
+    """How a score agrees with the truth, compared with how the score `first` does."""
     rng = generator(0, "proxies", 1)
     picks = rng.integers(len(truth), size=(resamples, len(truth)))
     taus = np.array([_tau(score[pick], truth[pick]) for pick in picks])

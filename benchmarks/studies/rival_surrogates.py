@@ -41,7 +41,7 @@ class Rival(Protocol):
 
 
 class GaussianProcess:
-    """The product."""
+    """The surrogate of this package."""
 
     def fit(self, sample: Sample) -> None:
         self.surrogate = Surrogate().fit(sample.features, sample.curves)
@@ -121,7 +121,7 @@ def _with_epochs(features: np.ndarray, epochs: int) -> np.ndarray:
 
 
 class _Neural:
-    """Reads the code alone."""
+    """A rival that reads the block's code alone."""
 
     network: type[Peephole] | type[GraphNetwork]
 
@@ -151,4 +151,4 @@ RIVALS: dict[str, Callable[[int], Rival]] = {
     "Peephole LSTM": PeepholeLSTM,
     "graph network": BlockGraphNetwork,
 }
-"""By name, from a seed."""
+"""Makers of all rivals by name, each from a seed."""

@@ -2,9 +2,9 @@
 
     python -m benchmarks.studies.surrogate_comparison [TABLE ...] [--quick] [--to DIR]
 
-On the tables of benchmarks/block_table.py each rival learns from 50, 100, 200, 300 and 400 curves
-drawn at random, as far as others are left, and predicts all others; a network has one block there,
-since a block whose network was learned from is nothing to be predicted. Written are
+On the tables of benchmarks/studies/block_table.py each rival learns from 50, 100, 200, 300 and 400
+curves drawn at random, as far as others are left, and predicts all others; a network has one block
+there, since a block whose network was learned from is nothing to be predicted. Written are
 surrogate.csv with every split, surrogate.png, and the tables of surrogate.md between its marks;
 what is said around them is kept. Takes about half an hour on one core.
 """
@@ -36,10 +36,10 @@ from evaluation.comparison.block_tables import IMAGES
 TABLES = ("digits-sample", "cifar10")
 SIZES = (50, 100, 200, 300, 400)
 HELD_OUT = 40
-"""Blocks to judge by, at least."""
+"""Fewest blocks by which a rival is judged."""
 SPLITS = 10
 WIDE = 1.6449
-"""Standard deviations on either side of a normal's mean that run_agents 90 %."""
+"""Standard deviations on either side of a normal distribution's mean between which lie 90 %."""
 CURVE_ALONE = "curve alone"
 
 

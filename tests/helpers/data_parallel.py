@@ -1,7 +1,8 @@
 """A program for torchrun: the tiny training by several processes, its weights and curve to a file.
 
-`torchrun ... tests/data_parallel.py DIRECTORY '{"epochs": 2}' [stop]` writes DIRECTORY/end.pt from
-the first process; with `stop` it stops in the middle of the second epoch, its state saved.
+`torchrun ... tests/helpers/data_parallel.py DIRECTORY '{"epochs": 2}' [stop]` writes
+DIRECTORY/end.pt from the first process; with `stop` it stops in the middle of the second epoch, its
+state saved.
 """
 
 import json
@@ -34,7 +35,8 @@ def main():
     except Interrupted:
         print("stopped", flush=True)
     statistics = [b.double().sum() for n, b in trainer.kept.named_buffers() if "running" in n]
-    print(f"statistics {float(sum(statistics))!r}", flush=True)
+    # one write, which the other process's cannot come into
+    sys.stdout.write(f"statistics {float(sum(statistics))!r}\n")
     if group.rank == 0 and not stop:
         end = {"network": trainer.network.state_dict(), "curve": trainer.curve}
         torch.save(end, directory / "end.pt")

@@ -1,7 +1,7 @@
 """A training of a few seconds that tests share; as a program, one that stops where it is told to.
 
-`python tests/tiny_training.py DIRECTORY epoch|write|memory` prints a line when it has got there.
-For `epoch` and `write` it then waits to be killed.
+`python tests/helpers/tiny_training.py DIRECTORY epoch|write|memory` prints a line when it has got
+there. For `epoch` and `write` it then waits to be killed.
 """
 
 import io
