@@ -21,7 +21,7 @@ DESCRIPTIONS = {
 
 
 class Publisher:
-    """Tables of a run as Prefect artifacts, one of each kind, the latest version.
+    """Publishes the tables of a run as Prefect artifacts, one of each kind, in its latest version.
 
     Create it inside the flow: the artifacts then belong to its run.
     """

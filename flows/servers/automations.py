@@ -116,15 +116,14 @@ def mark_crashed(url: str, pool: str) -> None:
         prefect_call(f"{url}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
 
-def _runs(url: str, pool: str, *types: str) -> list[dict[str, Any]]:
+def _runs(url: str, pool: str, *types: str) -> Any:
     """Flow runs of a work pool in a state of one of these types, the last to end first."""
     query = {
         "flow_runs": {"state": {"type": {"any_": types}}},
         "work_pools": {"name": {"any_": [pool]}},
         "sort": "END_TIME_DESC",
     }
-    found: list[dict[str, Any]] = prefect_call(f"{url}/flow_runs/filter", query)
-    return found
+    return prefect_call(f"{url}/flow_runs/filter", query)
 
 
 def _create(

@@ -122,13 +122,11 @@ def choose_prefect_api() -> PrefectAPI:
                 f"No Prefect server answers at PREFECT_API_URL={url}: start it (`blockqnn serve`), "
                 "or unset PREFECT_API_URL to run without a server."
             )
-        _check_password(url)
-        return PrefectAPI(url)
-    if (url := _checkout_url()) and is_prefect(url):
-        _check_password(url)
-        os.environ["PREFECT_API_URL"] = url
-        return PrefectAPI(url)
-    return _temporary_server()
+    elif not ((url := _checkout_url()) and is_prefect(url)):
+        return _temporary_server()
+    _check_password(url)
+    os.environ["PREFECT_API_URL"] = url
+    return PrefectAPI(url)
 
 
 def is_prefect(url: str) -> bool:
@@ -195,16 +193,13 @@ def _check_password(url: str) -> None:
     """
     try:
         prefect_call(f"{url.rstrip('/')}/admin/version", method="GET", timeout=10)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 401:
+    except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == 401:
             given = "another password" if os.environ.get(PREFECT) else "a password"
             raise PrefectError(
                 f"The Prefect server at {url} wants {given}: export {PREFECT}=name:password as it "
                 "was started with."
             ) from None
-    except (OSError, ValueError):
-        pass
 
 
 def _checkout_url() -> str | None:

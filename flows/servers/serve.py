@@ -16,20 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from blockqnn.errors import UserError
 from blockqnn.workers import leash
 from flows.runs import RUNS_VARIABLE
-from flows.servers import automations
-from flows.servers.passwords import (
-    check_exposed,
-    exposed_environment,
-    in_url,
-    mlflow_environment,
-    prefect_environment,
-)
+from flows.servers import automations, passwords
 from flows.servers.prefect_api import (
     SERVER_TIMEOUT,
     is_prefect,
@@ -38,13 +29,7 @@ from flows.servers.prefect_api import (
     server_environment,
     wait_until,
 )
-from flows.tracking.store import (
-    artifacts_uri,
-    database_lock,
-    is_server,
-    tracking_uri,
-    without_password,
-)
+from flows.tracking import store
 
 POOL = "blockqnn"
 DEPLOYMENTS = Path("prefect.yaml")
@@ -52,10 +37,6 @@ DEPLOYMENTS = Path("prefect.yaml")
 
 class ServeError(UserError):
     """The servers cannot start or go on; the message names the cause and the remedy."""
-
-
-class _Stop(Exception):
-    """Ctrl-C, SIGTERM or SIGHUP asked `serve` to stop."""
 
 
 def serve(
@@ -74,13 +55,13 @@ def serve(
     they are not or a port is in use, and when a server does not start. Call it from the main
     thread, in the checkout.
     """
-    tracking = tracking_uri(runs)
-    own_mlflow = not is_server(tracking)
+    tracking = store.tracking_uri(runs)
+    own_mlflow = not store.is_server(tracking)
     ports = {"Prefect": prefect_port} | ({"MLflow": mlflow_port} if own_mlflow else {})
     exposed = not _is_loopback(host)
     if exposed and not insecure:
-        check_exposed(host, os.environ, mlflow=own_mlflow)
-    settings = prefect_environment(os.environ)
+        passwords.check_exposed(host, os.environ, mlflow=own_mlflow)
+    settings = passwords.prefect_environment(os.environ)
     _check(host, ports)
     directory = runs / "serve"
     try:
@@ -90,21 +71,21 @@ def serve(
             f"Cannot write logs in {directory} ({error.strerror}): choose another place for runs."
         ) from None
     if own_mlflow:
-        settings |= mlflow_environment(os.environ, directory)
+        settings |= passwords.mlflow_environment(os.environ, directory)
         settings["MLFLOW_BACKEND_STORE_URI"] = tracking  # no argument: it may hold a password
     if exposed:
-        reachable = exposed_environment(host, prefect_port)
+        reachable = passwords.exposed_environment(host, prefect_port)
         settings |= {name: value for name, value in reachable.items() if name not in os.environ}
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    servers = _Servers(directory, f"http://{in_url(near)}:{prefect_port}/api", settings)
+    near = passwords.in_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))
+    servers = _Servers(directory, f"http://{near}:{prefect_port}/api", settings)
     with _stop_signals():
         try:
             mlflow_url = tracking
             with contextlib.ExitStack() as stack:
                 if own_mlflow:
                     # The first start makes the database; so would a search that starts just now.
-                    stack.enter_context(database_lock(runs, SERVER_TIMEOUT))
-                    mlflow_url = f"http://{in_url(near)}:{mlflow_port}"
+                    stack.enter_context(store.database_lock(runs, SERVER_TIMEOUT))
+                    mlflow_url = f"http://{near}:{mlflow_port}"
                     asks = "MLFLOW_AUTH_ADMIN_USERNAME" in settings
                     servers.start("mlflow", _mlflow_command(runs, host, mlflow_port, asks))
                 prefect = ["server", "start", "--host", host, "--port", str(prefect_port)]
@@ -113,9 +94,9 @@ def serve(
                     servers.wait_for("mlflow", lambda: responds(f"{mlflow_url}/health"))
             servers.wait_for("prefect", lambda: is_prefect(servers.url))
             servers.deploy()
-            _announce(servers.url, without_password(mlflow_url), directory, prefect_port)
+            _announce(servers.url, store.without_password(mlflow_url), directory, prefect_port)
             return servers.watch()
-        except _Stop:
+        except KeyboardInterrupt:
             print("Stopping.", flush=True)
             return 0
         finally:
@@ -132,11 +113,11 @@ class _Servers:
         self._logs = logs
         self._guards: dict[str, subprocess.Popen[bytes]] = {}
         self._begun = datetime.now(UTC)
-        database = f"sqlite+aiosqlite:///{(logs / 'prefect.db').resolve()}"
         # Not Prefect's own database in the home directory: another version may have been there.
-        own = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+        database = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+        own = f"sqlite+aiosqlite:///{(logs / 'prefect.db').resolve()}"
         self._environment = server_environment(
-            **{name: value for name, value in own.items() if name not in os.environ},
+            **{database: os.environ.get(database, own)},
             **settings,
             PREFECT_API_URL=url,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(automations.HEARTBEAT),
@@ -254,7 +235,7 @@ def _mlflow_command(runs: Path, host: str, port: int, asks: bool) -> list[str]:
     command += ["--host", host, "--port", str(port)]
     if asks:
         command += ["--app-name", "basic-auth"]
-    return [*command, "--artifacts-destination", artifacts_uri(runs)]
+    return [*command, "--artifacts-destination", store.artifacts_uri(runs)]
 
 
 def _announce(url: str, mlflow_url: str, logs: Path, prefect_port: int) -> None:
@@ -274,14 +255,11 @@ def _announce(url: str, mlflow_url: str, logs: Path, prefect_port: int) -> None:
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _on_stop_signal(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Stop
-
-
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[None]:
-    """Turn the signals that stop `serve` into `_Stop`, and back afterwards."""
-    before = {number: signal.signal(number, _on_stop_signal) for number in _STOP_SIGNALS}
+    """Let every signal that stops `serve` raise KeyboardInterrupt; afterwards all is as before."""
+    interrupt = signal.default_int_handler
+    before = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
     try:
         yield
     finally:

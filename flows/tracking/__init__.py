@@ -1,5 +1,4 @@
-"""Writing searches and trainings to MLflow: a copy that can be made again from the files of the
-run.
+"""Writing searches and trainings to MLflow, which can be made again from the files of a run.
 
 It may import final trainings and runs of this package. MLflow is imported when it is first used.
 """

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockqnn.space import Block
+from evaluation.drawing import draw_block
 from flows.tracking.store import artifacts_uri, is_server, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import Metric, Run
 
 
 class Experiment:
-    """The experiment `blockqnn/<name>`, found or made; runs in it are found by their tags."""
+    """The experiment `blockqnn/<name>`, found or made; runs in it are found by their tags.
+
+    Every method raises what MLflow raises when its server or database does not take it.
+    """
 
     def __init__(self, name: str, runs: Path) -> None:
         """`runs` holds database and artifacts, unless MLFLOW_TRACKING_URI says otherwise."""
@@ -26,16 +32,22 @@ class Experiment:
         self._id = self._find(name, runs)
 
     def search(self, query: str) -> list[Run]:
-        """Runs of the experiment that MLflow's query picks."""
+        """Runs of the experiment that a query in MLflow's language picks."""
         return list(self.client.search_runs([self._id], query, max_results=1000))
 
     def create(self, name: str, start: int, tags: Mapping[str, Any]) -> Run:
-        """A new run, begun at `start` (ms)."""
-        return self.client.create_run(
-            self._id, start, {key: str(value) for key, value in tags.items()}, name
-        )
+        """Create a run that began at `start`, in milliseconds since 1970."""
+        texts = {key: str(value) for key, value in tags.items()}
+        return self.client.create_run(self._id, start, texts, name)
 
-    def record(
+    def find_or_create(
+        self, query: str, name: str, start: int, tags: Mapping[str, Any]
+    ) -> tuple[Run, bool]:
+        """The first run that a query picks, else a new one; and whether it is new."""
+        found = self.search(query)
+        return (found[0], False) if found else (self.create(name, start, tags), True)
+
+    def write(
         self,
         run_id: str,
         *,
@@ -53,30 +65,38 @@ class Experiment:
             [RunTag(key, str(value)) for key, value in (tags or {}).items()],
         )
 
+    def write_data(
+        self, run_id: str, use: str, name: str, fingerprint: str, source: Any, profile: Any
+    ) -> None:
+        """Write which data set a run used, and for which use; source and profile become JSON."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        digest = fingerprint[:36]  # as much as MLflow takes
+        facts = {"source": json.dumps(source), "profile": json.dumps(profile)}
+        dataset = Dataset(name, digest, source_type="local", **facts)
+        tags = [InputTag("mlflow.data.context", use)]
+        self.client.log_inputs(run_id, [DatasetInput(dataset, tags)])
+
+    def write_drawing(self, run_id: str, block: Block, title: str) -> None:
+        """Keep a drawing of a block as the run's artifact block.svg."""
+        with tempfile.TemporaryDirectory() as directory:
+            picture = Path(directory) / "block.svg"
+            draw_block(block, picture, title)
+            self.client.log_artifact(run_id, str(picture))
+
+    def set_finished(self, run: Run, finished: bool, end: int | None = None) -> None:
+        """Let a run be finished, at `end` in milliseconds since 1970, or be running again."""
+        if finished and run.info.status != "FINISHED":
+            self.client.set_terminated(run.info.run_id, "FINISHED", end)
+        elif not finished and run.info.status != "RUNNING":
+            self.client.update_run(run.info.run_id, status="RUNNING")
+
     def _find(self, name: str, runs: Path) -> str:
-        name = f"blockqnn/{name}"
-        if (found := self.client.get_experiment_by_name(name)) is not None:
+        title = f"blockqnn/{name}"
+        if (found := self.client.get_experiment_by_name(title)) is not None:
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        location = None
-        if not is_server(self.uri):
-            location = f"{artifacts_uri(runs)}/{name.partition('/')[2]}"
+        location = None if is_server(self.uri) else f"{artifacts_uri(runs)}/{name}"
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the view the UI opens with
-        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
-
-
-def dataset_input(
-    name: str, fingerprint: str, source: Mapping[str, Any], profile: Mapping[str, Any], context: str
-) -> DatasetInput:
-    """A data set that a run used, for `context`."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name,
-        digest=fingerprint[:36],  # as much as MLflow takes
-        source_type="local",
-        source=json.dumps(source),
-        profile=json.dumps(profile),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+        return str(self.client.create_experiment(title, artifact_location=location, tags=tags))

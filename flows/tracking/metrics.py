@@ -5,6 +5,9 @@ Every point carries the journal's time, so that MLflow takes a point sent twice 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from blockqnn.search.history import History
@@ -13,19 +16,19 @@ from blockqnn.search.records import Result
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+CURVES = ("loss", "train_accuracy", "accuracy", "learning_rate")
+"""Entries of a search's curve that become metrics in MLflow."""
+
+ALL_CURVES = (*CURVES, "images_per_second", "device_memory")
+"""Entries of a final training's curve that become metrics in MLflow."""
+
 
 def child_metrics(result: Result, end: int) -> list[Metric]:
-    """Curves, one point an epoch at the time it ended, then the numbers of the whole run."""
-    from mlflow.entities import Metric
-
+    """Metrics of one training of a search, which ended at `end` (milliseconds since 1970): its
+    curves, then the numbers of the whole training.
+    """
     outcome, cost = result.outcome, result.cost
-    metrics: list[Metric] = []
-    time = end - milliseconds(outcome.seconds)
-    for point in outcome.curve:
-        time += milliseconds(point.get("seconds") or 0.0)
-        for name in ("loss", "train_accuracy", "accuracy", "learning_rate"):
-            if (value := point.get(name)) is not None:
-                metrics.append(Metric(name, value, time, int(point["epoch"])))
+    curves = curve_metrics(outcome.curve, end - milliseconds(outcome.seconds))
     predicted = "predicted_" if outcome.kind == "stopped" else ""
     whole = {
         f"{predicted}reward": result.reward,
@@ -34,20 +37,15 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
         "density": result.candidate.block.density,
         "seconds": outcome.seconds,
         "restarts": outcome.restarts,
+        "accuracy": None if outcome.curve else outcome.accuracy,
+        "predicted_accuracy": outcome.predicted,
+        "latency_ms": outcome.latency,
     }
-    if outcome.accuracy is not None and not outcome.curve:
-        whole["accuracy"] = outcome.accuracy
-    if outcome.predicted is not None:
-        whole["predicted_accuracy"] = outcome.predicted
-    if outcome.latency is not None:
-        whole["latency_ms"] = outcome.latency
-    return metrics + [Metric(name, float(value), end, 0) for name, value in whole.items()]
+    return [*chain.from_iterable(curves), *points(whole, end)]
 
 
 def iteration_metrics(history: History, iteration: int) -> list[Metric]:
-    """Points of a whole iteration, counted from 0: the paper's figure 8, of what was measured."""
-    from mlflow.entities import Metric
-
+    """Metrics of a whole iteration, counted from 0: the paper's figure 8, of measured blocks."""
     batch = history.settings.batch
     results = history.results[iteration * batch : (iteration + 1) * batch]
     standing = history.standings[iteration]
@@ -56,17 +54,45 @@ def iteration_metrics(history: History, iteration: int) -> list[Metric]:
         "epsilon": results[-1].candidate.epsilon,
         "best_reward": standing.best_reward,
         "distinct_blocks": standing.distinct_blocks,
+        "mean_accuracy": _mean(accuracies),
+        "best_accuracy": standing.best_accuracy if accuracies else None,
+        "mean_reward": _mean([r.reward for r in results if r.outcome.kind != "stopped"]),
     }
-    if accuracies and standing.best_accuracy is not None:
-        values["mean_accuracy"] = sum(accuracies) / len(accuracies)
-        values["best_accuracy"] = standing.best_accuracy
-    rewards = [r.reward for r in results if r.outcome.kind != "stopped"]
-    if rewards:
-        values["mean_reward"] = sum(rewards) / len(rewards)
-    time = milliseconds(results[-1].time)
-    return [Metric(name, float(value), time, iteration) for name, value in values.items()]
+    return points(values, milliseconds(results[-1].time), iteration)
+
+
+def curve_metrics(
+    curve: Sequence[Mapping[str, float]], begun: int, names: Sequence[str] = CURVES
+) -> list[list[Metric]]:
+    """Points of each epoch of a training's curve, at the end of the epoch.
+
+    When the training began (milliseconds since 1970) and the seconds of its epochs make the times,
+    so that they are the same whenever they are made.
+    """
+    metrics = []
+    seconds = 0.0
+    for entry in curve:
+        seconds += entry.get("seconds") or 0.0
+        values = {name: entry.get(name) for name in names}
+        metrics.append(points(values, begun + milliseconds(seconds), int(entry["epoch"])))
+    return metrics
+
+
+def points(values: Mapping[str, float | None], time: int, step: int = 0) -> list[Metric]:
+    """One point of each metric at `time` (milliseconds since 1970); none for None, nan and inf."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(name, float(value), time, step)
+        for name, value in values.items()
+        if value is not None and math.isfinite(value)
+    ]
 
 
 def milliseconds(seconds: float) -> int:
-    """MLflow's unit of time."""
+    """Seconds in MLflow's unit of time."""
     return round(seconds * 1000)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -22,7 +22,7 @@ import torch
 from blockqnn.errors import SearchError
 from blockqnn.network.weights import load_weights
 from blockqnn.space import LONGEST, Block
-from blockqnn.training.final.result import read_result
+from blockqnn.training.final.result import TrainingResult, read_result
 from evaluation.drawing import draw_block
 
 if TYPE_CHECKING:
@@ -30,27 +30,22 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 CHAMPION = "champion"
-"""Alias of a registered model's best version: `models:/blockqnn-digits@champion`."""
+"""Alias of a registered model's best version, in `models:/blockqnn-digits@champion` for one."""
 
 EXAMPLES = 2
-"""Images in the example: traced with one, a program would take one image at a time for ever."""
+"""Images in a model's example: traced with one, a program would take no other number of images."""
 
 
 def model_name(data: str) -> str:
-    """The registered model of a data set's networks, by the plan's label."""
+    """The registered model of the networks for a data set, which the plan calls `data`."""
     return f"blockqnn-{data}"
 
 
 def register(
-    uri: str,
-    run_id: str,
-    training: Path,
-    *,
-    name: str,
-    drawing_title: str = "",
-    tags: Mapping[str, str] | None = None,
+    uri: str, run_id: str, training: Path, *, tags: Mapping[str, str] | None = None
 ) -> str:
-    """Register the network of a finished training under `name`; returns the version's number.
+    """Make the network of a finished training a version of its data set's model; returns the
+    version's number.
 
     A training is known by its identity, the tag `identity`: registered again, it is the version it
     was, so that a kill in between does no harm, and of its tags only `tags` change. `run_id` is the
@@ -66,35 +61,31 @@ def register(
     if result is None or result["outcome"] != "trained":
         state = "has not finished" if result is None else result["outcome"]
         raise SearchError(f"{training} has no network to register: it {state}")
-    version = _find_version(client, name, result["identity"])
-    if version is None:
-        _create_name(client, name)
-        model = _logged(client, run_id, training, result, drawing_title)
-        created = client.create_model_version(
-            name,
-            source=model.artifact_location,  # "models:" is looked up in the default database
-            run_id=run_id,
-            tags=_tags(result) | dict(tags or {}),
-            description=_description(result),
-            model_id=model.model_id,
-        )
-        return str(created.version)
-    for key, value in (tags or {}).items():
-        client.set_model_version_tag(name, version, key, value)
-    return version
+    name, tags = model_name(result["data"]["label"]), dict(tags or {})
+    query = f"name = '{name}' and tags.identity = '{result['identity']}'"
+    if found := client.search_model_versions(query):
+        version = str(min(int(each.version) for each in found))
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        return version
+    _create_name(client, name)
+    model = _logged(client, run_id, training, result)
+    created = client.create_model_version(
+        name,
+        source=model.artifact_location,  # "models:" is looked up in the default database
+        run_id=run_id,
+        tags=_tags(result) | tags,
+        description=_description(result),
+        model_id=model.model_id,
+    )
+    return str(created.version)
 
 
 def set_champion(uri: str, name: str, version: str) -> None:
-    """Make a version the one that `models:/<name>@champion` means."""
+    """Make a version of model `name` the one that `models:/<name>@champion` means."""
     from mlflow import MlflowClient
 
     MlflowClient(tracking_uri=uri).set_registered_model_alias(name, CHAMPION, version)
-
-
-def _find_version(client: MlflowClient, name: str, identity: str) -> str | None:
-    query = f"name = '{name}' and tags.identity = '{identity}'"
-    versions = [int(found.version) for found in client.search_model_versions(query)]
-    return str(min(versions)) if versions else None
 
 
 def _create_name(client: MlflowClient, name: str) -> None:
@@ -110,7 +101,7 @@ def _create_name(client: MlflowClient, name: str) -> None:
 
 
 def _logged(
-    client: MlflowClient, run_id: str, training: Path, result: Mapping[str, Any], title: str
+    client: MlflowClient, run_id: str, training: Path, result: TrainingResult
 ) -> LoggedModel:
     """The training's network as a model of its run, which a kill may have left there before."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -126,15 +117,13 @@ def _logged(
     )
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with tempfile.TemporaryDirectory() as directory:
-        _write(Path(directory) / "model", training, result, title, model)
+        _save_model(Path(directory) / "model", training, result, model)
         client.log_model_artifacts(model.model_id, f"{directory}/model")
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def _write(
-    to: Path, training: Path, result: Mapping[str, Any], title: str, model: LoggedModel
-) -> None:
-    """Write the files of an MLflow model, the weights and the block's drawing among them."""
+def _save_model(to: Path, training: Path, result: TrainingResult, model: LoggedModel) -> None:
+    """Save the files of an MLflow model, the weights and the block's drawing among them."""
     with warnings.catch_warnings():  # MLflow's of its own type hints
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
         import mlflow.pyfunc
@@ -145,6 +134,7 @@ def _write(
     network, metadata = load_weights(training / "weights.safetensors")
     example = _example(result)
     kind = np.dtype(np.float32)
+    public = torch.__version__.partition("+")[0]  # the package index does not know builds
     signature = ModelSignature(
         inputs=Schema([TensorSpec(kind, (-1, *example.shape[1:]))]),
         outputs=Schema([TensorSpec(kind, (-1, len(result["data"]["classes"])))]),
@@ -161,15 +151,15 @@ def _write(
             ),
             signature=signature,
             input_example=example,
-            pip_requirements=[f"torch=={_plain(torch.__version__)}", f"numpy=={np.__version__}"],
+            pip_requirements=[f"torch=={public}", f"numpy=={np.__version__}"],
             metadata=metadata,
             serialization_format="pt2",
         )
     if result["block"] is not None:
-        draw_block(Block.parse(result["block"], LONGEST), to / "block.svg", title)
+        draw_block(Block.parse(result["block"], LONGEST), to / "block.svg", result["label"])
 
 
-def _example(result: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _example(result: TrainingResult) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Images as the network takes them: noise in eighths, which are short in MLflow's JSON."""
     data = result["data"]
     shape = (EXAMPLES, data["in_channels"], data["image_size"], data["image_size"])
@@ -177,7 +167,7 @@ def _example(result: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]
     return (np.round(noise * 8) / 8).astype(np.float32)
 
 
-def _tags(result: Mapping[str, Any]) -> dict[str, str]:
+def _tags(result: TrainingResult) -> dict[str, str]:
     tags = {
         "identity": result["identity"],
         "label": result["label"],
@@ -196,19 +186,14 @@ def _tags(result: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in tags.items() if value is not None}
 
 
-def _description(result: Mapping[str, Any]) -> str:
+def _description(result: TrainingResult) -> str:
     data = result["data"]
     images = f"(N, {data['in_channels']}, {data['image_size']}, {data['image_size']})"
     subject = f"Block `{result['block']}`" if result["block"] else f"timm's `{result['timm']}`"
-    mean, std = ([round(value, 4) for value in data[name]] for name in ("mean", "std"))
+    mean, std = ([round(value, 4) for value in values] for values in (data["mean"], data["std"]))
     return (
         f"{subject}, trained on {data['train_images']:,} images of {data['name']} for "
         f"{len(result['curve'])} epochs with seed {result['seed']}.\n\n"
         f"Takes images {images} as float32, pixels from 0 to 1 normalised with mean {mean} and "
         f"deviation {std}; gives logits of {len(data['classes'])} classes."
     )
-
-
-def _plain(version: str) -> str:
-    """Without what tells builds apart, which the package index does not know."""
-    return version.partition("+")[0]

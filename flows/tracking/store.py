@@ -9,13 +9,11 @@ from pathlib import Path
 from blockqnn.storage import DirectoryLock
 
 ARTIFACTS = "mlartifacts"
-
-_DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
-"""What MLflow's own server reads, too."""
+"""Directory under a directory of runs that keeps MLflow's pictures and models."""
 
 
 def tracking_uri(runs: Path) -> str:
-    """Where runs are tracked: MLFLOW_TRACKING_URI, else an SQLite database under `runs`."""
+    """Where MLflow's runs are written: MLFLOW_TRACKING_URI, else a database under `runs`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
 
 
@@ -23,7 +21,7 @@ def artifacts_uri(runs: Path) -> str:
     """Where pictures and models are kept: MLFLOW_ARTIFACTS_DESTINATION (s3://..., say), else a
     directory under `runs`. An MLflow server that is named by its URL decides for itself.
     """
-    given = os.environ.get(_DESTINATION, "").rstrip("/")
+    given = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION", "").rstrip("/")
     return given or (runs.resolve() / ARTIFACTS).as_uri()
 
 
@@ -39,9 +37,9 @@ def is_server(uri: str) -> bool:
 
 @contextmanager
 def database_lock(runs: Path, wait: float = 60.0) -> Iterator[None]:
-    """The only writer of the database under `runs`; raises SearchError after `wait` seconds.
+    """Be the only writer of the database under `runs`; raises SearchError after `wait` seconds.
 
-    Whoever may be the first to use it takes the lock too: two at once break its tables.
+    Whoever may be the first to use the database takes the lock too: two at once break its tables.
     """
     directory = runs / ARTIFACTS
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A run of final trainings mirrored in MLflow: a run a training, under one for the selection.
+"""A run of final trainings in MLflow: a run a training, under one for the selection.
 
 Everything is read from the files of the run, so that MLflow may be deleted and is written again.
 Runs are found by their training's identity; curves go on after the epochs that a run's tag counts.
@@ -8,59 +8,58 @@ A finished final training is a version of the registered model `blockqnn-<data s
 from __future__ import annotations
 
 import json
-import math
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blockqnn.errors import SearchError, UserError
 from blockqnn.params import flat
 from blockqnn.space import LONGEST, Block
 from blockqnn.storage import read_json
 from blockqnn.training.final.job import Job, read_job
+from blockqnn.training.final.result import TrainingResult
 from blockqnn.zoo import named_block
-from evaluation.drawing import draw_block
 from evaluation.stages.selection import SELECTION, WINNER, read_selection
-from flows.tracking.experiment import Experiment, dataset_input
-from flows.tracking.metrics import milliseconds
+from flows.tracking.experiment import Experiment
+from flows.tracking.metrics import ALL_CURVES, curve_metrics, milliseconds, points
 from flows.tracking.store import database_lock, tracking_uri
 
-if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric, Run
-
-CURVES = (
-    "loss",
-    "train_accuracy",
-    "accuracy",
-    "learning_rate",
-    "images_per_second",
-    "device_memory",
-)
-MOST = 900
-"""Points sent at once; MLflow takes 1000."""
-
-Record = Mapping[str, Any]
+PORTION = 150
+"""Epochs of a curve sent at once: MLflow takes 1000 points."""
 
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """What the files say of one training; `result` and `evaluation` are None while there is none.
-
-    `moment` is when the training wrote them last, in seconds since 1970.
-    """
+    """The content of one training's files."""
 
     directory: Path
+    """The training's directory; its name is the training's identity."""
+
     job: Job
-    curve: list[dict[str, float]]
+    """The job that the training was given."""
+
+    curve: Sequence[Mapping[str, float]]
+    """Entries of the epochs done so far."""
+
     moment: float
-    result: Record | None
-    evaluation: Record | None
+    """When the training wrote its files last, in seconds since 1970."""
+
+    result: TrainingResult | None
+    """The content of result.json; None for a training that has not finished."""
+
+    evaluation: Mapping[str, Any] | None
+    """The evaluation on the test images; None while there is none."""
+
+    @property
+    def begun(self) -> int:
+        """When the training began, were it not for pauses, in milliseconds since 1970."""
+        return milliseconds(self.moment - sum(entry.get("seconds") or 0.0 for entry in self.curve))
 
 
 class TrainingRuns:
-    """Mirrors the run in `directory` as the MLflow experiment `blockqnn/<name>`."""
+    """The runs in MLflow's experiment `blockqnn/<name>` of the final trainings in `directory`."""
 
     def __init__(self, directory: Path, name: str, runs: Path) -> None:
         """`runs` holds database and artifacts, unless MLFLOW_TRACKING_URI says otherwise."""
@@ -69,7 +68,7 @@ class TrainingRuns:
         self.runs = runs
         self.uri = tracking_uri(runs)
         self._stamps: dict[Path, object] = {}
-        self._versions: dict[Path, str] = {}
+        self._versions: dict[Path, tuple[TrainingFiles, str]] = {}
         self._champion: str | None = None
 
     def sync(self) -> int:
@@ -78,174 +77,154 @@ class TrainingRuns:
         Safe to call at any time, from any process. Raises SearchError when there are no trainings,
         and MLflow's or the system's errors: the next sync goes on from there.
         """
-        places = sorted((self.directory / "trainings").glob("*/job.json"))
-        if not places:
+        trainings = self._trainings()
+        if not trainings:
             raise SearchError(f"there is no search and there are no trainings in {self.directory}")
         written = 0
-        visited = 0
-        for place in places:
-            stamp = self._stamp(place.parent)
-            if self._stamps.get(place.parent) != stamp:
-                written += self._sync(place.parent)
-                self._stamps[place.parent] = stamp
-                visited += 1
-        if visited:
+        changed = False
+        for training in trainings:
+            stamp = self._stamp(training)
+            if self._stamps.get(training) != stamp:
+                written += self._write(training)
+                self._stamps[training] = stamp
+                changed = True
+        if changed:
             self._set_champion()
         return written
 
-    def _sync(self, directory: Path) -> bool:
-        """Write one training; whether there was anything to be written."""
-        seen = self._see(directory)
-        if seen is None:
+    def _trainings(self) -> list[Path]:
+        return sorted(job.parent for job in self.directory.glob("trainings/*/job.json"))
+
+    def _stamp(self, training: Path) -> object:
+        """A value that changes when any file does that says something about a training."""
+        files = [training / "progress.json", training / "result.json"]
+        files += [self.directory / SELECTION, self._evaluation(training)]
+        return [path.stat().st_mtime_ns if path.exists() else 0 for path in files]
+
+    def _write(self, training: Path) -> bool:
+        """Write one training; returns whether there was anything to be written."""
+        files = self._read(training)
+        if files is None:
             return False
         with database_lock(self.runs):  # in turns: others write in the database too
             experiment = Experiment(self.name, self.runs)
-            run_id, new = _write(experiment, self._parent(experiment, seen), seen)
-            self._register(run_id, seen)
+            run_id, new = _write_training(experiment, self._write_parent(experiment, files), files)
+            self._register(run_id, files)
         return new
 
-    def _stamp(self, directory: Path) -> object:
-        """Changes when any file does that is mirrored."""
-        names = [directory / "progress.json", directory / "result.json"]
-        names += [self.directory / SELECTION, self._evaluation(directory)]
-        return [_modified(path) for path in names]
-
-    def _see(self, directory: Path) -> TrainingFiles | None:
-        """None for a training that has not begun."""
-        result, progress = _read(directory / "result.json"), _read(directory / "progress.json")
-        found = result or progress
-        if found is None:
-            return None
-        moment = found["finished"] if result else found["time"]
-        evaluation = _read(self._evaluation(directory)) if result else None
-        return TrainingFiles(
-            directory, read_job(directory), found["curve"], moment, result, evaluation
-        )
-
-    def _evaluation(self, directory: Path) -> Path:
-        return self.directory / "evaluations" / f"{directory.name}.json"
-
-    def _parent(self, experiment: Experiment, seen: TrainingFiles) -> str:
-        """The run above all trainings: what was selected."""
-        found = experiment.search("tags.kind = 'trainings'")
-        if found:
-            run = found[0]
+    def _read(self, training: Path) -> TrainingFiles | None:
+        """The files of a training; None when it has not begun."""
+        result: TrainingResult | None = _read_object(training / "result.json")
+        progress = _read_object(training / "progress.json")
+        evaluation = _read_object(self._evaluation(training)) if result else None
+        if result is not None:
+            curve, moment = result["curve"], result["finished"]
+        elif progress is not None:
+            curve, moment = progress["curve"], progress["time"]
         else:
-            tags = {"kind": "trainings", "data": seen.job.data, "mlflow.runName": self.name}
-            run = experiment.create(self.name, _start(seen), tags)
+            return None
+        return TrainingFiles(training, read_job(training), curve, moment, result, evaluation)
+
+    def _evaluation(self, training: Path) -> Path:
+        return self.directory / "evaluations" / f"{training.name}.json"
+
+    def _write_parent(self, experiment: Experiment, files: TrainingFiles) -> str:
+        """Write the run above all trainings, with what was selected; returns its id."""
+        data = files.job.data
+        tags = {"kind": "trainings", "data": data, "mlflow.runName": self.name}
+        run, _ = experiment.find_or_create("tags.kind = 'trainings'", self.name, files.begun, tags)
         run_id = str(run.info.run_id)
         if not run.data.params:
-            experiment.record(
-                run_id, params={"data": seen.job.data, "search": seen.job.plan.search}
-            )
-        note = f"Final trainings on {seen.job.data}."
-        tags = {}
+            experiment.write(run_id, params={"data": data, "search": files.job.plan.search})
+        tags = {"mlflow.note.content": f"Final trainings on {data}."}
         try:
             selection = read_selection(self.directory / SELECTION)
         except UserError:
             pass
         else:
-            best = selection["winner"]
-            tags |= {"winner": best["block"], "selection": json.dumps(selection["ranking"])[:5000]}
-            note += (
-                f" Of the {len(selection['ranking'])} best blocks of search "
+            best, ranking = selection["winner"], selection["ranking"]
+            tags |= {"winner": best["block"], "selection": json.dumps(ranking)[:5000]}
+            tags["mlflow.note.content"] += (
+                f" Of the {len(ranking)} best blocks of search "
                 f"`{selection['search']}` candidate {best['number']} won with "
                 f"{best['accuracy']:.2f} % of the held-out images: `{best['block']}`."
             )
-        experiment.record(run_id, tags={**tags, "mlflow.note.content": note})
-        places = (self.directory / "trainings").glob("*/job.json")
-        finished = all((place.parent / "result.json").exists() for place in places)
-        if finished and run.info.status != "FINISHED":
-            experiment.client.set_terminated(run_id, "FINISHED")
-        elif not finished and run.info.status != "RUNNING":
-            experiment.client.update_run(run_id, status="RUNNING")
+        experiment.write(run_id, tags=tags)
+        finished = all((training / "result.json").exists() for training in self._trainings())
+        experiment.set_finished(run, finished)
         return run_id
 
-    def _register(self, run_id: str, seen: TrainingFiles) -> None:
+    def _register(self, run_id: str, files: TrainingFiles) -> None:
         """Make a finished final training a version of the data set's model."""
-        result = seen.result
-        if result is None or result["outcome"] != "trained" or seen.job.split != "everything":
+        job, result = files.job, files.result
+        if result is None or result["outcome"] != "trained" or job.split != "everything":
             return
-        from flows.tracking.registry import model_name, register
+        from flows.tracking.registry import register  # torch, which a sync may do without
 
         tags = {}
-        if seen.evaluation is not None:
-            tags["test_top1"] = f"{seen.evaluation['test']['top1']['value']:.2f}"
-        self._versions[seen.directory] = register(
-            self.uri,
-            run_id,
-            seen.directory,
-            name=model_name(seen.job.data),
-            drawing_title=seen.job.label,
-            tags=tags,
-        )
+        if files.evaluation is not None:
+            tags["test_top1"] = f"{files.evaluation['test']['top1']['value']:.2f}"
+        version = register(self.uri, run_id, files.directory, tags=tags)
+        self._versions[files.directory] = files, version
 
     def _set_champion(self) -> None:
         """Let the alias champion name the network that was chosen without the test images: the
         winner of the selection, else the plan's first, trained with the first seed.
         """
-        trained = [seen for path in self._versions if (seen := self._see(path)) is not None]
-        if not trained:
+        if not self._versions:
             return
-        plan = max(trained, key=lambda seen: seen.moment).job.plan
+        from flows.tracking.registry import model_name, set_champion
+
+        trained = self._versions.values()
+        plan = max((files for files, _ in trained), key=lambda files: files.moment).job.plan
         labels = [WINNER, *(named_block(name)[0] for name in plan.blocks), *plan.compare]
-        for label in labels:
-            if of_label := [seen for seen in trained if seen.job.label == label]:
-                best = min(of_label, key=lambda seen: (seen.job.seed, -seen.moment))
-                version = self._versions[best.directory]
-                if version != self._champion:
-                    from flows.tracking.registry import model_name, set_champion
+        ranked = [
+            (labels.index(files.job.label), files.job.seed, -files.moment, version, files.job.data)
+            for files, version in trained
+            if files.job.label in labels
+        ]
+        if ranked and (best := min(ranked))[3] != self._champion:
+            *_, version, data = best
+            with database_lock(self.runs):
+                set_champion(self.uri, model_name(data), version)
+            self._champion = version
 
-                    with database_lock(self.runs):
-                        set_champion(self.uri, model_name(best.job.data), version)
-                    self._champion = version
-                return
 
-
-def _write(experiment: Experiment, parent: str, seen: TrainingFiles) -> tuple[str, bool]:
+def _write_training(experiment: Experiment, parent: str, files: TrainingFiles) -> tuple[str, bool]:
     """Bring one training's run to where its files are; its id, and whether that took writing."""
-    job, result, evaluation = seen.job, seen.result, seen.evaluation
-    found = experiment.search(
-        f"tags.mlflow.parentRunId = '{parent}' and tags.training = '{seen.directory.name}'"
-    )
-    run = found[0] if found else _create(experiment, parent, seen)
-    run_id, tags, new = str(run.info.run_id), run.data.tags, not found
-    if not run.data.params:  # new, or a kill came between the two
-        experiment.record(run_id, params=_params(job))
-    for points, epochs in _curve(run, seen.curve, int(tags.get("mirrored_epochs", 0))):
-        experiment.record(run_id, metrics=points, tags={"mirrored_epochs": epochs})
-        new = True
-    if job.block is not None and "drawn" not in tags:
-        with tempfile.TemporaryDirectory() as place:
-            picture = Path(place) / "block.svg"
-            draw_block(Block.parse(job.block, LONGEST), picture, job.label)
-            experiment.client.log_artifact(run_id, str(picture))
-        experiment.record(run_id, tags={"drawn": "yes"})
-    if result is not None and run.info.status != "FINISHED":
-        experiment.client.log_inputs(run_id, [_data(job, result)])
-        end = milliseconds(result["finished"])
-        values = {name: result[name] for name in ("parameters", "macs", "seconds")}
-        experiment.record(run_id, metrics=_metrics(values, end), tags=_ends(result))
-        experiment.client.set_terminated(run_id, "FINISHED", end)
-        new = True
-    if evaluation is not None and tags.get("evaluated") != str(evaluation["finished"]):
-        metrics = _metrics(_judged(evaluation), milliseconds(evaluation["finished"]))
-        experiment.record(run_id, metrics=metrics, tags={"evaluated": evaluation["finished"]})
-        new = True
-    return run_id, new
-
-
-def _create(experiment: Experiment, parent: str, seen: TrainingFiles) -> Run:
-    job = seen.job
+    job, result, evaluation = files.job, files.result, files.evaluation
     tags = {
         "mlflow.parentRunId": parent,
-        "training": seen.directory.name,
+        "training": files.directory.name,
         "identity": job.identity,
         "label": job.label,
         "split": job.split,
     }
     on = "held out" if job.split == "train" else "everything"
-    return experiment.create(f"{job.label} {on} {job.seed}", _start(seen), tags)
+    query = f"tags.mlflow.parentRunId = '{parent}' and tags.training = '{files.directory.name}'"
+    name = f"{job.label} {on} {job.seed}"
+    run, new = experiment.find_or_create(query, name, files.begun, tags)
+    run_id, written = str(run.info.run_id), run.data.tags
+    if not run.data.params:  # new, or a kill came between the two
+        experiment.write(run_id, params=_params(job))
+    curves = curve_metrics(files.curve, int(run.info.start_time), ALL_CURVES)
+    for first in range(int(written.get("mirrored_epochs", 0)), len(curves), PORTION):
+        portion = curves[first : first + PORTION]
+        metrics = list(chain.from_iterable(portion))
+        experiment.write(run_id, metrics=metrics, tags={"mirrored_epochs": first + len(portion)})
+        new = True
+    if job.block is not None and "drawn" not in written:
+        experiment.write_drawing(run_id, Block.parse(job.block, LONGEST), job.label)
+        experiment.write(run_id, tags={"drawn": "yes"})
+    if result is not None and run.info.status != "FINISHED":
+        _write_result(experiment, run_id, job, result)
+        experiment.set_finished(run, True, milliseconds(result["finished"]))
+        new = True
+    if evaluation is not None and written.get("evaluated") != str(evaluation["finished"]):
+        metrics = points(_test_values(evaluation), milliseconds(evaluation["finished"]))
+        experiment.write(run_id, metrics=metrics, tags={"evaluated": evaluation["finished"]})
+        new = True
+    return run_id, new
 
 
 def _params(job: Job) -> dict[str, Any]:
@@ -256,82 +235,36 @@ def _params(job: Job) -> dict[str, Any]:
     return params | (flat({"network": settings["network"]}) if job.block is not None else {})
 
 
-def _curve(
-    run: Run, curve: list[dict[str, float]], first: int
-) -> Iterator[tuple[list[Metric], int]]:
-    """Points of the epochs after the `first`, in portions, each with the epochs it reaches.
-
-    The run's own beginning and the seconds of each epoch make their times, so that they are the
-    same whenever they are made.
-    """
-    from mlflow.entities import Metric
-
-    points: list[Metric] = []
-    seconds = 0.0
-    for epochs, entry in enumerate(curve, start=1):
-        seconds += entry.get("seconds") or 0.0
-        if epochs <= first:
-            continue
-        time = int(run.info.start_time) + milliseconds(seconds)
-        points += [
-            Metric(name, float(entry[name]), time, int(entry["epoch"]))
-            for name in CURVES
-            if entry.get(name) is not None and math.isfinite(entry[name])
-        ]
-        if len(points) > MOST - len(CURVES) or epochs == len(curve):
-            yield points, epochs
-            points = []
+def _write_result(experiment: Experiment, run_id: str, job: Job, result: TrainingResult) -> None:
+    values: Mapping[str, Any] = result
+    data: Mapping[str, Any] = result["data"]
+    source = {"name": data["name"], "root": job.plan.data.root}
+    profile = {key: data[key] for key in ("train_images", "held_out_images", "image_size")}
+    experiment.write_data(run_id, "training", data["name"], data["fingerprint"], source, profile)
+    tags = {key: values[key] for key in ("outcome", "device", "devices", "precision", "commit")}
+    if result["reason"]:
+        tags["mlflow.note.content"] = result["reason"]
+    numbers = {key: values[key] for key in ("parameters", "macs", "seconds")}
+    metrics = points(numbers, milliseconds(result["finished"]))
+    experiment.write(run_id, metrics=metrics, tags=tags)
 
 
-def _judged(evaluation: Record) -> dict[str, float]:
-    """The numbers of an evaluation, by name."""
-    values = {}
+def _test_values(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of an evaluation by metric; None for those that were not measured."""
+    values: dict[str, float | None] = {}
     for prefix, found in (("test", evaluation["test"]), ("larger", evaluation.get("larger") or {})):
         for name in ("top1", "top5", "nll", "ece"):
             value = found.get(name)
-            value = value["value"] if isinstance(value, Mapping) else value
-            if value is not None:
-                values[f"{prefix}_{name}"] = value
+            values[f"{prefix}_{name}"] = value["value"] if isinstance(value, Mapping) else value
     for row in evaluation["speed"]:
-        if row.get("milliseconds") is not None:
-            values[f"milliseconds_batch_{row['batch']}"] = row["milliseconds"]
+        values[f"milliseconds_batch_{row['batch']}"] = row.get("milliseconds")
     return values
 
 
-def _metrics(values: Mapping[str, float], time: int) -> list[Metric]:
-    from mlflow.entities import Metric
-
-    return [Metric(name, float(value), time, 0) for name, value in values.items()]
-
-
-def _data(job: Job, result: Record) -> DatasetInput:
-    data = result["data"]
-    profile = {key: data[key] for key in ("train_images", "held_out_images", "image_size")}
-    source = {"name": data["name"], "root": job.plan.data.root}
-    return dataset_input(data["name"], data["fingerprint"], source, profile, "training")
-
-
-def _ends(result: Record) -> dict[str, Any]:
-    tags = {name: result[name] for name in ("outcome", "device", "devices", "precision", "commit")}
-    return tags | ({"mlflow.note.content": result["reason"]} if result["reason"] else {})
-
-
-def _start(seen: TrainingFiles) -> int:
-    """When a training began, were it not for pauses (ms)."""
-    return milliseconds(seen.moment - sum(entry.get("seconds") or 0.0 for entry in seen.curve))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None for none, or one that cannot be read: a mirror complains to nobody."""
+def _read_object(path: Path) -> Any:
+    """The JSON object in a file; None where there is none to be read."""
     try:
         found = read_json(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
