@@ -20,7 +20,7 @@ COMPARISON = {
     "async_search": r"utilisation async \d+\.\d\d % \(aim 97\), sync \d+\.\d\d %",
     "million_candidates": r"ratio \d+\.\d\d at random and \d+\.\d\d greedily of the CPU time",
     "flow_limits": r"the flow carries \d+ candidates a second, the mirror \d+\.\d distinct",
-    "fast_search": r"seed 0: every block \d+ of 816, cifar10-small \d+ of \d+",
+    "fast_search": r"seed 0: every block \d+ of 354, cifar10-small \d+ of \d+",
     "proxies": r"\d+ blocks: tau of e4 .* \d\.\d\d; the cheapest as good .*, ratio \d\.\d\d of",
     "surrogate_comparison": r"tau of Gaussian process 0\.\d+ from \d+ curves \(best .*\), fitted",
 }

@@ -33,7 +33,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
 from blockqnn.space import Block, Space
-from evaluation.comparison.block_tables import Table, every_block, read_block_table, without_wires
+from evaluation.comparison.block_tables import Table, every_block, read_block_table
 
 ROOT = Path(__file__).parents[2]
 SPACE = Space(max_index=4)
@@ -70,24 +70,22 @@ def table_settings(name: str, data: str | None = None) -> Settings:
 
 
 def distinct_blocks(space: Space) -> dict[str, Block]:
-    """The first code of every network, in the order in which the space lists them, by the key of
-    its block without wires.
-    """
+    """The first code of every network by its key, in the order in which the space lists them."""
     found: dict[str, Block] = {}
     for block in every_block(space):
-        found.setdefault(without_wires(block).key, block)
+        found.setdefault(block.key, block)
     return found
 
 
 def blocks_of(name: str) -> dict[str, Block]:
-    """The blocks of a table, one a network, by the key of its block without wires."""
+    """The blocks of a table, one a network, by their keys."""
     if name not in SAMPLED:
         return distinct_blocks(SPACE)
     space, rng = table_settings(name).space.build(), generator(0, "block table", 0)
     found: dict[str, Block] = {}
     while len(found) < SAMPLED[name]:
         block = space.sample(rng)
-        found.setdefault(without_wires(block).key, block)
+        found.setdefault(block.key, block)
     return found
 
 

@@ -33,7 +33,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Settings
 from blockqnn.space import Block
 from blockqnn.surrogate import CertainlyBad, StoppingRule
-from evaluation.comparison.block_tables import BlockBenchmark, Table, every_block, without_wires
+from evaluation.comparison.block_tables import BlockBenchmark, Table, every_block
 from evaluation.comparison.significance import half_width
 
 ROOT = Path(__file__).parents[2]
@@ -46,18 +46,15 @@ LONG = ((1.0, 2), (0.0, 100))
 
 
 class Row(NamedTuple):
-    """One seed: a full search's trainings, the networks that differ among them, and its best
-    reward; and what `fast` began until it had it: trainings, networks that differ, trainings that
-    were stopped, and epochs.
+    """One seed: a full search's trainings and its best reward; and what `fast` began until it had
+    it: trainings, trainings that were stopped, and epochs.
     """
 
     full: str
     seed: int
     trainings: int
-    networks: int
     reward: float
     fast: int
-    fast_networks: int
     stopped: int
     epochs: int
 
@@ -113,12 +110,11 @@ def trained(table: Table, block: Block, rule: StoppingRule | None) -> Outcome:
 
 
 class Step(NamedTuple):
-    """After a training: how many were begun, of how many networks that differ, how many were
-    stopped, their epochs, the best reward of those that were not.
+    """After a training: how many were begun, how many of them were stopped, their epochs, and the
+    best reward of those that were not stopped.
     """
 
     begun: int
-    networks: int
     stopped: int
     epochs: int
     best: float
@@ -126,8 +122,7 @@ class Step(NamedTuple):
 
 def course(table: Table, wanted: Settings) -> Iterator[Step]:
     """A search, training by training."""
-    step = Step(0, 0, 0, 0, -np.inf)
-    networks: set[str] = set()
+    step = Step(0, 0, 0, -np.inf)
     with (
         tempfile.TemporaryDirectory() as directory,
         Search.open(directory, wanted) as search,
@@ -136,10 +131,8 @@ def course(table: Table, wanted: Settings) -> Iterator[Step]:
             outcome = trained(table, candidate.block, search.stopping_rule(candidate))
             search.tell(candidate, outcome)
             best = search.best(1)
-            networks.add(without_wires(candidate.block).key)
             step = Step(
                 step.begun + 1,
-                len(networks),
                 step.stopped + (outcome.kind == "stopped"),
                 step.epochs + len(outcome.curve),
                 best[0].reward if best else step.best,
@@ -150,12 +143,11 @@ def course(table: Table, wanted: Settings) -> Iterator[Step]:
 def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) -> list[Row]:
     """Every full search against `fast`, seed by seed."""
     blocks = {block.key: block for block in every_block(SPACE)}
-    differing = len({without_wires(block).key for block in blocks.values()})
     highest = BlockBenchmark(table, place("cifar10")).about.best
     assert highest is not None
     rows = []
     for seed in range(seeds):
-        ends = {TABLE: Step(len(blocks), differing, 0, 0, highest)}
+        ends = {TABLE: Step(len(blocks), 0, 0, highest)}
         ends |= {name: list(course(table, settings(name, images, seed)))[-1] for name in full}
         steps: list[Step] = []
         for step in course(table, settings("fast", images, seed)):
@@ -167,7 +159,7 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
             reached = next((step for step in steps if step.best >= end.best), None)
             if reached is None:
                 raise SystemExit(f"seed {seed}: fast never had {end.best}, which {name} has")
-            rows.append(Row(name, seed, end.begun, end.networks, end.best, *reached[:4]))
+            rows.append(Row(name, seed, end.begun, end.best, *reached[:3]))
         of = rows[-len(ends) :]
         print(f"seed {seed}: " + ", ".join(f"{r.full} {r.fast} of {r.trainings}" for r in of))
     return rows
@@ -176,9 +168,9 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
 def tables(rows: list[Row]) -> str:
     """Markdown: a line a full search."""
     lines = [
-        "| full search | its trainings | networks | best reward | `fast` began | networks "
-        "| stopped | epochs | share of trainings | share of networks |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| full search | its trainings | best reward | `fast` began | stopped | epochs "
+        "| share of trainings |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     names = {TABLE: f"{TABLE} of the table"} | {
         name: f"Q-learning, schedule of profile `{name}`" for name in FULL
@@ -186,18 +178,14 @@ def tables(rows: list[Row]) -> str:
     for full, name in names.items():
         of = [row for row in rows if row.full == full]
         shares = [100 * row.fast / row.trainings for row in of]
-        differing = [100 * row.fast_networks / row.networks for row in of]
         fast = np.array([row.fast for row in of])
         lines.append(
             f"| {name} | {np.mean([row.trainings for row in of]):.0f} "
-            f"| {np.mean([row.networks for row in of]):.0f} "
             f"| {np.mean([row.reward for row in of]):.2f} "
             f"| {fast.mean():.0f} ± {half_width(fast):.0f} ({fast.min()} to {fast.max()}) "
-            f"| {np.mean([row.fast_networks for row in of]):.0f} "
             f"| {np.mean([row.stopped for row in of]):.0f} "
             f"| {np.mean([row.epochs for row in of]):.0f} "
-            f"| {np.mean(shares):.1f} ± {half_width(shares):.1f} % "
-            f"| {np.mean(differing):.1f} ± {half_width(differing):.1f} % |"
+            f"| {np.mean(shares):.1f} ± {half_width(shares):.1f} % |"
         )
     return "\n".join(lines)
 

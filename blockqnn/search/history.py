@@ -18,8 +18,11 @@ from blockqnn.space import Block
 
 JOURNAL = "journal.jsonl"
 """Name of the journal in a search's directory."""
-VERSION = 1
-"""Version of the journal's format; later versions of this package read it or refuse it."""
+VERSION = 2
+"""Version of the journal's format; later versions of this package read it or refuse it.
+
+Version 1 has keys that tell networks apart by poolings of kernel 1, which compute nothing. Of its
+blocks that make one network each may have a training of its own; those to come share one."""
 RANKED = 256
 """Number of best blocks that are kept in order; more have to be sorted when asked for."""
 
@@ -40,6 +43,7 @@ class History:
         self.standings: list[Standing] = []
         self.schedule = EpsilonSchedule(())
         self.begun = False
+        self._version = VERSION
         self._pending: dict[int, Candidate] = {}
         self._by_number: list[Result | None] = []
         self._by_key: dict[str, Result] = {}
@@ -62,11 +66,12 @@ class History:
         if (kind == "begin") == self.begun:
             raise _misplaced(kind, record)
         if kind == "begin":
-            if record["version"] != VERSION:
+            if record["version"] not in (1, VERSION):
                 raise SearchError(
                     f"the journal has format {record['version']}, this version reads {VERSION}: go "
                     f"on with blockqnn {record['blockqnn']}, which began it"
                 )
+            self._version = int(record["version"])
             self.task = Task(**record["task"])
         if kind in ("begin", "settings"):
             self.settings = settings_from_dict(record["settings"])
@@ -77,7 +82,8 @@ class History:
             if number != len(self.candidates) or iteration != self.iteration:
                 raise _misplaced(kind, record)
             block = Block.parse(record["code"], self.settings.space.max_index)
-            candidate = Candidate(number, iteration, record["epsilon"], block, record["key"])
+            key = block.key if self._version == 1 else record["key"]
+            candidate = Candidate(number, iteration, record["epsilon"], block, key)
             self.candidates.append(candidate)
             self._by_number.append(None)
             self._pending[candidate.number] = candidate

@@ -8,7 +8,7 @@ concatenated into the block's output.
 
 import hashlib
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -72,10 +72,6 @@ MERGES = (Op.ADD, Op.CONCAT)
 
 WIRES = frozenset({(Op.IDENTITY, 0), (Op.MAX_POOL, 1), (Op.AVG_POOL, 1)})
 """(kind, kernel) of the layers that compute nothing: their output is what they read."""
-
-_KEY_WIRES = frozenset({(Op.IDENTITY, 0)})
-"""(kind, kernel) of the layers that `Block.key` leaves out. Poolings of kernel 1 stay in,
-although they compute nothing, since journals hold keys made with them."""
 
 LONGEST = 64
 """Most layers of a block, in any space that settings allow."""
@@ -147,13 +143,13 @@ class Block:
 
     @cached_property
     def key(self) -> str:
-        """32 hex digits that two blocks share exactly when they are the same graph.
+        """32 hex digits that two blocks share exactly when their layers that compute something are
+        the same graph, so that they make the same network.
 
-        The numbers of the layers, the order of operands and identities do not matter. A pooling of
-        kernel 1 computes nothing either, but is a layer of the graph. The digits are the same in
-        every process and on every machine.
+        The numbers of the layers, the order of operands, identities and poolings of kernel 1 do
+        not matter. The digits are the same in every process and on every machine.
         """
-        layers, leaves = self.computing_layers(_KEY_WIRES)
+        layers, leaves = self.computing_layers()
         node_of = {0: 0} | {layer.index: node for node, layer in enumerate(layers, start=1)}
         labels: list[Label] = [(0, 0)]
         labels += [(int(layer.op), int(layer.kernel)) for layer in layers]
@@ -162,19 +158,16 @@ class Block:
         form = canonical_form(labels, [[node_of[source] for source in read] for read in sources])
         return hashlib.sha256(repr(form).encode()).hexdigest()[:32]
 
-    def computing_layers(
-        self, wires: Container[tuple[int, int]] = WIRES
-    ) -> tuple[list[Layer], tuple[int, ...]]:
-        """The layers that compute something, and the indices of those whose outputs the block
+    def computing_layers(self) -> tuple[list[Layer], tuple[int, ...]]:
+        """The layers that are not among `WIRES`, and the indices of those whose outputs the block
         concatenates, 0 for the block input.
 
-        `wires` holds the (kind, kernel) of layers to leave out. A layer that reads one has that
-        layer's own predecessor in the code returned.
+        A layer that reads a wire has the wire's own predecessor in the code returned.
         """
         computing: list[Layer] = []
         source_of = {0: 0}
         for index, op, kernel, pred1, pred2 in self.layers[:-1]:
-            if (op, kernel) in wires:
+            if (op, kernel) in WIRES:
                 source_of[index] = source_of[pred1]
             else:
                 source_of[index] = index

@@ -16,7 +16,7 @@ from blockqnn.params import settings_from_dict
 from blockqnn.reward import reward
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import RewardSettings, Settings
-from blockqnn.space import WIRES, Block, Layer, Op, Space
+from blockqnn.space import Block, Layer, Op, Space
 from blockqnn.surrogate import block_features
 from evaluation.comparison.cells import read_table_file
 from evaluation.comparison.run import About, Score
@@ -44,8 +44,8 @@ class Table:
     """What the comments at the head of the file say: settings, command, commit and more."""
 
     def outcome(self, block: Block) -> Outcome:
-        """The outcome of a block, or of the block in the table that has the same network."""
-        return self.outcomes.get(block.key) or self.outcomes[without_wires(block).key]
+        """The outcome of a block's network. Raises `KeyError` for one that is not in the table."""
+        return self.outcomes[block.key]
 
 
 def read_block_table(path: Path) -> Table:
@@ -78,16 +78,6 @@ def _outcome(row: dict[str, Any]) -> Outcome:
 def _curve(text: str | None) -> tuple[dict[str, float], ...]:
     accuracies = map(float, text.split(";")) if text else ()
     return tuple({"epoch": e, "accuracy": a} for e, a in enumerate(accuracies, start=1))
-
-
-def without_wires(block: Block) -> Block:
-    """The block with identities for all layers that compute nothing: poolings of kernel 1 too."""
-    identity = {"op": Op.IDENTITY, "kernel": 0}
-    return Block(
-        tuple(
-            layer._replace(**identity) if layer[1:3] in WIRES else layer for layer in block.layers
-        )
-    )
 
 
 def every_block(space: Space, layers: tuple[Layer, ...] = ()) -> Iterator[Block]:

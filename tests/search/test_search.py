@@ -13,6 +13,7 @@ from blockqnn.errors import SearchError
 from blockqnn.reward import reward
 from blockqnn.search import Search
 from blockqnn.search.candidate_files import candidate_directory, keep_outcome
+from blockqnn.search.journal import Journal
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.search import Candidate, read_search
 from blockqnn.settings.search import PAPER_SCHEDULE
@@ -127,6 +128,40 @@ def test_isomorphic_blocks_share_a_training_but_keep_their_own_density(tmp_path)
     for repeat, first in other_code:
         same_density = repeat.candidate.block.density == first.candidate.block.density
         assert (repeat.reward == first.reward) == same_density
+
+
+def test_a_journal_of_version_1_goes_on_and_trains_no_network_of_it_again(tmp_path):
+    """Its keys told networks apart by poolings of kernel 1."""
+    settings = tiny_settings(
+        space={"max_index": 2}, agent={"kind": "random"}, batch=2, schedule=[[1.0, 30]]
+    )
+    Search.open(tmp_path / "now", settings).close()
+    (begin,) = journal_of(tmp_path / "now")
+    codes = {"a" * 32: "(1,2,1,0,0)(2,7,0,0,0)", "b" * 32: "(1,7,0,0,0)"}  # one network, two keys
+    records = [{**begin, "version": 1}]
+    for number, (key, code) in enumerate(codes.items()):
+        turn = {"type": "proposal", "number": number, "iteration": 0, "time": 1.0}
+        records.append({**turn, "epsilon": 1.0, "code": code, "key": key})
+    cost = {"parameters": 10, "macs": 10, "activation_bytes": 10}
+    for number, accuracy in enumerate((40.0, 60.0)):
+        outcome = Outcome(kind="trained", accuracy=accuracy).to_dict()
+        turn = {"type": "outcome", "number": number, "reward": accuracy, "time": 1.0}
+        records.append({**turn, "outcome": outcome, "cost": cost})
+    (tmp_path / "then").mkdir()
+    journal = Journal(tmp_path / "then" / "journal.jsonl")
+    journal.append(records)
+    journal.close()
+
+    handed = []
+    finish(tmp_path / "then", settings, lambda c: handed.append(c) or supplied(c))
+    view = read_search(tmp_path / "then")
+    assert view.finished
+    assert [result.outcome.accuracy for result in view.results[:2]] == [40.0, 60.0]
+    assert len(handed) == 5  # the space has nine codes of six networks
+    assert len({candidate.key for candidate in handed}) == 5
+    empty = [r for r in view.results[2:] if str(r.candidate.block) in codes.values()]
+    assert empty
+    assert {result.same_as for result in empty} == {0}
 
 
 def test_a_block_over_budget_is_settled_unseen_at_chance(tmp_path):

@@ -26,7 +26,9 @@ def reads(layer):
 
 
 def graph_of(block):
-    """The block's graph, identities contracted one by one, made without the code under test."""
+    """The block's graph, layers that compute nothing contracted one by one, made without the code
+    under test.
+    """
     graph = nx.MultiDiGraph()
     graph.add_node(0, label="input")
     for layer in block.layers[:-1]:
@@ -36,7 +38,7 @@ def graph_of(block):
     graph.add_node("output", label="output")
     graph.add_edges_from((leaf, "output") for leaf in leaves)
     for layer in block.layers:
-        if layer.op == Op.IDENTITY:
+        if layer.op == Op.IDENTITY or layer.kernel == 1 and layer.op in (Op.MAX_POOL, Op.AVG_POOL):
             (source,) = graph.predecessors(layer.index)
             targets = [target for _, target in graph.out_edges(layer.index)]
             graph.add_edges_from((source, target) for target in targets)
@@ -147,7 +149,7 @@ def test_every_block_of_up_to_three_layers():
     groups = {}
     for block in blocks:
         groups.setdefault(block.key, []).append(block)
-    assert 1 < len(groups) < len(blocks)
+    assert len(groups) == 354  # networks, as many as a table of trained blocks has for this space
     for first, *others in groups.values():
         assert all(same_graph(first, other) for other in others)
     signatures = {}
@@ -200,8 +202,8 @@ def test_blocks_of_v2_share_a_key_exactly_when_networkx_says_so(seed):
     assert (block.key == other.key) == same_graph(block, other)
 
 
-def test_every_kind_and_kernel_is_a_block_of_its_own():
-    codes = ["1,1", "1,3", "1,5", "2,1", "2,3", "3,1", "3,3", "4,0", "8,3", "8,5"]
+def test_every_kind_and_kernel_that_computes_is_a_block_of_its_own():
+    codes = ["1,1", "1,3", "1,5", "2,3", "3,3", "4,0", "8,3", "8,5"]
     keys = {Block.parse(f"(1,{code},0,0)(2,7,0,0,0)").key for code in codes}
     assert len(keys) == len(codes)
 
@@ -216,8 +218,11 @@ def test_a_written_concat_is_not_the_concat_of_the_output():
     assert written.key != implied.key
 
 
-def test_poolings_of_one_pixel_count_as_layers():
-    assert Block.parse("(1,2,1,0,0)(2,7,0,0,0)").key != Block.parse("(1,7,0,0,0)").key
+@pytest.mark.parametrize("kind", [Op.MAX_POOL, Op.AVG_POOL])
+def test_poolings_of_one_pixel_are_wires(kind):
+    pooled = Block.parse(f"(1,1,3,0,0)(2,{kind:d},1,1,0)(3,1,5,2,0)(4,{kind:d},1,1,0)(5,7,0,0,0)")
+    wired = Block.parse("(1,1,3,0,0)(2,1,5,1,0)(3,4,0,1,0)(4,7,0,0,0)")
+    assert pooled.key == wired.key != Block.parse("(1,1,3,0,0)(2,1,5,1,0)(3,7,0,0,0)").key
 
 
 def star(branches, sums):
@@ -280,7 +285,7 @@ def test_symmetry_does_not_explode(block):
 def test_keys_of_the_published_blocks_stay():
     """Journals hold keys: a change here makes every recorded search forget its blocks."""
     assert {name: block.key for name, block in BLOCKS.items()} == {
-        "A": "b4414899d7997baa2f7681e39a5a6491",
+        "A": "d9256035534ecb7e1e55971ed7ba2b92",
         "B": "d9b4090553314df8805533e12601117c",
         "S": "dcb800a58d8b50b6ea7bba137dea7310",
         "inception": "887770d946fa7275fd1ad8c5bf9596b3",
