@@ -2,8 +2,8 @@
 
     python -m benchmarks [--scale] [--quick] [--results DIR]
 
-Takes about ten minutes on two cores, with --scale (what one search carries) half an hour; nothing
-else should run meanwhile.
+Takes about twenty minutes on two cores, and half an hour with --scale (what one search carries);
+nothing else should run meanwhile.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from benchmarks import machine
 SCRIPTS = (
     "training_speed",
     "separable_speed",
+    "cost_model",
     "agent_speed",
     "stack_overhead",
     "resume_time",

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 COMPARISON = {
     "training_speed": r"ratio \d+\.\d\d \(aim 4\)",
     "separable_speed": r"ratio (\d+\.\d\d,? ){3}of plain convolutions, .* of all in bfloat16",
+    "cost_model": r"latency by multiply-accumulates: median error \d+\.\d %",
     "agent_speed": r"ratio \d+\.\d over .*; same blocks, same values",
     "stack_overhead": r"share -?\d+\.\d\d% of a ten-second candidate",
     "resume_time": r"opened in \d+\.\d\d s .* ratio \d+\.\d",

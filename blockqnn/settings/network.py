@@ -1,9 +1,11 @@
 """Settings of the network around the blocks, the section `network` of params.yaml."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from blockqnn.cost import Cost, network_cost
+from blockqnn.cost import Cost, network_cost, network_layers
+from blockqnn.cost.layers import Run
 from blockqnn.settings.checks import Section
 from blockqnn.space import Block
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
@@ -43,6 +45,13 @@ class NetworkSettings(Section, section="network"):
         """Return what the network stacked from a block costs; raises as `network_cost` does."""
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
         return network_cost(block, **(vars(self) | images))
+
+    def layers(
+        self, block: Block, *, num_classes: int, in_channels: int, image_size: int
+    ) -> Iterator[Run]:
+        """Return the network's layers with their shapes; raises as `network_layers` does."""
+        images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        return network_layers(block, **(vars(self) | images))
 
     def described(self) -> dict[str, Any]:
         """Return plain values that name the network, without connections if there are none:

@@ -1,0 +1,261 @@
+"""Measures what layers cost on a device, as a process: `python -m blockqnn.training.calibration`.
+
+It reads a `Request` as JSON from standard input and writes a `DeviceCost` to standard output.
+Layers are measured in shapes that they have in networks of the space, again and again until the
+time is over: the quickest pass is the one that no neighbour disturbed.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blockqnn.cost import DeviceCost, NetworkLayer
+from blockqnn.cost.device import Prices, among_others, fit_prices, layer_kind, layer_terms
+from blockqnn.network import build_network
+from blockqnn.network.cells import Add, Concat, Convolution, Pcc, Separable
+from blockqnn.params import settings_from_dict
+from blockqnn.settings import Recipe, Settings
+from blockqnn.space import Block
+from blockqnn.training.devices import device_name, resolve
+from blockqnn.training.optimisation import create_optimizer
+from blockqnn.training.precision import mixed_precision, resolve_precision
+from blockqnn.zoo import BLOCKS
+
+SECONDS = 40.0
+"""Seconds of measuring; importing torch and the end of the last round come on top."""
+ROUNDS = 2
+"""Fewest rounds, whatever they take: in the first one, memory is taken and kernels are chosen."""
+SHAPES = 9
+"""Most shapes of one kind of layer that are measured."""
+NETWORKS = 10
+"""Networks that are measured as a whole, since layers alone are quicker than among others."""
+SAMPLED = 100
+"""Random blocks whose layers are candidates to be measured."""
+LARGEST = 10**8
+"""Multiply-accumulates an image above which a network is not among these."""
+CPU_VALUES = 64 * 32 * 32
+"""Most pixels of all images of a measured step on a CPU, where more take longer in proportion."""
+IN_A_ROW = 10
+"""Passes on a GPU between two waits for it, as many wait in line in a training."""
+
+
+class Request(TypedDict):
+    """What is to be measured: a search's networks on a device."""
+
+    settings: dict[str, Any]
+    device: str
+    threads: int
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+def calibrate(request: Request, seconds: float = SECONDS) -> DeviceCost:
+    """Measure a device for about so many seconds; torch's threads are set for the whole process.
+
+    Raises `SettingsError` for settings that are none and a device that is not there.
+    """
+    settings = settings_from_dict(request["settings"])
+    device = resolve(request["device"])
+    torch.set_num_threads(request["threads"])
+    torch.manual_seed(0)
+    images = {
+        "num_classes": request["num_classes"],
+        "in_channels": request["in_channels"],
+        "image_size": request["image_size"],
+    }
+    blocks = _typical_blocks(settings, images)
+    shapes = _typical_layers(settings, blocks, images)
+    meter = _Meter(device, settings, request["image_size"])
+    layers = [meter.layer(shape) for shape in shapes]
+    whole = blocks[:NETWORKS]
+    networks = [meter.network(settings, block, images) for block in whole]
+    meter.run([*layers, *networks], seconds)
+
+    runs = [list(settings.network.layers(block, **images)) for block in whole]
+
+    def prices(of: Callable[["_Subject"], float]) -> Prices:
+        alone = fit_prices(shapes, [of(layer) for layer in layers])
+        return among_others(alone, runs, [of(network) for network in networks])
+
+    return DeviceCost(
+        device=device_name(device),
+        precision=resolve_precision(device, settings.recipe.precision),
+        threads=request["threads"] if device.type == "cpu" else None,
+        batch=settings.recipe.batch,
+        latency_batch=settings.latency.batch,
+        training=prices(lambda subject: 1e6 * subject.step / meter.batch),
+        latency=prices(lambda subject: 1e6 * subject.forward / settings.latency.batch),
+        update=1e6 * meter.update(settings.recipe) / settings.recipe.batch,
+    )
+
+
+def _typical_blocks(settings: Settings, images: dict[str, int]) -> list[Block]:
+    """Random blocks of the space that make networks of usual size."""
+    space, rng = settings.space.build(), np.random.default_rng(0)
+    sampled = [space.sample(rng) for _ in range(SAMPLED)]
+    costs = [settings.network.cost(block, **images).macs for block in sampled]
+    limit = max(LARGEST, min(costs))
+    return [block for block, macs in zip(sampled, costs, strict=True) if macs <= limit]
+
+
+def _typical_layers(
+    settings: Settings, blocks: Sequence[Block], images: dict[str, int]
+) -> list[NetworkLayer]:
+    """Layers of the networks of these blocks and of those with a name, which they are held
+    against: of each kind a few, from the cheapest to the dearest.
+    """
+    found: dict[str, set[NetworkLayer]] = {}
+    for block in (*blocks, *BLOCKS.values()):
+        for _, layers in settings.network.layers(block, **images):
+            for layer in layers:
+                found.setdefault(layer_kind(layer), set()).add(layer)
+    typical = []
+    for _, shapes in sorted(found.items()):
+        ranked = sorted(shapes, key=lambda layer: (layer_terms(layer)[0], layer))
+        places = np.linspace(0, len(ranked) - 1, min(SHAPES, len(ranked))).round().astype(int)
+        typical += [ranked[place] for place in places]
+    return typical
+
+
+@dataclass
+class _Subject:
+    """What is measured, and the fewest seconds so far."""
+
+    module: nn.Module
+    reads: tuple[tuple[int, int], ...]
+    """Channels and side in pixels of the maps that it reads."""
+    gradient: bool
+    """Whether a training step computes the gradient of what it reads."""
+    step: float = float("inf")
+    """Seconds of a training step: forward and backward."""
+    forward: float = float("inf")
+    """Seconds of a forward pass of a trained network."""
+
+
+class _Meter:
+    """Measures subjects on one device, in turn."""
+
+    def __init__(self, device: torch.device, settings: Settings, image_size: int) -> None:
+        self._device = device
+        self._precision = settings.recipe.precision
+        self._latency_batch = settings.latency.batch
+        self.batch = settings.recipe.batch
+        if device.type == "cpu":
+            self.batch = max(2, min(self.batch, CPU_VALUES // image_size**2))
+        half = resolve_precision(device, self._precision)
+        self._values = torch.randn(0, device=device, dtype=getattr(torch, half))
+
+    def layer(self, shape: NetworkLayer) -> _Subject:
+        """One layer of that shape."""
+        kind, kernel, width, made, size = shape
+        module: nn.Module
+        reads: tuple[tuple[int, int], ...] = ((width, size),)
+        if kind == "stem":
+            module = nn.Sequential(Convolution(width, made, kernel), nn.BatchNorm2d(made))
+        elif kind == "pcc":
+            module = Pcc(width, made, kernel)
+        elif kind == "separable":
+            module = Separable(width, made, kernel)
+        elif kind == "max_pool":
+            module = nn.MaxPool2d(kernel, stride=1, padding=kernel // 2)
+        elif kind == "avg_pool":
+            module = nn.AvgPool2d(kernel, 1, kernel // 2, count_include_pad=False)
+        elif kind == "pool":
+            module, reads = nn.MaxPool2d(2), ((width, 2 * size),)
+        elif kind == "add":
+            module, reads = Add((made, made), made), ((made, size), (made, size))
+        elif kind == "concat":
+            module, reads = Concat(), ((made // 2, size), (made - made // 2, size))
+        else:
+            linear = nn.Linear(width, made)
+            module = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+        return self._subject(module, reads, gradient=kind != "stem")
+
+    def network(self, settings: Settings, block: Block, images: dict[str, int]) -> _Subject:
+        """A whole network."""
+        arguments = {**vars(settings.network), **images}
+        size = arguments.pop("image_size")
+        module = build_network(block, **arguments)
+        return self._subject(module, ((images["in_channels"], size),), gradient=False)
+
+    def _subject(
+        self, module: nn.Module, reads: tuple[tuple[int, int], ...], gradient: bool
+    ) -> _Subject:
+        module = module.to(self._device).to(memory_format=torch.channels_last)
+        return _Subject(module, reads, gradient)
+
+    def run(self, subjects: Sequence[_Subject], seconds: float) -> None:
+        """Measure all subjects for so many seconds, and `ROUNDS` times at least."""
+        end, rounds = time.monotonic() + seconds, 0
+        while rounds < ROUNDS or time.monotonic() < end:
+            for subject in subjects:
+                if rounds >= ROUNDS and time.monotonic() >= end:
+                    return
+                self._measure(subject)
+            rounds += 1
+
+    def update(self, recipe: Recipe) -> float:
+        """Fewest seconds in which the recipe's optimiser updates one parameter of many."""
+        layers = nn.Sequential(*(nn.Linear(256, 256) for _ in range(16))).to(self._device)
+        optimizer = create_optimizer(layers, recipe, recipe.learning_rate)
+        for weight in layers.parameters():
+            weight.grad = torch.ones_like(weight)
+        count = sum(weight.numel() for weight in layers.parameters())
+        return min(self._seconds(optimizer.step) for _ in range(10)) / count
+
+    def _measure(self, subject: _Subject) -> None:
+        module = subject.module
+        inputs = [self._maps(self.batch, *read, subject.gradient) for read in subject.reads]
+        wanted = [each for each in (*inputs, *module.parameters()) if each.requires_grad]
+
+        def step() -> None:
+            with mixed_precision(self._device, self._precision):
+                made = module(*inputs)
+            torch.autograd.grad(made, wanted, torch.ones_like(made))
+
+        module.train()
+        subject.step = min(subject.step, self._seconds(step))
+        module.eval()
+        with torch.inference_mode(), mixed_precision(self._device, self._precision):
+            inputs = [self._maps(self._latency_batch, *read, False) for read in subject.reads]
+            subject.forward = min(
+                subject.forward, *(self._seconds(lambda: module(*inputs)) for _ in range(5))
+            )
+
+    def _maps(self, batch: int, channels: int, size: int, gradient: bool) -> Tensor:
+        """Random maps (N, C, H, W), channels last; all of a kind share their memory."""
+        count = batch * channels * size * size
+        if len(self._values) < count:
+            self._values = torch.randn(count, device=self._device).to(self._values.dtype)
+        maps = self._values[:count].view(batch, size, size, channels).permute(0, 3, 1, 2)
+        return maps.detach().requires_grad_(gradient)
+
+    def _seconds(self, run: Callable[[], object]) -> float:
+        if self._device.type == "cpu":
+            begun = time.perf_counter()
+            run()
+            return time.perf_counter() - begun
+        wait = torch.get_device_module(self._device).synchronize
+        wait()
+        begun = time.perf_counter()
+        for _ in range(IN_A_ROW):
+            run()
+        wait()
+        return (time.perf_counter() - begun) / IN_A_ROW
+
+
+def main() -> None:
+    """Calibrate as standard input asks."""
+    json.dump(calibrate(json.load(sys.stdin)).to_dict(), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
