@@ -1,6 +1,10 @@
-"""Accuracy, FLOPs and density become one number (paper section 3.3, equation 7)."""
+"""Accuracy and costs become one number: the paper's (section 3.3, equation 7), or ours."""
 
 import math
+from collections.abc import Iterable
+
+NOT_TRAINED = -1.0
+"""Our reward in percent of what was not trained: less than of anything that was."""
 
 
 def reward(
@@ -36,3 +40,21 @@ def latency_price(latency: float | None, weight: float) -> float:
 def parameters_price(parameters: float, weight: float) -> float:
     """Return what parameters take from the reward: `weight` percent per doubling of a million."""
     return weight * math.log2(parameters / 1e6) if weight else 0.0
+
+
+def traded_reward(
+    accuracy: float, *, chance: float, costs: Iterable[tuple[float, float]] = ()
+) -> float:
+    """Return our reward in percent: the accuracy, or less of it for what costs more.
+
+    `costs` are pairs of a price and a ratio: each doubling of the ratio, a cost beside that of the
+    network it is held against, takes so many percent of what the accuracy is above `chance`. So a
+    price means the same on easy and on hard data, and a network that learned nothing gains nothing
+    by being small. It is the form of MnasNet's objective (Tan et al., 2019), and never negative.
+    """
+    gain = accuracy - chance
+    if gain <= 0:
+        return accuracy
+    for percent, ratio in costs:
+        gain *= (1 - percent / 100) ** math.log2(ratio)
+    return chance + gain

@@ -22,11 +22,14 @@ COLUMNS = (
     "seconds",
     "code",
 )
+BALANCED = "balanced"
+"""Name of the column of balanced accuracies, which follows the accuracy where there are any."""
 LATENCY = "latency ms"
 """Name of the column that follows the parameters where any latency was measured."""
 DIGITS = {
     "reward": 2,
     "accuracy": 2,
+    BALANCED: 2,
     "MMACs": 3,
     LATENCY: 3,
     "density": 3,
@@ -39,21 +42,23 @@ DIGITS = {
 def best_table(results: Sequence[Result]) -> list[Row]:
     """One row for each result, ranked from 1 in the order given, which should be best first.
 
-    Reward and accuracy are in percent (accuracy None unless trained), MMACs in millions for one
+    Reward and accuracies are in percent (accuracies None unless trained), MMACs in millions for one
     image, seconds of training; number and iteration count from 0, as in the journal. Values are
     rounded for people; the journal keeps them whole.
     """
+    balanced = any(result.outcome.balanced_accuracy is not None for result in results)
     measured = any(result.outcome.latency is not None for result in results)
-    return [_row(rank, result, measured) for rank, result in enumerate(results, start=1)]
+    return [_row(rank, result, balanced, measured) for rank, result in enumerate(results, start=1)]
 
 
-def _row(rank: int, result: Result, measured: bool) -> Row:
+def _row(rank: int, result: Result, balanced: bool, measured: bool) -> Row:
     candidate, outcome, cost = result.candidate, result.outcome, result.cost
     row: Row = {
         "rank": rank,
         "number": candidate.number,
         "reward": result.reward,
         "accuracy": outcome.accuracy,
+        **({BALANCED: outcome.balanced_accuracy} if balanced else {}),
         "MMACs": cost.macs / 1e6,
         "parameters": cost.parameters,
         **({LATENCY: outcome.latency} if measured else {}),

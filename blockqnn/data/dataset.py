@@ -90,6 +90,15 @@ class Dataset:
         moments = {name: torch.tensor(values[name]) for name in ("mean", "std")}
         return cls(**{**values, **sets, **moments}, test=sets["train"].none())
 
+    def constant_guess(self, metric: str = "accuracy") -> float:
+        """Held-out accuracy, or balanced accuracy, in percent of always naming the class that most
+        of the held-out images have.
+        """
+        counts = self.held_out.labels.bincount()
+        if metric == "balanced_accuracy":  # one class is right, the others are not
+            return 100.0 / int((counts > 0).sum())
+        return 100.0 * int(counts.max()) / len(self.held_out)
+
     def everything(self) -> Self:
         """The same data with nothing held out: for final training, once the selection is made."""
         train = ImageSet(

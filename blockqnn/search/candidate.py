@@ -72,6 +72,7 @@ def train_candidate(
     return Outcome(
         kind=end.kind,
         accuracy=end.curve[-1]["accuracy"] if end.kind == "trained" else None,
+        balanced_accuracy=end.curve[-1].get("balanced_accuracy") if end.kind == "trained" else None,
         curve=tuple(_recorded(entry) for entry in end.curve),
         restarts=restart,
         seconds=spent + time.perf_counter() - begun,
@@ -102,7 +103,8 @@ def _train_once(
             device=device,
             checkpoint=checkpoint,
             restart=restart,
-            chance=best_constant_guess(data),
+            metric=settings.reward.metric,
+            chance=data.constant_guess(settings.reward.metric),
             judge=rule.judge if rule is not None else lambda curve: None,
         )
         return _End("trained", trainer.run())
@@ -117,11 +119,6 @@ def _train_once(
         if not out_of_memory(error):
             raise
         return _End("infeasible", [], OUT_OF_MEMORY)
-
-
-def best_constant_guess(data: Dataset) -> float:
-    """Held-out accuracy in percent of always naming the most frequent class."""
-    return 100.0 * int(data.held_out.labels.bincount().max()) / len(data.held_out)
 
 
 def _latency(block: Block, settings: Settings, data: Dataset, device: torch.device) -> float | None:

@@ -1,5 +1,6 @@
 """A changed setting never slips into a search that was begun with another."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from blockqnn.agents import EpsilonSchedule
@@ -36,6 +37,8 @@ def refuse_changes(
             f"{begun.schedule!r} and they differ at iteration {changed}: a schedule may only grow "
             "at its end; set it back, or begin another search under a new name"
         )
+    if begun_task.constant_guess is None:  # journals from before it was there
+        task = replace(task, constant_guess=None, smallest_class=None)
     if begun_task != task:
         raise SearchError(
             f"the images of data.name {task.data} are not those that the search in {directory} was "

@@ -19,8 +19,10 @@ OUT_OF_MEMORY = "out of memory"
 class Outcome:
     """The end of one candidate's training; a crash or a lost worker is not an outcome.
 
-    `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained.
-    `predicted` is the accuracy in percent that a surrogate expects, None unless stopped.
+    `accuracy` is the held-out accuracy in percent after the last epoch, None unless trained;
+    `balanced_accuracy` the mean of the classes' accuracies, None where the reward is not made of
+    it. `predicted` is what a surrogate expects of whichever the reward is made of, None unless
+    stopped.
     `curve` has one mapping an epoch: epoch (from 1), loss, train_accuracy and accuracy (percent),
     learning_rate, seconds. `seconds` is the whole training's time. `reason` says why it was not
     trained. `latency` are the milliseconds of a forward pass, None where they were not measured.
@@ -34,6 +36,7 @@ class Outcome:
     reason: str = ""
     predicted: float | None = None
     latency: float | None = None
+    balanced_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -47,13 +50,20 @@ class Outcome:
                     )
             elif value is not None:
                 raise ValueError(f"{name} is {value!r}: only a {kind} outcome has one")
+        balanced = self.balanced_accuracy
+        if balanced is not None and not (self.kind == "trained" and 0 <= balanced <= 100):
+            raise ValueError(f"balanced_accuracy is {balanced!r}: a trained outcome has 0 to 100")
         if self.latency is not None and not self.latency > 0:
             raise ValueError(f"latency is {self.latency!r}: give milliseconds, above 0, or None")
 
     @property
     def expected(self) -> float | None:
-        """The accuracy in percent, or the predicted one; None where there is neither."""
-        return self.predicted if self.kind == "stopped" else self.accuracy
+        """The accuracy in percent that the reward is made of, the balanced one if it was measured,
+        or the predicted one; None where there is neither.
+        """
+        if self.kind == "stopped":
+            return self.predicted
+        return self.accuracy if self.balanced_accuracy is None else self.balanced_accuracy
 
     @property
     def out_of_memory(self) -> bool:
@@ -63,7 +73,11 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = dataclasses.asdict(self)
-        for name in ("predicted", "latency"):  # left out, as before there were any
+        for name in (
+            "predicted",
+            "latency",
+            "balanced_accuracy",
+        ):  # left out, as before there were any
             if values[name] is None:
                 del values[name]
         return values

@@ -24,10 +24,14 @@ class Task:
     train_images: int
     held_out_images: int
     fingerprint: str
+    constant_guess: float | None = None
+    """Accuracy in percent of always naming the most frequent class; None in old journals."""
+    smallest_class: float | None = None
+    """Percent of the training images that the rarest class has; None in old journals."""
 
     @classmethod
-    def of(cls, data: Dataset) -> Task:
-        """The task that a data set sets."""
+    def of(cls, data: Dataset, metric: str = "accuracy") -> Task:
+        """The task that a data set sets to networks that are judged by `metric`."""
         return cls(
             data=data.name,
             num_classes=len(data.classes),
@@ -36,6 +40,8 @@ class Task:
             train_images=len(data.train),
             held_out_images=len(data.held_out),
             fingerprint=data.fingerprint,
+            constant_guess=data.constant_guess(metric),
+            smallest_class=100.0 * int(data.train.labels.bincount().min()) / len(data.train),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,8 +50,8 @@ class Task:
 
     @property
     def chance(self) -> float:
-        """Accuracy in percent of a random guess: the reward of a candidate without an accuracy."""
-        return 100.0 / self.num_classes
+        """Accuracy in percent that takes no learning: that of the best constant guess."""
+        return 100.0 / self.num_classes if self.constant_guess is None else self.constant_guess
 
 
 @dataclass(frozen=True, slots=True)

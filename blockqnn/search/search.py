@@ -18,7 +18,7 @@ from blockqnn.agents import build_agent
 from blockqnn.cost import Cost
 from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
-from blockqnn.reward import latency_price, parameters_price, reward
+from blockqnn.reward import latency_price
 from blockqnn.search.budget import over_budget
 from blockqnn.search.candidate_files import (
     candidate_directory,
@@ -29,6 +29,7 @@ from blockqnn.search.candidate_files import (
 from blockqnn.search.changes import refuse_changes
 from blockqnn.search.history import JOURNAL, History, begin_record, outcome_record, read_search
 from blockqnn.search.journal import Journal, Record
+from blockqnn.search.objective import Objective
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.pending import Pending, Waiting
 from blockqnn.search.records import Candidate, Result, Task
@@ -67,7 +68,7 @@ class Search(History):
         differ, or the directory cannot be written; `SettingsError` when the data are missing.
         """
         directory = Path(directory)
-        task = Task.of(load(settings.data, settings.seed))
+        task = Task.of(load(settings.data, settings.seed), settings.reward.metric)
         _check_image_size(settings, task)
         with as_search_error(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -140,8 +141,7 @@ class Search(History):
         rules.
         """
         cost = self._cost(candidate.block)
-        costs = -self._reward(0.0, candidate.block, cost)
-        return self._stopping.rule(candidate, cost, costs, self.results)
+        return self._stopping.rule(candidate, cost, self._objective, self.results)
 
     def _restore(self, settings: Settings, task: Task) -> None:
         space, agent = settings.space.build(), settings.agent
@@ -163,6 +163,7 @@ class Search(History):
             self._append([changed])
         self.settings = settings
         self._stopping = Stopping(settings)
+        self._objective = Objective(settings, self.task)
         self._waiting = Pending(in_turn=settings.mode == "sync")
         for candidate in self.pending:
             place = candidate_directory(self.directory, candidate.number)
@@ -249,17 +250,8 @@ class Search(History):
 
     def _record_of(self, waiting: Waiting) -> Record:
         assert waiting.outcome is not None
-        value, expected = self.task.chance, waiting.outcome.expected
-        if expected is not None:
-            value = self._reward(expected, waiting.candidate.block, waiting.cost)
-            value -= latency_price(waiting.outcome.latency, self.settings.reward.latency)
+        value = self._objective.reward(waiting.outcome, waiting.candidate.block, waiting.cost)
         return outcome_record(waiting, value, time.time())
-
-    def _reward(self, accuracy: float, block: Block, cost: Cost) -> float:
-        """The reward in percent before the price of the latency is taken from it."""
-        weights, density = self.settings.reward, block.density
-        value = reward(accuracy, macs=cost.macs, density=density, mu=weights.mu, rho=weights.rho)
-        return value - parameters_price(cost.parameters, weights.parameters)
 
     def _cost(self, block: Block) -> Cost:
         task = self.task

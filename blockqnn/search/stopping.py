@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from blockqnn.cost import Cost
+from blockqnn.search.objective import Objective
 from blockqnn.search.records import Candidate, Result
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
@@ -27,12 +28,9 @@ class Stopping:
         """Reward in percent that a candidate has to promise."""
 
     def rule(
-        self, candidate: Candidate, cost: Cost, costs: float, results: Sequence[Result]
+        self, candidate: Candidate, cost: Cost, objective: Objective, results: Sequence[Result]
     ) -> StoppingRule | None:
-        """The rule that may stop a candidate, None for never.
-
-        `costs` are the points of accuracy that its reward is below its accuracy.
-        """
+        """The rule that may stop a candidate's training early, None for never."""
         stopping, seed = self._settings.stopping, self._settings.seed
         if not stopping.worse:
             return None
@@ -45,7 +43,9 @@ class Stopping:
         if self._surrogate is None:
             return None
         features = block_features(candidate.block, cost)
-        return StoppingRule.of(self._surrogate, features, self._enough + costs, stopping.certainty)
+        needed = objective.accuracy_for(self._enough, candidate.block, cost)
+        metric = self._settings.reward.metric
+        return StoppingRule.of(self._surrogate, features, needed, stopping.certainty, metric)
 
     def _learn(self, results: Sequence[Result]) -> None:
         kinds = ("trained", "stopped")
@@ -56,7 +56,7 @@ class Stopping:
             return
         curves = np.full((len(shown), self._settings.recipe.epochs), np.nan)
         for row, result in zip(curves, shown, strict=True):
-            seen = [entry["accuracy"] for entry in result.outcome.curve]
+            seen = [entry[self._settings.reward.metric] for entry in result.outcome.curve]
             row[: len(seen)] = seen
         features = np.array([block_features(r.candidate.block, r.cost) for r in shown])
         self._surrogate = Surrogate().fit(features, curves)

@@ -20,6 +20,7 @@ from blockqnn.settings.search import (
     RewardSettings,
     Settings,
     StoppingSettings,
+    TradeOffSettings,
 )
 from blockqnn.settings.space import SpaceSettings
 from blockqnn.settings.workers import InlineSettings, LocalSettings, RaySettings, WorkerSettings
@@ -28,4 +29,4 @@ __all__ = ["AgentSettings", "Budget", "CheckpointSettings", "DataSettings", "Dyn
 __all__ += ["EvaluationSettings", "EvolutionSettings", "InlineSettings", "LatencySettings"]
 __all__ += ["LocalSettings", "NetworkSettings", "Plan", "QLearningSettings", "RandomSettings"]
 __all__ += ["RaySettings", "Recipe", "RewardSettings", "Settings", "SpaceSettings"]
-__all__ += ["StoppingSettings", "TrainingWorkers", "WorkerSettings"]
+__all__ += ["StoppingSettings", "TradeOffSettings", "TrainingWorkers", "WorkerSettings"]

@@ -25,25 +25,65 @@ MOST_WEIGHT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardSettings(Section, section="reward"):
-    """The reward: accuracy - mu log2(MFLOPs) - rho log2(density), in percent (paper equation 7).
+class TradeOffSettings(Section, section="reward.trade_off"):
+    """What a costlier network has to be better by, in objective accuracy.
 
-    Prices of parameters and of latency are ours, in the same form.
+    Costs are held against those of the network of block `plain` with the same filters and repeats.
     """
 
-    mu: float = 1.0
-    """Percent of accuracy that a network with half the multiply-accumulates is worth more."""
-    rho: float = 8.0
-    """Percent of accuracy that a block of half the density is worth more."""
+    macs: float = 0.0
+    """Percent of the accuracy above chance that each doubling of the multiply-accumulates takes."""
     parameters: float = 0.0
-    """Percent of accuracy that a network with half the parameters is worth more; 0 has no price."""
+    """Percent of the accuracy above chance that each doubling of the parameters takes."""
+
+    def __post_init__(self) -> None:
+        self.require("macs", 0 <= self.macs <= 50, "give 0 to 50 percent")
+        self.require("parameters", 0 <= self.parameters <= 50, "give 0 to 50 percent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings(Section, section="reward"):
+    """What a search looks for: the paper's reward (equation 7), accuracy - mu log2(MFLOPs) - rho
+    log2(density) in percent, or the accuracy, within the budget and with the trade-offs asked for.
+
+    In objective paper, prices of parameters and of latency are ours, in the same form.
+    """
+
+    objective: Literal["paper", "accuracy"] = "paper"
+    """paper: equation 7, and chance for what was not trained; accuracy: the held-out accuracy, and
+    less than any for what was not trained."""
+    metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
+    """Which accuracy: the share of right answers, or the mean of the classes' shares, which counts
+    rare classes as much as frequent ones."""
+    mu: float = 1.0
+    """Percent of accuracy that a network with half the multiply-accumulates is worth more, in
+    objective paper."""
+    rho: float = 8.0
+    """Percent of accuracy that a block of half the density is worth more, in objective paper."""
+    parameters: float = 0.0
+    """Percent of accuracy that a network with half the parameters is worth more, in objective
+    paper; 0 has no price."""
     latency: float = 0.0
-    """Percent of accuracy that half the measured latency is worth more; 0 has no price."""
+    """Percent of accuracy that half the measured latency is worth more, in objective paper; 0 has
+    no price."""
+    trade_off: TradeOffSettings = field(default_factory=TradeOffSettings)
+    """What a costlier network has to be better by, in objective accuracy."""
 
     def __post_init__(self) -> None:
         remedy = f"give a number from -{MOST_WEIGHT:,} to {MOST_WEIGHT:,}"
         for name in ("mu", "rho", "parameters", "latency"):
             self.require(name, abs(getattr(self, name)) <= MOST_WEIGHT, remedy)
+        self.require("objective", self.objective in ("paper", "accuracy"), "choose one of them")
+        metrics = ("accuracy", "balanced_accuracy")
+        self.require("metric", self.metric in metrics, f"choose {' or '.join(metrics)}")
+        if self.objective == "paper":
+            remedy = "the paper's reward has prices of its own; leave it out, or set "
+            remedy += "reward.objective=accuracy"
+            self.trade_off.require_default(remedy, "macs", "parameters")
+        else:
+            remedy = "only the paper's reward has it; leave it out, set reward.trade_off or a "
+            remedy += "budget, or set reward.objective=paper"
+            self.require_default(remedy, "mu", "rho", "parameters", "latency")
 
 
 @dataclass(frozen=True, kw_only=True)

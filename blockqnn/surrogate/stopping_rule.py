@@ -1,7 +1,7 @@
 """The rule that stops a training whose first epochs make a bad end certain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from scipy.stats import norm
@@ -29,19 +29,28 @@ class StoppingRule:
     steps: tuple[tuple[tuple[float, ...], float, float], ...]
     """For one epoch seen, for two, and so on: weights of the accuracies seen and a constant, which
     add up to the predicted accuracy, and its standard deviation."""
+    metric: str = "accuracy"
+    """Name of the accuracy in the entries of a curve."""
 
     @classmethod
-    def of(cls, surrogate: Surrogate, features: Array, needed: float, certainty: float) -> Self:
+    def of(
+        cls,
+        surrogate: Surrogate,
+        features: Array,
+        needed: float,
+        certainty: float,
+        metric: str = "accuracy",
+    ) -> Self:
         """The rule that a surrogate gives for the network with these features, (d,).
 
         `certainty` is the probability that a network that is stopped would have stayed below
-        `needed`.
+        `needed`; `metric` names the accuracy in the entries of a curve.
         """
         steps = tuple(
             (tuple(weights.tolist()), constant, deviation)
             for weights, constant, deviation in surrogate.forecasts(features)
         )
-        return cls(needed, float(norm.ppf(certainty)), steps)
+        return cls(needed, float(norm.ppf(certainty)), steps, metric)
 
     def costing(self, points: float) -> Self:
         """The rule for a network whose price turns out higher by so many points of reward."""
@@ -49,7 +58,7 @@ class StoppingRule:
 
     def judge(self, curve: Sequence[Mapping[str, float]]) -> None:
         """Raise `CertainlyBad` if the accuracies of the first epochs make a bad end certain."""
-        seen = [entry["accuracy"] for entry in curve]
+        seen = [entry[self.metric] for entry in curve]
         if not 1 <= len(seen) <= len(self.steps):
             return
         weights, constant, deviation = self.steps[len(seen) - 1]
@@ -59,10 +68,10 @@ class StoppingRule:
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as plain values for JSON."""
-        return {"needed": self.needed, "margin": self.margin, "steps": self.steps}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The rule that `to_dict` gave as plain values."""
         steps = tuple((tuple(w), constant, deviation) for w, constant, deviation in values["steps"])
-        return cls(values["needed"], values["margin"], steps)
+        return cls(**{**values, "steps": steps})

@@ -12,19 +12,21 @@ def count_correct(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     precision: str,
+    classes: int,
 ) -> Tensor:
     """Count the images of normalised batches that are classified correctly, and all images.
 
-    Returns both numbers as an int64 tensor `(2,)` on the device. The network is left in evaluation
-    mode.
+    Returns both numbers for each class as an int64 tensor `(2, classes)` on the device. The network
+    is left in evaluation mode.
     """
     network.eval()
-    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    counts = torch.zeros(2, classes, dtype=torch.int64, device=device)
     for images, labels in batches:
         with mixed_precision(device, precision):
             logits: Tensor = network(images)
-        counts[0] += (logits.argmax(1) == labels).sum()
-        counts[1] += len(labels)
+        right = labels[logits.argmax(1) == labels]
+        for row, of in enumerate((right, labels)):
+            counts[row] += of.bincount(minlength=classes)
     return counts
 
 

@@ -77,8 +77,11 @@ class Trainer:
     """Where the state of the training is saved. None saves nothing."""
     restart: int = 0
     """How often the training began anew. Every restart lowers the learning rate."""
+    metric: str = "accuracy"
+    """Which held-out accuracy the training is judged by: `accuracy`, or `balanced_accuracy`, the
+    mean of the classes' accuracies, which the curve then has too."""
     chance: float | None = None
-    """Held-out accuracy in percent that the first epoch must exceed. None does not check."""
+    """What the first epoch must exceed by that metric, in percent. None does not check."""
     group: Group = field(default_factory=Group)
     """The processes that train this network together."""
     cadence: CheckpointSettings = field(default_factory=lambda: CheckpointSettings(minutes=None))
@@ -207,7 +210,7 @@ class Trainer:
             "learning_rate": rate,
         }
         if self.feed.held_out_images:
-            entry["accuracy"] = self._held_out_accuracy()
+            entry |= self._held_out_accuracies()
         entry["images_per_second"] = seen / trained
         if on_gpu:
             entry["device_memory"] = torch.cuda.max_memory_allocated(self.device)
@@ -219,7 +222,7 @@ class Trainer:
 
         An epoch without an accuracy counts as one of -1 %.
         """
-        accuracy, *before = (past.get("accuracy", -1.0) for past in (entry, *self.curve))
+        accuracy, *before = (past.get(self.metric, -1.0) for past in (entry, *self.curve))
         self.curve.append(entry)
         if self.best is not None and self.group.rank == 0 and accuracy > max(before, default=-1.0):
             self.best.save({"network": self.kept.state_dict(), "epoch": entry["epoch"]})
@@ -316,11 +319,17 @@ class Trainer:
             for network in dict.fromkeys((self.network, self.kept)):  # often one and the same
                 distribute_bn(network, self.group.world, reduce=True)
 
-    def _held_out_accuracy(self) -> float:
-        """Percent of the held-out images that are classified correctly, over all processes."""
-        counts = count_correct(self.kept, self.feed.held_out(), self.device, self.recipe.precision)
-        correct, seen = self.group.sum(counts).tolist()
-        return float(100.0 * correct / seen)
+    def _held_out_accuracies(self) -> dict[str, float]:
+        """Accuracy in percent over the held-out images of all processes, and the metric's."""
+        classes, precision = len(self.feed.classes), self.recipe.precision
+        held_out = self.feed.held_out()
+        counts = count_correct(self.kept, held_out, self.device, precision, classes)
+        right, seen = self.group.sum(counts)
+        found = {"accuracy": 100.0 * int(right.sum()) / int(seen.sum())}
+        if self.metric == "balanced_accuracy":
+            there = seen > 0
+            found[self.metric] = 100.0 * float((right[there] / seen[there]).mean())
+        return found
 
     def _begin_totals(self) -> None:
         zero = torch.zeros((), device=self.device)

@@ -13,6 +13,7 @@ from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.outcome import KINDS
 from blockqnn.settings import Settings, SpaceSettings
 from blockqnn.storage import read_json
+from evaluation.doubts import doubts_of
 from evaluation.front import Point, on_front, points_of, read_front
 from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
@@ -104,6 +105,7 @@ def _in_words(history: History) -> Iterator[str]:
         f"others."
     )
     yield " ".join(_aims(history.settings))
+    yield from doubts_of(history)
     if not history.finished:
         yield f"The search is not finished: {len(results):,} of {history.total:,} candidates."
     iterations = iterations_of(results, history.task.chance)
@@ -121,7 +123,18 @@ def _aims(settings: Settings) -> Iterator[str]:
         "latency": weights.latency,
     }
     weighed = [f"{price:g} for each doubling of {of}" for of, price in prices.items() if price]
-    yield f"The reward is the accuracy{' less ' * bool(weighed)}{', '.join(weighed)}."
+    accuracy = weights.metric.replace("_", " ")
+    if weights.objective == "paper":
+        yield f"The reward is the {accuracy}{' less ' * bool(weighed)}{', '.join(weighed)}."
+    else:
+        traded = {"multiply-accumulates": weights.trade_off.macs}
+        traded |= {"parameters": weights.trade_off.parameters}
+        taken = [
+            f"{price:g} % of it above chance for each doubling of the {of} of block plain's network"
+            for of, price in traded.items()
+            if price
+        ]
+        yield f"The reward is the {accuracy}{' less ' * bool(taken)}{', '.join(taken)}."
     limits = [
         f"{limit:,g} {what}" if what == "ms" else f"{limit:,} {what}"
         for what, limit in (

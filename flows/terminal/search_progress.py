@@ -5,13 +5,16 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.search.history import History
+from evaluation.doubts import unbalanced
 from flows.terminal.say import LiveProgress, clock
 
 Row = dict[str, Any]
 
 
 class Progress(LiveProgress):
-    """Shows iteration, epsilon, best and mean reward, candidates an hour and time left."""
+    """Shows iteration, epsilon, the best block's accuracy and reward, the mean reward of the last
+    iteration, candidates an hour and time left.
+    """
 
     def __init__(self, name: str, history: History) -> None:
         """Begin to show the search `name` where its history is now."""
@@ -22,6 +25,8 @@ class Progress(LiveProgress):
         self._iteration = history.iteration
         if self._bars is not None:
             self._bar = self._bars.add_task(f"[bold]{name}", total=history.total, text="")
+        if doubt := unbalanced(history.task, history.settings.reward.metric):
+            self._say(f"{name}: {doubt}")
         if self._at_start:
             self._say(f"{name}: resumed with {self._at_start} of {history.total} candidates done")
         self.update(history)
@@ -38,7 +43,8 @@ class Progress(LiveProgress):
             "iteration": f"{min(history.iteration + 1, history.iterations)}/{history.iterations}",
             "epsilon": history.epsilon,
             "candidates": f"{done}/{history.total}",
-            "best reward": round(best[0].reward, 2) if best else None,
+            "best accuracy": _percent(best[0].outcome.expected) if best else None,
+            "its reward": round(best[0].reward, 2) if best else None,
             "mean reward": round(fmean(measured), 2) if measured else None,
             "candidates an hour": round(3600 * rate),
             "time left": clock((history.total - done) / rate) if rate else "?",
@@ -49,11 +55,16 @@ class Progress(LiveProgress):
         if self._bars is not None:
             row = self.row(history)
             text = (  # 80 columns hold it
-                f"iteration {row['iteration']} ε {row['epsilon']} best {row['best reward'] or '-'} "
-                f"mean {row['mean reward'] or '-'} {row['candidates an hour']}/h {row['time left']}"
+                f"{row['iteration']} ε {row['epsilon']} best {row['best accuracy'] or '-'} "
+                f"reward {row['its reward']}, mean {row['mean reward']} "
+                f"{row['candidates an hour']}/h {row['time left']}"
             )
             self._bars.update(self._bar, completed=len(history.results), text=text)
         elif history.iteration != self._iteration:
             self._iteration = history.iteration
             line = ", ".join(f"{name} {value}" for name, value in self.row(history).items())
             self._say(f"{self._name}: {line}")
+
+
+def _percent(accuracy: float | None) -> str | None:
+    return None if accuracy is None else f"{accuracy:.2f} %"

@@ -9,6 +9,7 @@ from blockqnn.space import Block
 from blockqnn.zoo import named_block
 from evaluation.after_search import BEST
 from evaluation.best_table import LATENCY, best_table
+from evaluation.doubts import doubts_of
 from evaluation.drawing import draw_block
 from flows.terminal.say import print_table
 
@@ -107,3 +108,5 @@ def _print_best(history: History, top: int) -> None:
     print_table([{k: v for k, v in row.items() if k not in left_out} for row in rows])
     for row in rows:
         print(f"{row['rank']:>4}  {row['code']}")
+    for doubt in doubts_of(history):
+        print(f"Note: {doubt}")

@@ -38,6 +38,7 @@ def child_metrics(result: Result, end: int) -> list[Metric]:
         "seconds": outcome.seconds,
         "restarts": outcome.restarts,
         "accuracy": None if outcome.curve else outcome.accuracy,
+        "balanced_accuracy": outcome.balanced_accuracy,
         "predicted_accuracy": outcome.predicted,
         "latency_ms": outcome.latency,
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from blockqnn.params import flat
 from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.records import Result
+from evaluation.doubts import doubts_of
 from flows.tracking.experiment import Experiment
 from flows.tracking.metrics import child_metrics, iteration_metrics, milliseconds
 from flows.tracking.store import database_lock, tracking_uri
@@ -67,6 +68,10 @@ class _Portion:
         """Find out, or make, the experiment `blockqnn/<name>` and the search's run in it."""
         self._experiment = Experiment(name, runs)
         self._history = history
+        self._note = (
+            f"Block search `{name}` on {history.task.data} with the {history.settings.agent.kind} "
+            "agent; child runs are the distinct blocks it trained."
+        )
         self._parent, new = self._find_parent(directory, name)
         self._parent_id = str(self._parent.info.run_id)
         tags = self._parent.data.tags
@@ -103,8 +108,7 @@ class _Portion:
         tags = {
             "search": identity,
             "fingerprint": task.fingerprint,
-            "mlflow.note.content": f"Block search `{name}` on {task.data} with the "
-            f"{settings.agent.kind} agent; child runs are the distinct blocks it trained.",
+            "mlflow.note.content": self._note,
         }
         query = f"tags.search = '{identity}'"
         run, new = self._experiment.find_or_create(query, name, begun, tags)
@@ -158,6 +162,8 @@ class _Portion:
             "mirrored_results": self._end,
             "mirrored_iterations": iterations,
         }
+        if self.last:
+            tags["mlflow.note.content"] = "\n\n".join([self._note, *doubts_of(history)])
         self._experiment.write(self._parent_id, metrics=metrics, tags=tags)
         finished = history.finished and self.last
         end = milliseconds(history.results[-1].time) if finished else None

@@ -8,10 +8,10 @@ import torch
 from tiny_training import CPU, program, tiny_data, tiny_settings, without_seconds
 
 from blockqnn.cost import Cost
-from blockqnn.data import ImageSet
+from blockqnn.data import Dataset, ImageSet
 from blockqnn.search import candidate
 from blockqnn.search.budget import over_budget
-from blockqnn.search.candidate import best_constant_guess, train_candidate
+from blockqnn.search.candidate import train_candidate
 from blockqnn.search.candidate_files import identity
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Budget, Recipe
@@ -52,7 +52,7 @@ class TestOutcomes:
         assert curves[0] != curves[2]
 
     def test_no_better_than_chance_starts_again_three_times(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: 100.0)
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 100.0)
         starts = []
 
         class Recorded(Trainer):
@@ -73,13 +73,13 @@ class TestOutcomes:
 
     def test_a_later_start_may_succeed(self, digits, tmp_path, monkeypatch):
         guesses = iter([100.0, 100.0, 0.0])
-        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: next(guesses))
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: next(guesses))
         outcome = train_candidate(RESIDUAL, tiny_settings(epochs=1), digits, tmp_path, CPU)
         assert (outcome.kind, outcome.restarts) == ("trained", 2)
         assert outcome.curve[0]["learning_rate"] == pytest.approx(0.0016)
 
     def test_without_restarts(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: 100.0)
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 100.0)
         outcome = train_candidate(RESIDUAL, tiny_settings(restarts=0), digits, tmp_path, CPU)
         assert (outcome.kind, outcome.restarts) == ("diverged", 0)
 
@@ -99,7 +99,7 @@ class TestOutcomes:
         assert "not finite" in outcome.reason
 
     def test_not_finite_later_is_the_end(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: 0.0)
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 0.0)
         settings = tiny_settings(optimizer="sgd", learning_rate=0.01, decay=1e38, decay_epochs=1)
         outcome = train_candidate(RESIDUAL, settings, digits, tmp_path, CPU)
         assert (outcome.kind, outcome.restarts, len(outcome.curve)) == ("diverged", 0, 1)
@@ -146,12 +146,15 @@ class TestOutcomes:
     def test_the_best_constant_guess(self, digits):
         labels = torch.tensor([3, 3, 1, 0, 3])
         held_out = ImageSet(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), labels)
-        assert best_constant_guess(replace(digits, held_out=held_out)) == 60.0
+        data = replace(digits, held_out=held_out)
+        assert data.constant_guess() == 60.0
+        three_classes = data.constant_guess("balanced_accuracy")
+        assert three_classes == pytest.approx(100 / 3)
 
     def test_a_candidate_goes_on_in_its_restart(self, digits, tmp_path, monkeypatch):
         settings = tiny_settings(epochs=2)
         guesses = iter([100.0, 0.0, 0.0, 0.0])  # the first start fails, whatever it does
-        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: next(guesses))
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: next(guesses))
         run = Trainer.run
 
         def stop_after_the_first_epoch(self):

@@ -152,6 +152,8 @@ REFUSED = {
     "reward.rho": ({"rho": 0.0}, 8.0, 0.0),
     "reward.parameters": ({"parameters": 1.0}, 0.0, 1.0),
     "reward.latency": ({"latency": 1.0}, 0.0, 1.0),
+    "reward.objective": ({"objective": "accuracy"}, "paper", "accuracy"),
+    "reward.metric": ({"metric": "balanced_accuracy"}, "accuracy", "balanced_accuracy"),
     "data.holdout": ({"holdout": 0.2}, 0.3, 0.2),
     "data.images": ({"images": None}, 600, None),
     "network.filters": ({"filters": (8, 16)}, (8, 12), (8, 16)),
@@ -236,7 +238,9 @@ def test_the_table_of_refused_settings_is_complete():
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
     stopping = {"stopping.certainty", "stopping.after", "stopping.spared"}  # refused without worse
     latency = {"latency.batch", "latency.passes"}  # refused where none is measured
+    trade_off = {"reward.trade_off.macs", "reward.trade_off.parameters"}  # refused in paper
     unchanged = rest - harmless - elsewhere - streamed - final - cosine - stopping - latency
+    unchanged -= trade_off
     assert unchanged == {"network.skeleton", "budget.memory"}
 
 

@@ -23,10 +23,9 @@ from tiny_training import (
 )
 from torch import nn
 
-from blockqnn.data import ImageSet
+from blockqnn.data import Dataset, ImageSet
 from blockqnn.data import memory_feed as feeds
 from blockqnn.data.augment import augment as plain_augment
-from blockqnn.search import candidate
 from blockqnn.search.candidate import train_candidate
 from blockqnn.seeds import seed_for
 from blockqnn.training.checkpoint import Checkpoint
@@ -226,14 +225,17 @@ def test_evaluation_by_hand(digits):
     pixels[-3:, 0, 0, 0] += 1  # three mistakes, in the last batch
     plain = replace(digits, mean=torch.zeros(1, 1, 1, 1), std=torch.ones(1, 1, 1, 1))
     batches = feeds.normalised_batches(plain, ImageSet(pixels, labels))
-    assert count_correct(Ask(), batches, CPU, "float32").tolist() == [1200, 1203]
+    right, seen = count_correct(Ask(), batches, CPU, "float32", classes=10)
+    assert (int(right.sum()), int(seen.sum())) == (1200, 1203)
+    assert torch.equal(seen, labels.bincount(minlength=10))
+    assert torch.equal(right, labels[:-3].bincount(minlength=10))  # the mistakes are the last three
 
 
 def test_evaluation_changes_nothing(digits):
     network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     batches = feeds.normalised_batches(digits, digits.held_out)
-    count_correct(network, batches, CPU, "float32")
+    count_correct(network, batches, CPU, "float32", 10)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -352,7 +354,7 @@ class TestCheckpoint:
         assert "belongs to another training and is not used" in caplog.text
 
     def test_a_full_disk_is_an_os_error_and_the_old_one_stays(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(candidate, "best_constant_guess", lambda data: 0.0)  # it goes on
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 0.0)  # it goes on
         checkpoint = Checkpoint(tmp_path / "checkpoint", "tiny")
         checkpoint.save({"curve": []})
         before = checkpoint.path.read_bytes()
