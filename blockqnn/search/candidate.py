@@ -105,6 +105,7 @@ def _train_once(
             restart=restart,
             metric=settings.reward.metric,
             chance=data.constant_guess(settings.reward.metric),
+            patient=settings.reward.objective != "paper",
             judge=rule.judge if rule is not None else lambda curve: None,
         )
         return _End("trained", trainer.run())

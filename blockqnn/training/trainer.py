@@ -28,6 +28,10 @@ AGREE_EVERY = 10
 every epoch."""
 
 
+FELL = 2.0
+"""Standard errors by which the loss falls within an epoch in which a network learns something."""
+
+
 class NotFinite(ArithmeticError):
     """The loss or a weight became infinite or not a number. `curve` has the epochs before."""
 
@@ -82,6 +86,8 @@ class Trainer:
     mean of the classes' accuracies, which the curve then has too."""
     chance: float | None = None
     """What the first epoch must exceed by that metric, in percent. None does not check."""
+    patient: bool = False
+    """Go on after a first epoch no better than chance if the loss fell in it, as on hard data."""
     group: Group = field(default_factory=Group)
     """The processes that train this network together."""
     cadence: CheckpointSettings = field(default_factory=lambda: CheckpointSettings(minutes=None))
@@ -146,6 +152,7 @@ class Trainer:
             self.network.compile()
         self._parallel = self.group.parallel(self.network, self.device)
         self._begin_totals()
+        self._losses: list[Tensor] = []
         self._saved = time.monotonic()
 
     def _resume(self) -> int:
@@ -226,7 +233,8 @@ class Trainer:
         self.curve.append(entry)
         if self.best is not None and self.group.rank == 0 and accuracy > max(before, default=-1.0):
             self.best.save({"network": self.kept.state_dict(), "epoch": entry["epoch"]})
-        if not before and self.chance is not None and accuracy <= self.chance:
+        by_chance = not before and self.chance is not None and accuracy <= self.chance
+        if by_chance and not (self.patient and _fell(self._losses)):
             raise NoBetterThanChance(accuracy, self.curve)
 
     def _train(self, epoch: int, first: int, begun: float) -> None:
@@ -239,6 +247,8 @@ class Trainer:
                 self._step(batch)
             if self._ema is not None:
                 self._ema.update(self.network, update + 1)
+            if self.patient and not self.curve:
+                self._losses.append(self._totals.loss / self._totals.seen)
             self.watch(epoch, step + 1)
             agree = (step + 1) % AGREE_EVERY == 0 or step + 1 == self._steps
             if self.group.world == 1 or agree:
@@ -342,6 +352,19 @@ class Trainer:
         sums = self.group.sum(torch.tensor(mine, dtype=torch.float64, device=self.device))
         loss, correct, seen = sums.tolist()
         return loss, int(correct), int(seen), totals.seconds
+
+
+def _fell(means: list[Tensor]) -> bool:
+    """Whether a loss fell between the halves of an epoch, beyond chance, given its mean over all
+    steps so far after each step.
+    """
+    if len(means) < 4:
+        return False
+    steps = torch.arange(1, len(means) + 1)
+    losses = (torch.stack(means).double().cpu() * steps).diff(prepend=torch.zeros(1))
+    first, second = losses.tensor_split(2)
+    error = (first.var() / len(first) + second.var() / len(second)).sqrt()
+    return bool(first.mean() - second.mean() > FELL * error)
 
 
 def _is_finite(network: nn.Module) -> bool:

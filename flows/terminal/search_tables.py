@@ -8,7 +8,7 @@ from blockqnn.settings import NetworkSettings
 from blockqnn.space import Block
 from blockqnn.zoo import named_block
 from evaluation.after_search import BEST
-from evaluation.best_table import LATENCY, best_table
+from evaluation.best_table import BALANCED, LATENCY, best_table
 from evaluation.doubts import doubts_of
 from evaluation.drawing import draw_block
 from flows.terminal.say import print_table
@@ -104,7 +104,8 @@ def _print_best(history: History, top: int) -> None:
         print(history.why_none())
         return
     # what 80 columns hold; codes are too long for a column and follow below
-    left_out = ["code", *(["iteration", "epsilon"] if LATENCY in rows[0] else [])]
+    wide = not rows[0].keys().isdisjoint((BALANCED, LATENCY))
+    left_out = ["code", *(["iteration", "epsilon"] if wide else [])]
     print_table([{k: v for k, v in row.items() if k not in left_out} for row in rows])
     for row in rows:
         print(f"{row['rank']:>4}  {row['code']}")

@@ -8,13 +8,13 @@ import torch
 from tiny_training import CPU, program, tiny_data, tiny_settings, without_seconds
 
 from blockqnn.cost import Cost
-from blockqnn.data import Dataset, ImageSet
+from blockqnn.data import Dataset, ImageSet, load
 from blockqnn.search import candidate
 from blockqnn.search.budget import over_budget
 from blockqnn.search.candidate import train_candidate
 from blockqnn.search.candidate_files import identity
 from blockqnn.search.outcome import Outcome
-from blockqnn.settings import Budget, Recipe
+from blockqnn.settings import Budget, DataSettings, Recipe, RewardSettings
 from blockqnn.space import Block
 from blockqnn.training.trainer import Trainer
 from blockqnn.zoo import BLOCKS
@@ -77,6 +77,32 @@ class TestOutcomes:
         outcome = train_candidate(RESIDUAL, tiny_settings(epochs=1), digits, tmp_path, CPU)
         assert (outcome.kind, outcome.restarts) == ("trained", 2)
         assert outcome.curve[0]["learning_rate"] == pytest.approx(0.0016)
+
+    @pytest.mark.parametrize(
+        ("rate", "kind", "restarts"), [(0.01, "trained", 0), (1e-12, "diverged", 3)]
+    )
+    def test_by_objective_accuracy_a_slow_start_is_none_if_the_loss_falls(
+        self, tmp_path, monkeypatch, rate, kind, restarts
+    ):
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 100.0)
+        all_digits = load(DataSettings(name="digits", holdout=0.3), 0)
+        settings = tiny_settings(epochs=1, batch=16, learning_rate=rate)
+        settings = replace(settings, reward=RewardSettings(objective="accuracy"))
+        outcome = train_candidate(RESIDUAL, settings, all_digits, tmp_path, CPU)
+        assert (outcome.kind, outcome.restarts) == (kind, restarts)
+
+    def test_balanced_accuracy_is_an_outcome_s_where_the_reward_is_made_of_it(
+        self, digits, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 0.0)
+        settings = tiny_settings(epochs=2)
+        balanced = RewardSettings(objective="accuracy", metric="balanced_accuracy")
+        settings = replace(settings, reward=balanced)
+        outcome = train_candidate(RESIDUAL, settings, digits, tmp_path, CPU)
+        last = outcome.curve[-1]
+        assert outcome.accuracy == last["accuracy"]
+        assert outcome.balanced_accuracy == outcome.expected == last["balanced_accuracy"]
+        assert Outcome.from_dict(json.loads(json.dumps(outcome.to_dict()))) == outcome
 
     def test_without_restarts(self, digits, tmp_path, monkeypatch):
         monkeypatch.setattr(Dataset, "constant_guess", lambda data, metric: 100.0)

@@ -231,6 +231,27 @@ def test_evaluation_by_hand(digits):
     assert torch.equal(right, labels[:-3].bincount(minlength=10))  # the mistakes are the last three
 
 
+def test_balanced_accuracy_is_the_mean_of_the_classes(digits):
+    held_out = digits.held_out
+    kept = (held_out.labels != 3) | (torch.arange(len(held_out)) % 3 == 0)  # few threes
+    unequal = ImageSet(held_out.images[kept], held_out.labels[kept])
+    trainer = tiny_trainer(replace(digits, held_out=unequal), epochs=6, learning_rate=0.03)
+    trainer.metric = "balanced_accuracy"
+    entry = trainer.run()[-1]
+    with torch.no_grad():
+        guesses = trainer.kept.eval()(digits.normalised(unequal.images)).argmax(1).tolist()
+    labels = unequal.labels.tolist()
+    right = [guess == label for guess, label in zip(guesses, labels, strict=True)]
+    by_class = [
+        sum(ok for ok, label in zip(right, labels, strict=True) if label == each)
+        / labels.count(each)
+        for each in set(labels)
+    ]
+    assert entry["accuracy"] == pytest.approx(100 * sum(right) / len(right))
+    assert entry["balanced_accuracy"] == pytest.approx(100 * sum(by_class) / len(by_class))
+    assert entry["accuracy"] != pytest.approx(entry["balanced_accuracy"])
+
+
 def test_evaluation_changes_nothing(digits):
     network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
