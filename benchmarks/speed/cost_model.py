@@ -38,7 +38,7 @@ class Measured:
     def __init__(self, settings: Settings, block: Block, device: torch.device) -> None:
         size = IMAGES["image_size"]
         arguments = {name: value for name, value in IMAGES.items() if name != "image_size"}
-        self.network = build_network(block, **vars(settings.network), **arguments)
+        self.network = build_network(block, **NETWORK, **arguments)
         self.network.to(device).to(memory_format=torch.channels_last)
         self.device, self.recipe = device, settings.recipe
         self.optimizer = create_optimizer(self.network, self.recipe, 1e-3)

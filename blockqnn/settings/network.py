@@ -1,14 +1,17 @@
 """Settings of the network around the blocks, the section `network` of params.yaml."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, get_args
 
 from blockqnn.cost import Cost, network_cost, network_layers
 from blockqnn.cost.layers import Run
+from blockqnn.cost.match import matched_filters
 from blockqnn.settings.checks import Section
 from blockqnn.space import Block
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
+
+Match = Literal["none", "macs", "parameters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,13 @@ class NetworkSettings(Section, section="network"):
     """How the blocks of a stage are connected: none; shortcut adds a block's input to its output;
     concat lets a block read the outputs of the two blocks before it (our reading)."""
 
+    match: Match = "none"
+    """What every block's network costs as much of as that of block plain with these filters, within
+    3 %: macs (multiply-accumulates) or parameters. Its own filters are then other multiples of 8,
+    in about the same proportion. none gives every network these filters. For final trainings."""
+
     def __post_init__(self) -> None:
+        self.require("match", self.match in get_args(Match), "choose none, macs or parameters")
         self.require("skeleton", self.skeleton in STEM_POOLS, "choose cifar or imagenet")
         whole = len(self.filters) > 0 and min(self.filters) >= 1
         self.require("filters", whole, "give at least one number of filters >= 1")
@@ -44,19 +53,39 @@ class NetworkSettings(Section, section="network"):
     def cost(self, block: Block, *, num_classes: int, in_channels: int, image_size: int) -> Cost:
         """Return what the network stacked from a block costs; raises as `network_cost` does."""
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        return network_cost(block, **(vars(self) | images))
+        return network_cost(block, **(self._shape() | images))
 
     def layers(
         self, block: Block, *, num_classes: int, in_channels: int, image_size: int
     ) -> Iterator[Run]:
         """Return the network's layers with their shapes; raises as `network_layers` does."""
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        return network_layers(block, **(vars(self) | images))
+        return network_layers(block, **(self._shape() | images))
+
+    def matched(
+        self, block: Block, like: Block, *, num_classes: int, in_channels: int, image_size: int
+    ) -> Self:
+        """Return settings that match nothing further, with the filters by which the block's network
+        costs what the network of `like` does with these, or nearest to it if it cannot.
+        """
+        if self.match == "none":
+            return self
+        images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+
+        def cost(of: Block, filters: tuple[int, ...]) -> int:
+            found = replace(self, filters=filters, match="none").cost(of, **images)
+            return found.macs if self.match == "macs" else found.parameters
+
+        target = cost(like, self.filters)
+        filters = matched_filters(lambda filters: cost(block, filters), self.filters, target)
+        return replace(self, filters=filters, match="none")
 
     def described(self) -> dict[str, Any]:
-        """Return plain values that name the network, without connections if there are none:
-        networks from before there were any keep their name."""
+        """Return plain values that name the network, without connections and matching if there are
+        none: networks from before there were any keep their name."""
         values = self.to_dict()
-        if self.connections == "none":
-            del values["connections"]
-        return values
+        return {name: value for name, value in values.items() if value != "none"}
+
+    def _shape(self) -> dict[str, Any]:
+        """The fields that make a network, by name."""
+        return {name: value for name, value in vars(self).items() if name != "match"}

@@ -191,6 +191,8 @@ class Settings(Section):
         self.data.require("name", not self.data.streamed, remedy)
         remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
         self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
+        remedy = "only the networks of final trainings are matched; leave it out"
+        self.network.require_default(remedy, "match")
         # as a candidate is one process, and compiling takes longer than its training
         remedy = "only final trainings have it; leave it out"
         self.recipe.require_default(remedy, "sync_batch_norm", "compile")

@@ -181,10 +181,17 @@ class _Meter:
 
     def network(self, settings: Settings, block: Block, images: dict[str, int]) -> _Subject:
         """A whole network."""
-        arguments = {**vars(settings.network), **images}
-        size = arguments.pop("image_size")
-        module = build_network(block, **arguments)
-        return self._subject(module, ((images["in_channels"], size),), gradient=False)
+        network, channels = settings.network, images["in_channels"]
+        module = build_network(
+            block,
+            filters=network.filters,
+            repeats=network.repeats,
+            num_classes=images["num_classes"],
+            in_channels=channels,
+            skeleton=network.skeleton,
+            connections=network.connections,
+        )
+        return self._subject(module, ((channels, images["image_size"]),), gradient=False)
 
     def _subject(
         self, module: nn.Module, reads: tuple[tuple[int, int], ...], gradient: bool

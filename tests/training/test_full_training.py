@@ -344,3 +344,14 @@ def test_under_torchrun(tmp_path):
     assert (ours["devices"], theirs["devices"]) == (2, 1)
     for entry, wanted in zip(ours["curve"], theirs["curve"], strict=True):
         assert entry["loss"] == pytest.approx(wanted["loss"], rel=2e-3)
+
+
+def test_matched_networks_are_trained_with_the_filters_of_their_cost(tmp_path):
+    plan = tiny_plan(network={"filters": [32, 64], "match": "macs"})
+    shape = {"repeats": 1, "num_classes": 10, "in_channels": 1, "image_size": 8}
+    target = network_cost(BLOCKS["plain"], filters=(32, 64), **shape).macs
+    for name in ("plain", "residual", "inception"):
+        network = read_job(job(tmp_path, label=name, plan=plan, block=BLOCKS[name])).plan.network
+        assert network.match == "none"
+        macs = network_cost(BLOCKS[name], filters=network.filters, **shape).macs
+        assert macs == pytest.approx(target, rel=0.03)
