@@ -64,6 +64,8 @@ def settings(profile: str, images: Path, seed: int) -> Settings:
     trained = table_settings("cifar10")
     changes: dict[str, Any] = {
         "seed": seed,
+        "reward.objective": "paper",  # the table's
+        "budget.macs": None,
         "space.version": "v1",
         "space.max_index": SPACE.max_index,
         "space.max_width": None,

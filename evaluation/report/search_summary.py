@@ -13,12 +13,12 @@ from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.outcome import KINDS
 from blockqnn.settings import Settings, SpaceSettings
 from blockqnn.storage import read_json
-from evaluation.doubts import doubts_of
 from evaluation.front import Point, on_front, points_of, read_front
 from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
 from evaluation.plots.search import summary_curve
 from evaluation.report.picture import Picture, plot, search_picture
+from evaluation.stages.doubts import doubts_of
 from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary, summary_block
 
 AGENTS = {

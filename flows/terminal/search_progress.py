@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.search.history import History
-from evaluation.doubts import unbalanced
+from evaluation.stages.doubts import unbalanced
 from flows.terminal.say import LiveProgress, clock
 
 Row = dict[str, Any]

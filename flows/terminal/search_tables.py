@@ -9,8 +9,8 @@ from blockqnn.space import Block
 from blockqnn.zoo import named_block
 from evaluation.after_search import BEST
 from evaluation.best_table import BALANCED, LATENCY, best_table
-from evaluation.doubts import doubts_of
 from evaluation.drawing import draw_block
+from evaluation.stages.doubts import doubts_of
 from flows.terminal.say import print_table
 
 

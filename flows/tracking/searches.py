@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from blockqnn.params import flat
 from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.records import Result
-from evaluation.doubts import doubts_of
+from evaluation.stages.doubts import doubts_of
 from flows.tracking.experiment import Experiment
 from flows.tracking.metrics import child_metrics, iteration_metrics, milliseconds
 from flows.tracking.store import database_lock, tracking_uri

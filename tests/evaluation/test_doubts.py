@@ -9,7 +9,7 @@ from tiny_search import asked, cached_load, tiny_settings
 from blockqnn.search import Search
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Task
-from evaluation.doubts import doubts_of, unbalanced
+from evaluation.stages.doubts import doubts_of, unbalanced
 
 TASK = Task(
     data="own", num_classes=2, in_channels=3, image_size=32, train_images=200,
