@@ -38,7 +38,8 @@ from evaluation.comparison.block_tables import Table, every_block, read_block_ta
 ROOT = Path(__file__).parents[2]
 SPACE = Space(max_index=4)
 COLUMNS = ("key", "code", "outcome", "accuracy", "restarts", "seconds", "curve")
-COMMON = {"space.max_index": SPACE.max_index, "budget.memory": None, "tracking": False}
+COMMON = {"space.max_index": SPACE.max_index, "tracking": False}
+COMMON |= {"budget.memory": None, "budget.times_plain": None, "reward.objective": "paper"}
 TABLES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "digits": (None, {}),  # as the demo of params.yaml trains its candidates
     "digits-sample": (None, {"space.max_index": 8}),

@@ -65,7 +65,7 @@ def settings(profile: str, images: Path, seed: int) -> Settings:
     changes: dict[str, Any] = {
         "seed": seed,
         "reward.objective": "paper",  # the table's
-        "budget.macs": None,
+        "budget.times_plain": None,
         "space.version": "v1",
         "space.max_index": SPACE.max_index,
         "space.max_width": None,

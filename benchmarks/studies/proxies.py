@@ -116,7 +116,7 @@ def cost_of(block: Block, settings: Settings) -> Cost:
 
 def drawn(count: int) -> list[Block]:
     """Random distinct blocks that the profile's budget allows in every way."""
-    profile = load_settings(ROOT / "params.yaml", "fast")
+    profile = load_settings(ROOT / "params.yaml", "fast", {"budget.times_plain": None})
     # Not the profile's network, which this measurement may change: the blocks stay the same.
     drawn_for = [settings_of(way, None) for way in (*PROXIES, LONGER)]
     space = profile.space.build()
@@ -125,7 +125,7 @@ def drawn(count: int) -> list[Block]:
     while len(found) < count:
         block = space.sample(rng)
         costs = [cost_of(block, settings) for settings in drawn_for]
-        if not any(over_budget(cost, profile.budget, profile.recipe) for cost in costs):
+        if not any(over_budget(cost, profile.budget, profile.recipe, cost) for cost in costs):
             found.setdefault(block.key, block)
     return list(found.values())
 

@@ -4,16 +4,25 @@ from blockqnn.cost import Cost
 from blockqnn.settings import Budget, Recipe
 
 
-def over_budget(cost: Cost, budget: Budget, recipe: Recipe) -> str:
-    """Why a network may not be trained, decided from its cost alone; empty when it may."""
+def over_budget(cost: Cost, budget: Budget, recipe: Recipe, plain: Cost) -> str:
+    """Why a network may not be trained, decided from its cost alone; empty when it may.
+
+    `plain` is the cost of block plain's network.
+    """
     # A training step has the weights, their gradients and two moments, and all activations.
     step = 16 * cost.parameters + recipe.batch * cost.activation_bytes
-    limits = {
+    limits: dict[str, tuple[str, float, float | None]] = {
         "macs": ("multiply-accumulates", cost.macs, budget.macs),
         "parameters": ("parameters", cost.parameters, budget.parameters),
         "memory": ("bytes of memory", step, budget.memory),
+        "times_plain": (
+            "times the multiply-accumulates of block plain",
+            cost.macs / plain.macs,
+            budget.times_plain,
+        ),
     }
     for name, (what, needed, allowed) in limits.items():
         if allowed is not None and needed > allowed:
-            return f"needs {needed:,} {what}, budget.{name} is {allowed:,}"
+            number = f"{needed:,}" if isinstance(needed, int) else f"{needed:.6g}"
+            return f"needs {number} {what}, budget.{name} is {allowed:,}"
     return ""

@@ -3,27 +3,20 @@
 from blockqnn.cost import Cost
 from blockqnn.reward import NOT_TRAINED, latency_price, parameters_price, reward, traded_reward
 from blockqnn.search.outcome import Outcome
-from blockqnn.search.records import Task
-from blockqnn.settings import Settings
+from blockqnn.settings import RewardSettings
 from blockqnn.space import Block
-from blockqnn.zoo import BLOCKS
-
-REFERENCE = "plain"
-"""Name of the block whose network's costs a trade-off is held against."""
 
 
 class Objective:
     """Turns outcomes into rewards, and rewards back into the accuracy that earns them."""
 
-    def __init__(self, settings: Settings, task: Task) -> None:
-        self._weights = settings.reward
-        self._chance = task.chance
-        self._reference = settings.network.cost(
-            BLOCKS[REFERENCE],
-            num_classes=task.num_classes,
-            in_channels=task.in_channels,
-            image_size=task.image_size,
-        )
+    def __init__(self, weights: RewardSettings, chance: float, plain: Cost) -> None:
+        """`chance` is an accuracy in percent that takes no learning; `plain` the cost of block
+        plain's network, against which a trade-off is held.
+        """
+        self._weights = weights
+        self._chance = chance
+        self._plain = plain
 
     def reward(self, outcome: Outcome, block: Block, cost: Cost) -> float:
         """The reward in percent of a block whose network has this cost and came to this outcome.
@@ -46,8 +39,10 @@ class Objective:
         """
         if self._weights.objective == "paper":
             return wanted - self._paper(0.0, block, cost)
+        if wanted <= self._chance:  # nothing is taken from such an accuracy
+            return wanted
         kept = traded_reward(1.0, chance=0.0, costs=self._ratios(cost))
-        return self._chance + max(0.0, wanted - self._chance) / kept
+        return self._chance + (wanted - self._chance) / kept
 
     def _paper(self, accuracy: float, block: Block, cost: Cost) -> float:
         """The paper's reward before the price of the latency is taken from it."""
@@ -56,8 +51,8 @@ class Objective:
         return value - parameters_price(cost.parameters, weights.parameters)
 
     def _ratios(self, cost: Cost) -> list[tuple[float, float]]:
-        prices, reference = self._weights.trade_off, self._reference
+        prices, plain = self._weights.trade_off, self._plain
         return [
-            (prices.macs, cost.macs / reference.macs),
-            (prices.parameters, cost.parameters / reference.parameters),
+            (prices.macs, cost.macs / plain.macs),
+            (prices.parameters, cost.parameters / plain.parameters),
         ]

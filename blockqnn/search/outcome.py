@@ -73,11 +73,8 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = dataclasses.asdict(self)
-        for name in (
-            "predicted",
-            "latency",
-            "balanced_accuracy",
-        ):  # left out, as before there were any
+        # left out, as before there were any
+        for name in ("predicted", "latency", "balanced_accuracy"):
             if values[name] is None:
                 del values[name]
         return values

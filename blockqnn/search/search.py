@@ -40,6 +40,7 @@ from blockqnn.space import Block
 from blockqnn.space.skeleton import STEM_POOLS
 from blockqnn.storage import DirectoryLock, as_search_error
 from blockqnn.surrogate import StoppingRule, block_features
+from blockqnn.zoo import BLOCKS
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
 
@@ -163,7 +164,8 @@ class Search(History):
             self._append([changed])
         self.settings = settings
         self._stopping = Stopping(settings)
-        self._objective = Objective(settings, self.task)
+        self._plain = self._cost(BLOCKS["plain"])
+        self._objective = Objective(settings.reward, self.task.chance, self._plain)
         self._waiting = Pending(in_turn=settings.mode == "sync")
         for candidate in self.pending:
             place = candidate_directory(self.directory, candidate.number)
@@ -228,7 +230,7 @@ class Search(History):
             self._waiting.add(Waiting(candidate, earlier.cost, earlier.outcome, same_as=number))
             return
         cost = self._cost(candidate.block)
-        if reason := over_budget(cost, self.settings.budget, self.settings.recipe):
+        if reason := over_budget(cost, self.settings.budget, self.settings.recipe, self._plain):
             kept = Outcome(kind="infeasible", reason=reason)
         self._waiting.add(Waiting(candidate, cost, kept))
 

@@ -73,7 +73,8 @@ class RewardSettings(Section, section="reward"):
         remedy = f"give a number from -{MOST_WEIGHT:,} to {MOST_WEIGHT:,}"
         for name in ("mu", "rho", "parameters", "latency"):
             self.require(name, abs(getattr(self, name)) <= MOST_WEIGHT, remedy)
-        self.require("objective", self.objective in ("paper", "accuracy"), "choose one of them")
+        objectives = ("paper", "accuracy")
+        self.require("objective", self.objective in objectives, f"choose {' or '.join(objectives)}")
         metrics = ("accuracy", "balanced_accuracy")
         self.require("metric", self.metric in metrics, f"choose {' or '.join(metrics)}")
         if self.objective == "paper":
@@ -92,6 +93,9 @@ class Budget(Section, section="budget"):
 
     macs: int | None = None
     """Most multiply-accumulates for one image; null sets no limit."""
+    times_plain: float | None = None
+    """Most multiply-accumulates beside those of the network of block plain, which are 1: a limit
+    that fits images of every size; null sets none."""
     parameters: int | None = None
     """Most trainable parameters; null sets no limit."""
     memory: int | None = 16 * 2**30
@@ -103,6 +107,7 @@ class Budget(Section, section="budget"):
     def __post_init__(self) -> None:
         fits = self.latency is None or 0 < self.latency < math.inf
         self.require("latency", fits, "give milliseconds greater than 0, or null")
+        self.require_positive("a factor", "times_plain")
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
             self.require(name, value is None or value > 0, "give more than 0, or null")

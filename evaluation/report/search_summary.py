@@ -140,6 +140,7 @@ def _aims(settings: Settings) -> Iterator[str]:
         for what, limit in (
             ("multiply-accumulates", budget.macs),
             ("parameters", budget.parameters),
+            ("times the multiply-accumulates of block plain", budget.times_plain),
             ("ms", budget.latency),
         )
         if limit is not None

@@ -56,7 +56,7 @@ class Progress(LiveProgress):
             row = self.row(history)
             text = (  # 80 columns hold it
                 f"{row['iteration']} ε {row['epsilon']} best {row['best accuracy'] or '-'} "
-                f"reward {row['its reward']}, mean {row['mean reward']} "
+                f"reward {_or_dash(row['its reward'])}, mean {_or_dash(row['mean reward'])} "
                 f"{row['candidates an hour']}/h {row['time left']}"
             )
             self._bars.update(self._bar, completed=len(history.results), text=text)
@@ -64,6 +64,10 @@ class Progress(LiveProgress):
             self._iteration = history.iteration
             line = ", ".join(f"{name} {value}" for name, value in self.row(history).items())
             self._say(f"{self._name}: {line}")
+
+
+def _or_dash(reward: float | None) -> str:
+    return "-" if reward is None else str(reward)
 
 
 def _percent(accuracy: float | None) -> str | None:

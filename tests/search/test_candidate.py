@@ -213,6 +213,7 @@ class TestOutcomes:
 
 class TestBudget:
     COST = Cost(parameters=1_000, macs=2_000_000, activation_bytes=3_000)
+    PLAIN = Cost(parameters=7, macs=800_000, activation_bytes=7)
 
     @pytest.mark.parametrize(
         ("budget", "reason"),
@@ -223,10 +224,16 @@ class TestBudget:
             ({"parameters": 999}, "needs 1,000 parameters, budget.parameters is 999"),
             # 16 bytes a parameter, and the activations of 256 images
             ({"memory": 783_999}, "needs 784,000 bytes of memory, budget.memory is 783,999"),
+            ({"times_plain": 2.5}, ""),  # 2,000,000 of 800,000
+            (
+                {"times_plain": 2.0},
+                "needs 2.5 times the multiply-accumulates of block plain, "
+                "budget.times_plain is 2.0",
+            ),
         ],
     )
     def test_what_exceeds_it_is_named(self, budget, reason):
-        assert over_budget(self.COST, Budget(**budget), Recipe(batch=256)) == reason
+        assert over_budget(self.COST, Budget(**budget), Recipe(batch=256), self.PLAIN) == reason
 
 
 def test_identity_names_all_that_the_outcome_depends_on():

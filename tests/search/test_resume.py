@@ -188,6 +188,7 @@ REFUSED = {
     "recipe.accumulate": ({"accumulate": 2}, 1, 2),
     "recipe.precision": ({"precision": "bfloat16"}, "auto", "bfloat16"),
     "budget.macs": ({"macs": 10**9}, None, 10**9),
+    "budget.times_plain": ({"times_plain": 9.0}, None, 9.0),
     "budget.parameters": ({"parameters": 10**9}, None, 10**9),
     "budget.latency": ({"latency": 9.0}, None, 9.0),
     "latency.measure": ({"measure": True}, False, True),
@@ -234,7 +235,7 @@ def test_the_table_of_refused_settings_is_complete():
     elsewhere = {"data.name", "data.root", "data.download", "data.image_size"}
     streamed = {"data.reader", "data.loaders", "recipe.auto_augment", "recipe.random_erasing"}
     streamed |= {"recipe.augment_repeats"}
-    final = {"recipe.sync_batch_norm", "recipe.compile"}
+    final = {"recipe.sync_batch_norm", "recipe.compile", "network.match"}
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
     stopping = {"stopping.certainty", "stopping.after", "stopping.spared"}  # refused without worse
     latency = {"latency.batch", "latency.passes"}  # refused where none is measured

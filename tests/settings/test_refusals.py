@@ -122,6 +122,13 @@ WRONG = [
     ),
     ({"data": {"reader": "tar"}}, "data.reader is 'tar': only imagenet has one"),
     ({"data": {"name": "prepared"}}, "data.root is None: give the file that `blockqnn data`"),
+    ({"budget": {"times_plain": 0}}, "budget.times_plain is 0.0: give a factor greater than 0"),
+    ({"reward": {"objective": "accuracy", "rho": 1}}, "reward.rho is 1.0: only the paper's reward"),
+    (
+        {"reward": {"trade_off": {"macs": 1}}},
+        "reward.trade_off.macs is 1.0: the paper's reward has",
+    ),
+    ({"network": {"match": "macs"}}, "network.match is 'macs': only the networks of final"),
     ({"budget": {"macs": 0}}, "budget.macs is 0: give more than 0, or null"),
     ({"budget": {"macs": "1e9"}}, "budget.macs is '1e9': give a whole number or null"),
     ({"workers": {"kind": "inline", "device": "gpu"}}, "workers.device is 'gpu': give cpu, cuda"),
