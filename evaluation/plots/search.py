@@ -196,5 +196,5 @@ def _mark_not_trained(axes: Axes, iterations: Sequence[Iteration], chance: float
         linewidths=0.9,
         color=FAILED_COLOUR,
         transform=axes.get_xaxis_transform(),
-        label=f"{total:,} not trained, counted as {chance:g} % accurate",
+        label=f"{total:,} not trained, counted as {chance:.3g} % accurate",
     )

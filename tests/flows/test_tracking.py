@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from tiny_search import cached_load, finish, tiny_settings
 
+from blockqnn.search.outcome import Outcome
 from blockqnn.search.search import read_search
 from flows.tracking.background import BackgroundWriter
 from flows.tracking.searches import SearchRuns
@@ -259,3 +260,17 @@ def test_trouble_is_said_once_and_caught_up(tracker, monkeypatch, caplog):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     BackgroundWriter(tracker).close()
     assert by_number(mirror(tracker.runs)[1]).keys() == distinct(tracker.runs).keys()
+
+
+def test_the_search_s_page_says_what_to_doubt(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    settings = tiny_settings(schedule=[[1.0, 1]], reward={"objective": "accuracy"})
+    finish(tmp_path / "hard", settings, lambda _: Outcome(kind="trained", accuracy=11.0))
+    SearchRuns(tmp_path / "hard", "hard", tmp_path).sync()
+    client = MlflowClient(tracking_uri=tracking_uri(tmp_path))
+    experiment = client.get_experiment_by_name("blockqnn/hard")
+    query = "tags.search LIKE '%' and tags.mlflow.runName = 'hard'"
+    (parent,) = client.search_runs([experiment.experiment_id], query)
+    note = parent.data.tags["mlflow.note.content"]
+    assert "Block search `hard` on digits" in note
+    assert "11.00 %, is no better than chance" in note
