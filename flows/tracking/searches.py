@@ -23,7 +23,7 @@ from flows.tracking.store import database_lock, tracking_uri
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
-PORTION = 50
+PORTION = 20
 """Results written in one turn; as many may have to be looked up after a kill."""
 
 

@@ -18,7 +18,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.search.search import read_search
 from flows.tracking.background import BackgroundWriter
 from flows.tracking.searches import SearchRuns
-from flows.tracking.store import tracking_uri
+from flows.tracking.store import database_lock, tracking_uri
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"  # MLflow's own
@@ -274,3 +274,22 @@ def test_the_search_s_page_says_what_to_doubt(tmp_path, empty_database):
     note = parent.data.tags["mlflow.note.content"]
     assert "Block search `hard` on digits" in note
     assert "11.00 %, is no better than chance" in note
+
+
+def test_a_writer_with_much_to_write_lets_others_have_a_turn(tmp_path):
+    """One takes turn after turn; another, who begins to wait during one of them, gets the next."""
+    turns, other = [], []
+
+    def wait_for_a_turn():
+        with database_lock(tmp_path):
+            other.append(len(turns))
+
+    with ThreadPoolExecutor() as pool:
+        for turn in range(8):
+            with database_lock(tmp_path):
+                if turn == 2:
+                    waiting = pool.submit(wait_for_a_turn)
+                time.sleep(0.2)
+                turns.append(turn)
+        waiting.result()
+    assert other[0] < 8  # not only after the last
