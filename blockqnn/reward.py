@@ -33,7 +33,7 @@ def latency_price(latency: float | None, weight: float) -> float:
     if weight == 0:
         return 0.0
     if latency is None or not latency > 0:
-        raise ValueError(f"latency is {latency!r}: reward.latency needs it measured, above 0")
+        raise ValueError(f"latency is {latency!r}: reward.latency needs one above 0")
     return weight * math.log2(latency)
 
 

@@ -24,6 +24,8 @@ COLUMNS = (
 )
 BALANCED = "balanced"
 """Name of the column of balanced accuracies, which follows the accuracy where there are any."""
+RUNG = "rung"
+"""Name of the column that follows the number where any candidate was trained further."""
 LATENCY = "latency ms"
 """Name of the column that follows the parameters where any latency was measured."""
 DIGITS = {
@@ -43,19 +45,25 @@ def best_table(results: Sequence[Result]) -> list[Row]:
     """One row for each result, ranked from 1 in the order given, which should be best first.
 
     Reward and accuracies are in percent (accuracies None unless trained), MMACs in millions for one
-    image, seconds of training; number and iteration count from 0, as in the journal. Values are
+    image, seconds of training; number and iteration count from 0, as in the journal. Where some
+    were trained on further rungs, the rung of each counts from 1, the first training. Values are
     rounded for people; the journal keeps them whole.
     """
     balanced = any(result.outcome.balanced_accuracy is not None for result in results)
     measured = any(result.outcome.latency is not None for result in results)
-    return [_row(rank, result, balanced, measured) for rank, result in enumerate(results, start=1)]
+    further = any(result.candidate.rung for result in results)
+    return [
+        _row(rank, result, balanced, measured, further)
+        for rank, result in enumerate(results, start=1)
+    ]
 
 
-def _row(rank: int, result: Result, balanced: bool, measured: bool) -> Row:
+def _row(rank: int, result: Result, balanced: bool, measured: bool, further: bool) -> Row:
     candidate, outcome, cost = result.candidate, result.outcome, result.cost
     row: Row = {
         "rank": rank,
         "number": candidate.number,
+        **({RUNG: candidate.rung + 1} if further else {}),
         "reward": result.reward,
         "accuracy": outcome.accuracy,
         **({BALANCED: outcome.balanced_accuracy} if balanced else {}),

@@ -53,7 +53,10 @@ def front_of(
 
 
 def points_of(history: History) -> list[Point]:
-    """The distinct blocks that a search trained to the end, in journal order."""
+    """The distinct blocks that a search trained to the end, in journal order, each as it was after
+    its furthest training.
+    """
+    further = {r.candidate.of for r in history.results if r.outcome.kind == "trained"}
     return [
         Point(
             result.candidate.number,
@@ -65,7 +68,9 @@ def points_of(history: History) -> list[Point]:
             str(result.candidate.block),
         )
         for result in history.results
-        if result.same_as is None and result.outcome.accuracy is not None
+        if result.same_as is None
+        and result.outcome.accuracy is not None
+        and result.candidate.number not in further
     ]
 
 

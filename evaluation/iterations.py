@@ -10,7 +10,7 @@ from blockqnn.search.records import Result
 
 @dataclass(frozen=True)
 class Iteration:
-    """Accuracies (percent), rewards and kinds of outcome of one iteration's candidates."""
+    """Accuracies (percent), rewards, kinds of outcome and rungs of one iteration's candidates."""
 
     number: int
     """Number of the iteration, from 1."""
@@ -19,6 +19,14 @@ class Iteration:
     """Held-out accuracies: predicted ones of stopped trainings, chance where there is none."""
     rewards: tuple[float, ...]
     kinds: tuple[Kind, ...]
+    rungs: tuple[int, ...]
+
+    def first(self, values: Sequence[float]) -> list[float]:
+        """Those of the candidates' `values` that come of a first training, not of a further rung;
+        all of them where no candidate was new.
+        """
+        pairs = zip(values, self.rungs, strict=True)
+        return [value for value, rung in pairs if rung == 0] or list(values)
 
     @property
     def not_trained(self) -> int:
@@ -48,6 +56,7 @@ def iterations_of(results: Sequence[Result], chance: float) -> list[Iteration]:
                 tuple(chance if score is None else score for score in scores),
                 tuple(member.reward for member in members),
                 tuple(member.outcome.kind for member in members),
+                tuple(member.candidate.rung for member in members),
             )
         )
     return iterations

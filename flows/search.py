@@ -22,7 +22,7 @@ from blockqnn.search.history import History
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied, Workers
+from blockqnn.workers.protocol import WorkerDied, Workers, work_of
 from evaluation.after_search import BEST, write_pictures
 from evaluation.best_table import best_table
 from flows.artifacts import Publisher
@@ -140,8 +140,10 @@ class _CandidateLoop:
 
     def _submit(self, candidate: Candidate, alone: bool = False) -> None:
         rule = self._search.stopping_rule(candidate)
-        arguments = candidate.number, str(candidate.block), alone, rule.to_dict() if rule else None
-        self._attempts.submit(candidate.number, *arguments)
+        rules, work = rule.to_dict() if rule else None, work_of(candidate)
+        self._attempts.submit(
+            candidate.number, candidate.number, str(candidate.block), alone, rules, work
+        )
 
     def _end(self, number: int, outcome: Outcome | WorkerDied) -> None:
         candidate = self._search.candidates[number]
@@ -157,7 +159,8 @@ class _CandidateLoop:
 
     def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
         self._search.tell(candidate, outcome)
-        self._workers.forget(candidate.number)
+        for number in self._search.released():
+            self._workers.forget(number)
 
     def _probe(self, candidate: Candidate, error: WorkerDied) -> None:
         """Train the simplest block: where not even that comes through, the workers are at fault,

@@ -20,7 +20,8 @@ from blockqnn.network import build_network
 from blockqnn.params import settings_from_dict
 from blockqnn.settings import Settings
 from blockqnn.space import Block
-from blockqnn.training.calibration import LARGEST, SECONDS, Request, calibrate
+from blockqnn.training.calibration import LARGEST, calibrate
+from blockqnn.training.device_prices import SECONDS, Request
 from blockqnn.training.devices import resolve
 from blockqnn.training.optimisation import create_optimizer
 from blockqnn.training.precision import mixed_precision

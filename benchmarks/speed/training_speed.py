@@ -36,9 +36,9 @@ from blockqnn.network.cells import Concat
 from blockqnn.settings import Recipe
 from blockqnn.space import Block, Space
 from blockqnn.training.devices import resolve, usable_cores
+from blockqnn.training.keep_memory import KEEP_MEMORY
 from blockqnn.training.precision import mixed_precision
 from blockqnn.training.trainer import Trainer
-from blockqnn.workers.protocol import KEEP_MEMORY
 from blockqnn.zoo import BLOCKS
 
 FILTERS = (32, 64, 128)

@@ -19,7 +19,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.settings import DataSettings, Settings
 from blockqnn.space import Block
 from blockqnn.training.devices import usable_cores
-from blockqnn.workers.protocol import KEEP_MEMORY
+from blockqnn.training.keep_memory import KEEP_MEMORY
 
 KEPT = Path(__file__).parents[2] / "runs" / "tables"
 """Where outcomes lie until their table is written."""

@@ -46,7 +46,7 @@ class DynaQ(Generic[D]):
         self._encode = encode
         self._vectors: dict[str, Array] = {}
         self._known: dict[str, tuple[D, float]] = {}
-        """Every design with a reward, the best it ever had, by key."""
+        """Every design with a reward, the best it ever had unless that was corrected, by key."""
         self._model = Surrogate(mean=0.0, deviation=1.0)
         self._plan: tuple[list[D], Array, Array] | None = None
         """Imagined designs with mean and deviation of their rewards; None after new results."""
@@ -69,12 +69,19 @@ class DynaQ(Generic[D]):
                 break
         return design
 
-    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+    def learn_from(
+        self,
+        finished: Sequence[tuple[D, float]],
+        rng: np.random.Generator,
+        corrected: Sequence[tuple[D, float]] = (),
+    ) -> None:
         """Remember the designs and rewards; the model learns from them before the next proposal."""
         for design, reward in finished:
             before = self._known.get(design.key)
             if before is None or reward > before[1]:
                 self._known[design.key] = design, reward
+        for design, reward in corrected:
+            self._known[design.key] = design, reward
         self._plan = None  # even without news: an agent made again from a journal has no plan
 
     def _is_old(self, design: D, taken: Container[str]) -> bool:

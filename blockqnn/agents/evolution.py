@@ -29,6 +29,14 @@ class Evolution(Generic[D]):
         parent, _ = max((self._population[int(pick)] for pick in picks), key=lambda entry: entry[1])
         return self.space.mutate(parent, rng)
 
-    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+    def learn_from(
+        self,
+        finished: Sequence[tuple[D, float]],
+        rng: np.random.Generator,
+        corrected: Sequence[tuple[D, float]] = (),
+    ) -> None:
         """Add the designs to the population; its oldest make room."""
         self._population.extend(finished)
+        better = {design.key: reward for design, reward in corrected}
+        for place, (design, reward) in enumerate(self._population):
+            self._population[place] = design, better.get(design.key, reward)

@@ -20,7 +20,13 @@ class Agent(Protocol[D]):
         keys of what was proposed before.
         """
 
-    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+    def learn_from(
+        self,
+        finished: Sequence[tuple[D, float]],
+        rng: np.random.Generator,
+        corrected: Sequence[tuple[D, float]] = (),
+    ) -> None:
         """Learn from designs and their rewards in percent, in order: those of a whole iteration in
-        sync mode, one at a time in async mode.
+        sync mode, one at a time in async mode. `corrected` are designs learned from before, with
+        rewards that are known better now.
         """

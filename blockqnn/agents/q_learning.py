@@ -87,13 +87,19 @@ class QLearning(Generic[D]):
                 elif new == value or action in actions:
                     del self._leaders[state]
 
-    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+    def learn_from(
+        self,
+        finished: Sequence[tuple[D, float]],
+        rng: np.random.Generator,
+        corrected: Sequence[tuple[D, float]] = (),
+    ) -> None:
         """Remember the designs, then learn from memories drawn at random: `replay` of them for
         every `batch` designs.
 
         Fewer than `batch` designs, as in async mode, are also learned at once: the next proposal is
-        made before replay is likely to have drawn them.
+        made before replay is likely to have drawn them. Corrected rewards are memories like others.
         """
+        finished = [*finished, *corrected]
         if len(finished) < self.batch:
             for design, reward in finished:
                 self.learn(design, reward)

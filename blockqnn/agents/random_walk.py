@@ -18,5 +18,10 @@ class RandomWalk(Generic[D]):
         """A uniform random walk, whatever epsilon is."""
         return self.space.sample(rng)
 
-    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+    def learn_from(
+        self,
+        finished: Sequence[tuple[D, float]],
+        rng: np.random.Generator,
+        corrected: Sequence[tuple[D, float]] = (),
+    ) -> None:
         """Nothing to learn."""

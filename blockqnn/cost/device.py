@@ -6,9 +6,11 @@ measured on the device (`blockqnn.training.calibration`), as ProxylessNAS (Cai e
 with a table of measured layers. It needs no torch.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Self
 
 import numpy as np
 
@@ -130,3 +132,12 @@ class DeviceCost:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises TypeError or ValueError for anything else."""
+        cost = cls(**values)
+        prices = [price for of in (cost.training, cost.latency) for price in chain(*of.values())]
+        if not all(0 <= price < math.inf for price in (*prices, cost.update)):
+            raise ValueError("a price is no number from 0 on")
+        return cost

@@ -23,6 +23,15 @@ class Cost:
     """Bytes, in float32, of the outputs of all ReLUs, convolutions, batch norms, poolings, adds,
     concats and the linear layer in one forward pass of one image. A training step keeps 55 to
     95 % of them for its backward pass. Identities and poolings of kernel 1 take no bytes."""
+    seconds_an_image: float | None = None
+    """Seconds that a training takes for each image on a device with prices, predicted from these
+    (`DeviceCost`); None without."""
+    milliseconds: float | None = None
+    """Milliseconds of a forward pass there, predicted likewise; None without prices."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values for JSON, without those that are None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def network_cost(

@@ -99,6 +99,22 @@ class Dataset:
             return 100.0 / int((counts > 0).sum())
         return 100.0 * int(counts.max()) / len(self.held_out)
 
+    def cut(self, images: int | None, seed: int) -> Self:
+        """The same data with so many training images, each class in proportion, or all for None.
+
+        Fewer are among more of the same seed. The test set, what is held out and the moments stay.
+        """
+        if images is None or images >= len(self.train):
+            return self
+        labels = self.train.labels.cpu()
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        place = torch.empty(len(labels), dtype=torch.float64)
+        for label in labels.unique():
+            of_class = order[labels[order] == label]
+            place[of_class] = torch.arange(len(of_class)).double() / len(of_class)
+        kept = torch.argsort(place, stable=True)[:images].sort().values.to(self.train.labels.device)
+        return replace(self, train=ImageSet(self.train.images[kept], self.train.labels[kept]))
+
     def everything(self) -> Self:
         """The same data with nothing held out: for final training, once the selection is made."""
         train = ImageSet(

@@ -1,15 +1,18 @@
-"""The training of one candidate: its latency, its restarts, its outcome."""
+"""The training of one candidate on one rung: its latency, its restarts, its outcome."""
 
+import logging
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from blockqnn.data import Dataset, MemoryFeed
 from blockqnn.network import network_of
 from blockqnn.reward import latency_price
-from blockqnn.search.candidate_files import identity
+from blockqnn.search.candidate_files import WEIGHTS, identity
 from blockqnn.search.outcome import OUT_OF_MEMORY, Kind, Outcome
 from blockqnn.seeds import seed_for
 from blockqnn.settings import Settings
@@ -19,6 +22,20 @@ from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.training.devices import out_of_memory
 from blockqnn.training.speed import measure_speed
 from blockqnn.training.trainer import NoBetterThanChance, NotFinite, Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Further:
+    """What a candidate on a further rung goes on from."""
+
+    rung: int
+    """The rung that it is trained on now, from 1."""
+    directory: Path
+    """Directory of its candidate on the rung before, where its weights are."""
+    copy: str | None = None
+    """URL of these weights, for a machine that does not see that directory."""
 
 
 class _End(NamedTuple):
@@ -40,6 +57,7 @@ def train_candidate(
     *,
     copy: str | None = None,
     rule: StoppingRule | None = None,
+    further: Further | None = None,
 ) -> Outcome:
     """Train the network stacked from `block` and say what became of it.
 
@@ -47,14 +65,31 @@ def train_candidate(
     if given, from where another machine goes on. A first epoch no better than chance is begun again
     with a smaller learning rate, `recipe.restarts` times (CVPR 2018, section 4.2). A training that
     the `rule` finds certain to end badly is stopped; one whose measured latency is over the budget
-    is not begun. Whatever the block does is an outcome. Raises OSError, for a full disk say, which
-    is not the block's doing.
+    is not begun. On a `further` rung it goes on from the weights of the one before; weights from
+    which a later rung goes on are left in `directory`, and at the URL beside `copy`. Whatever the
+    block does is an outcome. Raises OSError, for a full disk say, which is not the block's doing.
     """
     begun = time.perf_counter()
-    named = identity(block, settings, data.fingerprint)
+    rung = further.rung if further is not None else 0
+    named = identity(block, settings, data.fingerprint, rung)
     checkpoint = Checkpoint(directory / "checkpoint", named, copy=copy)
     state = checkpoint.load(torch.device("cpu")) or {"restart": 0, "curve": []}
     first, spent = state["restart"], sum(entry["seconds"] for entry in state["curve"])
+    weights: Mapping[str, Any] | None = None
+    if further is not None:
+        weights = _weights(block, settings, data, directory, device, further)
+        if weights is None:  # on a GPU no training is like another
+            return Outcome(kind="diverged", reason="its weights are gone, and do not come again")
+        first = max(first, weights["restart"])
+    last = rung == len(settings.rungs)
+    settings = replace(settings, recipe=settings.recipe_of(rung), rungs=())
+    if not last:
+        beside = None if copy is None else f"{copy.rpartition('/')[0]}/{WEIGHTS}"
+        directory.mkdir(parents=True, exist_ok=True)
+        end_weights = Checkpoint(directory / WEIGHTS, named, copy=beside)
+    else:
+        end_weights = None
+    data = data.cut(settings.recipe.images, seed_for(settings.seed, "rungs"))
     # Measured once: another answer would throw away, or judge anew, what is trained in part.
     latency = state.get("latency")
     if settings.measures_latency and latency is None:
@@ -64,9 +99,11 @@ def train_candidate(
             return Outcome(kind="infeasible", reason=reason, seconds=spent, latency=latency)
     if latency is not None:
         checkpoint.facts = {"latency": latency}
-        rule = rule and rule.costing(latency_price(latency, settings.reward.latency))
+        if settings.judges_measured_latency:
+            rule = rule and rule.costing(latency_price(latency, settings.reward.latency))
+    job = _Job(block, settings, data, device, checkpoint, rule, rung, weights, end_weights)
     for restart in range(first, settings.recipe.restarts + 1):
-        end = _train_once(block, settings, data, device, checkpoint, rule, restart)
+        end = _train_once(job, restart)
         if not end.again:
             break
     return Outcome(
@@ -82,21 +119,62 @@ def train_candidate(
     )
 
 
-def _train_once(
+class _Job(NamedTuple):
+    """What is trained on one rung, with which settings and to what end."""
+
+    block: Block
+    settings: Settings
+    data: Dataset
+    device: torch.device
+    checkpoint: Checkpoint
+    rule: StoppingRule | None
+    rung: int
+    begin: Mapping[str, Any] | None
+    """The state of the network's weights to begin with; None for fresh ones."""
+    end: Checkpoint | None
+    """Where the weights of a whole training are left."""
+
+
+def _weights(
     block: Block,
     settings: Settings,
     data: Dataset,
+    directory: Path,
     device: torch.device,
-    checkpoint: Checkpoint,
-    rule: StoppingRule | None,
-    restart: int,
-) -> _End:
-    """Train from fresh weights, or from the checkpoint; what the block does is no error here."""
+    further: Further,
+) -> Mapping[str, Any] | None:
+    """The weights of the rung before. If they are gone, that rung is trained again; None if it
+    diverges this time.
+    """
+    before = further.rung - 1
+    named = identity(block, settings, data.fingerprint, before)
+    kept = Checkpoint(further.directory / WEIGHTS, named, copy=further.copy)
+    state = kept.load(torch.device("cpu"))
+    if state is None:
+        log.warning("%s is not there: the rung before is trained again", kept.path)
+        again = directory / "before"
+        lower = Further(before, again) if before else None
+        train_candidate(block, settings, data, again, device, further=lower)
+        state = Checkpoint(again / WEIGHTS, named).load(torch.device("cpu"))
+    return state
+
+
+def _train_once(job: _Job, restart: int) -> _End:
+    """Train to the end of a rung, from its checkpoint if there is one; what the block does is no
+    error here.
+    """
+    block, settings, data, device, checkpoint, rule, rung, begin, left = job
     seed = seed_for(settings.seed, "training", block.key)
     own, weights = seed_for(seed, "restart", restart), seed_for(seed, "weights", restart)
+    if rung:
+        own = seed_for(own, "rung", rung)
+    chance = data.constant_guess(settings.reward.metric) if begin is None else None
     try:
+        network = network_of(settings.network, block, data, settings.recipe, weights)
+        if begin is not None:
+            network.load_state_dict(begin["network"])
         trainer = Trainer(
-            network=network_of(settings.network, block, data, settings.recipe, weights),
+            network=network,
             recipe=settings.recipe,
             feed=MemoryFeed(data, settings.recipe, own, device),
             seed=own,
@@ -104,11 +182,14 @@ def _train_once(
             checkpoint=checkpoint,
             restart=restart,
             metric=settings.reward.metric,
-            chance=data.constant_guess(settings.reward.metric),
+            chance=chance,
             patient=settings.reward.objective != "paper",
             judge=rule.judge if rule is not None else lambda curve: None,
         )
-        return _End("trained", trainer.run())
+        end = _End("trained", trainer.run())
+        if left is not None:
+            left.save({"network": trainer.kept.state_dict(), "restart": restart})
+        return end
     except CertainlyBad as error:
         return _End("stopped", trainer.curve, str(error), error.predicted)
     except NoBetterThanChance as error:
@@ -139,8 +220,10 @@ def _latency(block: Block, settings: Settings, data: Dataset, device: torch.devi
 
 def _reason_against(latency: float | None, settings: Settings) -> str:
     allowed, batch = settings.budget.latency, settings.latency.batch
-    if latency is None:  # what is only recorded may be missing
-        return f"{OUT_OF_MEMORY} in a pass of {batch:,} images" * settings.needs_latency
+    if not settings.judges_measured_latency:  # what is only recorded may be missing
+        return ""
+    if latency is None:
+        return f"{OUT_OF_MEMORY} in a pass of {batch:,} images"
     if allowed is None or latency <= allowed:
         return ""
     return f"takes {latency:.6g} ms for a forward pass, budget.latency is {allowed:.6g} ms"

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 
 from blockqnn.search.outcome import Outcome
@@ -39,11 +38,19 @@ def kept_outcome(directory: Path, identity: str) -> Outcome | None:
     return None
 
 
-def identity(block: Block, settings: Settings, fingerprint: str) -> str:
-    """A hash of all that a block's outcome depends on; `fingerprint` is the data set's."""
-    network, recipe = settings.network.described(), asdict(settings.recipe)
-    parts = (str(block), settings.seed, network, recipe, fingerprint)
+def identity(block: Block, settings: Settings, fingerprint: str, rung: int = 0) -> str:
+    """A hash of all that a block's outcome on a rung depends on; `fingerprint` is the data set's.
+
+    The settings have the filters of the block's own network.
+    """
+    network, recipe = settings.network.described(), settings.recipe.described()
+    parts: list[object] = [str(block), settings.seed, network, recipe, fingerprint]
+    parts += [settings.recipe_of(each).described() for each in range(1, rung + 1)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+WEIGHTS = "weights"
+"""File of a candidate's weights at the end of its training, from which it may go on."""
 
 
 def candidate_url(place: str, number: int) -> str:

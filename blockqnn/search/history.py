@@ -1,12 +1,12 @@
 """What a journal says: the search's settings, its candidates and their results."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from blockqnn import __version__
 from blockqnn.agents import EpsilonSchedule
-from blockqnn.cost import Cost
+from blockqnn.cost import Cost, DeviceCost
 from blockqnn.errors import SearchError, UserError
 from blockqnn.params import settings_from_dict
 from blockqnn.search.journal import Record, whole_records
@@ -42,11 +42,12 @@ class History:
         self.results: list[Result] = []
         self.standings: list[Standing] = []
         self.schedule = EpsilonSchedule(())
+        self.prices: DeviceCost | None = None
         self.begun = False
         self._version = VERSION
         self._pending: dict[int, Candidate] = {}
         self._by_number: list[Result | None] = []
-        self._by_key: dict[str, Result] = {}
+        self._by_work: dict[str, Result] = {}
         self._best: list[Result] = []
 
     def apply(self, record: Record) -> None:
@@ -73,8 +74,10 @@ class History:
                 )
             self._version = int(record["version"])
             self.task = Task(**record["task"])
+            if "prices" in record:
+                self.prices = DeviceCost.from_dict(record["prices"])
         if kind in ("begin", "settings"):
-            self.settings = settings_from_dict(record["settings"])
+            self.settings = _settings(record["settings"])
             self.schedule = EpsilonSchedule(self.settings.schedule)
             self.begun = True
         elif kind == "proposal":
@@ -82,8 +85,18 @@ class History:
             if number != len(self.candidates) or iteration != self.iteration:
                 raise _misplaced(kind, record)
             block = Block.parse(record["code"], self.settings.space.max_index)
-            key = block.key if self._version == 1 else record["key"]
-            candidate = Candidate(number, iteration, record["epsilon"], block, key)
+            candidate = Candidate(
+                number,
+                iteration,
+                record["epsilon"],
+                block,
+                key=block.key if self._version == 1 else record["key"],
+                filters=tuple(record["filters"]) if "filters" in record else None,
+                rung=record.get("rung", 0),
+                of=record.get("of"),
+            )
+            if candidate.of is not None and self.result(candidate.of) is None:
+                raise _misplaced(kind, record)
             self.candidates.append(candidate)
             self._by_number.append(None)
             self._pending[candidate.number] = candidate
@@ -121,9 +134,9 @@ class History:
             f"{smallest.reason}"
         )
 
-    def result_of(self, key: str) -> Result | None:
-        """The first result of a block with that key, None when there is none."""
-        return self._by_key.get(key)
+    def result_of(self, work: str) -> Result | None:
+        """The first result of that work (`Candidate.work`), None when there is none."""
+        return self._by_work.get(work)
 
     @property
     def pending(self) -> list[Candidate]:
@@ -156,14 +169,16 @@ class History:
         return len(self.results) >= self.total
 
     def best(self, k: int) -> list[Result]:
-        """The `k` best distinct trained blocks by reward, best first; of equals the earlier one."""
+        """The `k` best distinct trained blocks, best first: those of the highest rung, by reward;
+        of equals the earlier one.
+        """
         if k <= len(self._best) or len(self._best) < RANKED:
             return self._best[:k]
         best: dict[str, Result] = {}
         for result in self.results:
             if result.outcome.kind == "trained":
                 key = result.candidate.key
-                if key not in best or result.reward > best[key].reward:
+                if key not in best or _order(result) < _order(best[key]):
                     best[key] = result
         return sorted(best.values(), key=_order)[:k]
 
@@ -186,18 +201,18 @@ class History:
         self.results.append(result)
         del self._pending[candidate.number]
         self._by_number[candidate.number] = result
-        self._by_key.setdefault(candidate.key, result)
+        self._by_work.setdefault(candidate.work, result)
         self._rank(result)
 
     def _rank(self, result: Result) -> None:
-        """Keep the best blocks in order. Their rewards only rise, so that none is missed."""
+        """Keep the best blocks in order. A block only rises, so that none is missed."""
         best, key = self._best, result.candidate.key
         if result.outcome.kind != "trained":
             return
         if len(best) == RANKED and _order(result) > _order(best[-1]):
             return
         same = next((other for other in best if other.candidate.key == key), result)
-        if same is result or result.reward > same.reward:
+        if same is result or _order(result) < _order(same):
             others = (other for other in best if other is not same)
             self._best = sorted([*others, result], key=_order)[:RANKED]
 
@@ -218,9 +233,19 @@ class History:
         return Standing(max(rewards, default=self.task.chance), max(known, default=None), distinct)
 
 
-def _order(result: Result) -> tuple[float, int]:
+def _order(result: Result) -> tuple[int, float, int]:
     """A key that sorts the best result first, and of equals the earlier one."""
-    return -result.reward, result.candidate.number
+    return -result.candidate.rung, -result.reward, result.candidate.number
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """The settings of a record; those from before latencies were predicted say so."""
+    latency = values.get("latency", {})
+    if "source" not in latency and (
+        values["budget"].get("latency") is not None or values["reward"].get("latency")
+    ):
+        values = {**values, "latency": {**latency, "source": "measured"}}
+    return settings_from_dict(values)
 
 
 def read_search(directory: Path) -> History:
@@ -248,23 +273,37 @@ def _misplaced(kind: str, record: Record) -> SearchError:
     )
 
 
-def begin_record(settings: Settings, task: Task, time: float) -> Record:
+def begin_record(settings: Settings, task: Task, prices: DeviceCost | None, time: float) -> Record:
     """The journal's first record."""
-    return {
+    record = {
         "type": "begin",
         "version": VERSION,
         "blockqnn": __version__,
         "settings": settings.to_dict(),
         "task": task.to_dict(),
-        "time": time,
     }
+    if prices is not None:
+        record["prices"] = prices.to_dict()
+    return {**record, "time": time}
+
+
+def proposal_record(candidate: Candidate, time: float) -> Record:
+    """The journal's record of a candidate."""
+    record: Record = {"type": "proposal", "number": candidate.number}
+    record |= {"iteration": candidate.iteration, "epsilon": candidate.epsilon}
+    record |= {"code": str(candidate.block), "key": candidate.key}
+    if candidate.filters is not None:
+        record["filters"] = list(candidate.filters)
+    if candidate.of is not None:
+        record |= {"rung": candidate.rung, "of": candidate.of}
+    return {**record, "time": time}
 
 
 def outcome_record(waiting: Waiting, reward: float, time: float) -> Record:
     """The journal's record of a candidate's outcome, or of whose training the candidate shares."""
     record: Record = {"type": "outcome", "number": waiting.candidate.number, "reward": reward}
     if waiting.same_as is None and waiting.outcome is not None:
-        record |= {"outcome": waiting.outcome.to_dict(), "cost": asdict(waiting.cost)}
+        record |= {"outcome": waiting.outcome.to_dict(), "cost": waiting.cost.to_dict()}
     else:
         record["same_as"] = waiting.same_as
     return {**record, "time": time}

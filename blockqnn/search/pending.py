@@ -25,11 +25,12 @@ class Pending:
 
     Between any two calls this holds:
 
-    - Candidates with the same key share one training: only the first of them is handed out by
+    - Candidates with the same work share one training: only the first of them is handed out by
       `next_to_train`, only once, and only while its outcome is not known.
     - When one of them is recorded, the others have its outcome and name it in `same_as`.
     - `ready` has candidates with a known outcome alone, and never two that were not recorded before
-      and have the same key. In turn, it has none whose number is above one with an unknown outcome.
+      and have the same work. In turn, it has none whose number is above one whose outcome is not
+      known.
     """
 
     def __init__(self, in_turn: bool = False) -> None:
@@ -42,7 +43,7 @@ class Pending:
 
     @property
     def keys(self) -> dict[str, list[int]]:
-        """Numbers of the waiting candidates by their key."""
+        """Numbers of the waiting candidates by their work, a first training's being the key."""
         return self._by_key
 
     def get(self, number: int) -> Waiting | None:
@@ -53,7 +54,7 @@ class Pending:
         """Take in a candidate that was proposed after all others."""
         number = waiting.candidate.number
         self._waiting[number] = waiting
-        sharing = self._by_key.setdefault(waiting.candidate.key, [])
+        sharing = self._by_key.setdefault(waiting.candidate.work, [])
         sharing.append(number)
         if waiting.outcome is not None:
             self._known.add(number)
@@ -85,7 +86,7 @@ class Pending:
         keys: set[str] = set()
         for number in self._waiting if self._in_turn else sorted(self._known):
             waiting = self._waiting[number]
-            key = waiting.candidate.key
+            key = waiting.candidate.work
             if waiting.outcome is not None and (waiting.same_as is not None or key not in keys):
                 found.append(waiting)
                 keys.add(key)
@@ -94,8 +95,8 @@ class Pending:
         return found
 
     def recorded(self, waiting: Waiting) -> None:
-        """Let go of a candidate whose outcome is in the journal, and share it with its key's."""
-        number, key = waiting.candidate.number, waiting.candidate.key
+        """Let go of a candidate whose outcome is in the journal; the same work shares it."""
+        number, key = waiting.candidate.number, waiting.candidate.work
         del self._waiting[number]
         self._known.discard(number)
         sharing = self._by_key[key]

@@ -56,13 +56,25 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A block with its number in the search, from 0, and the iteration that proposed it."""
+    """A block with its number in the search, from 0, and the iteration that proposed it.
+
+    `filters` are those of its network, None for those of the settings. On a further `rung` it goes
+    on with the training of the candidate with the number `of`.
+    """
 
     number: int
     iteration: int
     epsilon: float
     block: Block
     key: str
+    filters: tuple[int, ...] | None = None
+    rung: int = 0
+    of: int | None = None
+
+    @property
+    def work(self) -> str:
+        """Names what is trained: the network, and the rung if it is a further one."""
+        return f"{self.key}@{self.rung}" if self.rung else self.key
 
 
 @dataclass(frozen=True, slots=True)

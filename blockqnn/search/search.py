@@ -11,15 +11,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections import ChainMap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numpy.random import Generator
+
 from blockqnn.agents import build_agent
-from blockqnn.cost import Cost
+from blockqnn.cost import DeviceCost
 from blockqnn.data import load
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.reward import latency_price
-from blockqnn.search.budget import over_budget
 from blockqnn.search.candidate_files import (
     candidate_directory,
     identity,
@@ -27,20 +29,28 @@ from blockqnn.search.candidate_files import (
     kept_outcome,
 )
 from blockqnn.search.changes import refuse_changes
-from blockqnn.search.history import JOURNAL, History, begin_record, outcome_record, read_search
+from blockqnn.search.costs import Costs
+from blockqnn.search.history import (
+    JOURNAL,
+    History,
+    begin_record,
+    outcome_record,
+    proposal_record,
+    read_search,
+)
 from blockqnn.search.journal import Journal, Record
 from blockqnn.search.objective import Objective
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.pending import Pending, Waiting
 from blockqnn.search.records import Candidate, Result, Task
+from blockqnn.search.rungs import Rungs
 from blockqnn.search.stopping import Stopping
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
-from blockqnn.space import Block
 from blockqnn.space.skeleton import STEM_POOLS
 from blockqnn.storage import DirectoryLock, as_search_error
 from blockqnn.surrogate import StoppingRule, block_features
-from blockqnn.zoo import BLOCKS
+from blockqnn.training.device_prices import measured_prices
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
 
@@ -59,6 +69,9 @@ class Search(History):
         self._journal: Journal | None = None
         self._repeats = 0
         """Proposals in a row that brought nothing to train, since an outcome was told."""
+        self._over: list[int] = []
+        """Numbers of candidates whose work is over and still on disk."""
+        self._released: list[int] = []
 
     @classmethod
     def open(cls, directory: Path | str, settings: Settings, *, wait: float = 0.0) -> Search:
@@ -71,6 +84,7 @@ class Search(History):
         directory = Path(directory)
         task = Task.of(load(settings.data, settings.seed), settings.reward.metric)
         _check_image_size(settings, task)
+        _check_images(settings, task)
         with as_search_error(directory):
             directory.mkdir(parents=True, exist_ok=True)
             search = cls(directory, DirectoryLock(directory, wait=wait))
@@ -121,7 +135,8 @@ class Search(History):
         waiting = self._waiting.get(number)
         if waiting is None or waiting.outcome is not None:
             raise ValueError(f"cannot tell candidate {number}: it was told before")
-        if outcome.expected is not None:  # a ValueError for one without a latency that it needs
+        if outcome.expected is not None and self.settings.judges_measured_latency:
+            # a ValueError for one without a latency that it needs
             latency_price(outcome.latency, self.settings.reward.latency)
         self._waiting.tell(number, outcome)
         self._repeats = 0
@@ -141,15 +156,15 @@ class Search(History):
         It rests on the whole iterations that have ended, so that an interrupted search has the same
         rules.
         """
-        cost = self._cost(candidate.block)
+        cost = self._costs.of(candidate.block, candidate.filters)
         return self._stopping.rule(candidate, cost, self._objective, self.results)
 
-    def _restore(self, settings: Settings, task: Task) -> None:
-        space, agent = settings.space.build(), settings.agent
-        self._agent = build_agent(
-            space, agent, settings.batch, lambda block: block_features(block, self._cost(block))
-        )
+    def released(self) -> list[int]:
+        """The numbers of candidates whose work is over for good since this was last asked."""
+        released, self._released = self._released, []
+        return released
 
+    def _restore(self, settings: Settings, task: Task) -> None:
         def take(record: Record) -> None:
             self.apply(record)
             if record["type"] in ("begin", "settings"):
@@ -158,14 +173,17 @@ class Search(History):
         with as_search_error(self.directory):
             self._journal = Journal(self.directory / JOURNAL, take)
         if not self.begun:
-            self._append([begin_record(settings, task, time.time())])
+            prices = _prices(settings, task) if settings.needs_prices else None
+            self._append([begin_record(settings, task, prices, time.time())])
         elif settings.schedule != self.settings.schedule:
             changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
             self._append([changed])
         self.settings = settings
         self._stopping = Stopping(settings)
-        self._plain = self._cost(BLOCKS["plain"])
-        self._objective = Objective(settings.reward, self.task.chance, self._plain)
+        predicted = settings.needs_latency and not settings.judges_measured_latency
+        self._objective = Objective(
+            settings.reward, self.task.chance, self._costs.plain, predicted=predicted
+        )
         self._waiting = Pending(in_turn=settings.mode == "sync")
         for candidate in self.pending:
             place = candidate_directory(self.directory, candidate.number)
@@ -180,13 +198,35 @@ class Search(History):
         """Candidates that are proposed and learned from together: an iteration's, or one."""
         return self.settings.batch if self.settings.mode == "sync" else 1
 
+    def _apply(self, kind: str, record: Record) -> None:
+        super()._apply(kind, record)
+        if kind == "begin":
+            settings = self.settings
+            self._costs = costs = Costs(settings, self.task, self.prices)
+            self._rungs = Rungs(settings.rungs, settings.batch)
+            self._agent = build_agent(
+                settings.space.build(),
+                settings.agent,
+                settings.batch,
+                lambda block: block_features(block, costs.of(block)),
+            )
+        elif kind == "proposal" and (candidate := self.candidates[-1]).of is not None:
+            self._rungs.promoted(candidate)
+
     def _add(self, record: Record) -> None:
         super()._add(record)
-        together = self._together
+        result, together = self.results[-1], self._together
+        of = result.candidate.of
+        self._over += self._rungs.add(result, None if of is None else self.result(of))
+        if of is not None:
+            self._over.append(of)
         if len(self.results) % together == 0:
-            finished = [(r.candidate.block, r.reward) for r in self.results[-together:]]
+            last = self.results[-together:]
+            new = [(r.candidate.block, r.reward) for r in last if not r.candidate.rung]
+            further = [(r.candidate.block, self._rungs.value(r)) for r in last if r.candidate.rung]
             number = len(self.results) // together - 1
-            self._agent.learn_from(finished, generator(self.settings.seed, "replay", number))
+            rng = generator(self.settings.seed, "replay", number)
+            self._agent.learn_from(new, rng, corrected=further)
 
     def _may_propose(self) -> bool:
         pending, training = len(self._pending), len(self._waiting.keys)
@@ -206,31 +246,47 @@ class Search(History):
         iteration = self.iteration
         epsilon = self.schedule.at(iteration)
         fresh: dict[str, int] = {}
-        taken = ChainMap[str, Any](fresh, self._by_key)
+        taken = ChainMap[str, Any](fresh, self._by_work)
         if self.settings.mode == "async":  # in sync mode, nothing of earlier iterations waits
             taken.maps.append(self._waiting.keys)
+        due = self._rungs.due(begin + self._together - first)
         for number in range(begin, begin + self._together):
-            rng = generator(self.settings.seed, "proposal", number)
-            block = self._agent.propose(epsilon, rng, taken)
             if number < first:  # a crash tore the batch: an agent's plan is that of its beginning
-                fresh[self.candidates[number].key] = number
+                if (candidate := self.candidates[number]).of is None:
+                    self._agent.propose(epsilon, self._draws(number), taken)
+                    fresh[candidate.key] = number
                 continue
-            fresh[block.key] = number
-            turn = {"type": "proposal", "number": number, "iteration": iteration}
-            proposed = {"epsilon": epsilon, "code": str(block), "key": block.key}
-            records.append({**turn, **proposed, "time": time.time()})
+            if number - first < len(due):
+                below = self.candidates[of := due[number - first]]
+                candidate = replace(
+                    below,
+                    number=number,
+                    iteration=iteration,
+                    epsilon=epsilon,
+                    rung=below.rung + 1,
+                    of=of,
+                )
+            else:
+                block = self._agent.propose(epsilon, self._draws(number), taken)
+                fresh[block.key] = number
+                filters = self._costs.filters(block)
+                candidate = Candidate(number, iteration, epsilon, block, block.key, filters)
+            records.append(proposal_record(candidate, time.time()))
         self._append(records)
         for candidate in self.candidates[first:]:
             self._enter(candidate)
 
+    def _draws(self, number: int) -> Generator:
+        return generator(self.settings.seed, "proposal", number)
+
     def _enter(self, candidate: Candidate, kept: Outcome | None = None) -> None:
         """Let a candidate wait, with its outcome if that is known: on disk it was `kept`."""
-        if earlier := self.result_of(candidate.key):  # the same graph: the same cost
+        if earlier := self.result_of(candidate.work):  # the same graph: the same cost
             number = earlier.candidate.number
             self._waiting.add(Waiting(candidate, earlier.cost, earlier.outcome, same_as=number))
             return
-        cost = self._cost(candidate.block)
-        if reason := over_budget(cost, self.settings.budget, self.settings.recipe, self._plain):
+        cost = self._costs.of(candidate.block, candidate.filters)
+        if not candidate.rung and (reason := self._costs.over_budget(cost)):
             kept = Outcome(kind="infeasible", reason=reason)
         self._waiting.add(Waiting(candidate, cost, kept))
 
@@ -240,14 +296,24 @@ class Search(History):
             self._append([self._record_of(waiting) for waiting in ready])
             for waiting in ready:
                 self._waiting.recorded(waiting)
-                place = candidate_directory(self.directory, waiting.candidate.number)
+            if self.finished:  # the schedule may grow, but what is over here is done
+                self._over += sorted(self._rungs.ready)
+            for number in self._over:
+                place = candidate_directory(self.directory, number)
                 shutil.rmtree(place, ignore_errors=True)
+            self._released += self._over
+            self._over = []
 
     def _clean(self) -> None:
-        """Remove the work on recorded candidates, which a kill may have left behind."""
-        pending = {candidate_directory(self.directory, number) for number in self._pending}
+        """Remove the work on candidates that is over, which a kill may have left behind."""
+        self._over = []
+        before = {candidate.of for candidate in self.pending if candidate.of is not None}
+        needed = {*self._pending, *before}
+        if not self.finished:
+            needed |= self._rungs.ready
+        kept = {candidate_directory(self.directory, number) for number in needed}
         for path in (self.directory / "candidates").glob("*"):
-            if path not in pending:
+            if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _record_of(self, waiting: Waiting) -> Record:
@@ -255,13 +321,9 @@ class Search(History):
         value = self._objective.reward(waiting.outcome, waiting.candidate.block, waiting.cost)
         return outcome_record(waiting, value, time.time())
 
-    def _cost(self, block: Block) -> Cost:
-        task = self.task
-        shape = {"in_channels": task.in_channels, "image_size": task.image_size}
-        return self.settings.network.cost(block, num_classes=task.num_classes, **shape)
-
     def _identity(self, candidate: Candidate) -> str:
-        return identity(candidate.block, self.settings, self.task.fingerprint)
+        settings = self.settings.with_filters(candidate.filters)
+        return identity(candidate.block, settings, self.task.fingerprint, candidate.rung)
 
     def _append(self, records: list[Record]) -> None:
         """Write records to the journal and take them in; `SearchError` when the disk is full."""
@@ -270,6 +332,33 @@ class Search(History):
             self._journal.append(records)
         for record in records:
             self.apply(record)
+
+
+def _prices(settings: Settings, task: Task) -> DeviceCost:
+    """What layers cost on the device that is to train the candidates."""
+    device, threads = settings.workers.typical
+    return measured_prices(
+        {
+            "settings": settings.to_dict(),
+            "device": device,
+            "threads": threads,
+            "num_classes": task.num_classes,
+            "in_channels": task.in_channels,
+            "image_size": task.image_size,
+        }
+    )
+
+
+def _check_images(settings: Settings, task: Task) -> None:
+    """Refuse rungs that want other numbers of training images than there are."""
+    named = {"recipe.images": settings.recipe.images}
+    named |= {f"rungs[{place}].images": rung.images for place, rung in enumerate(settings.rungs)}
+    for name, images in named.items():
+        if images is not None and not task.num_classes <= images <= task.train_images:
+            raise SettingsError(
+                f"{name} is {images:,}: there are {task.train_images:,} training images in "
+                f"{task.num_classes:,} classes; give a number between, or null for all"
+            )
 
 
 def _check_image_size(settings: Settings, task: Task) -> None:

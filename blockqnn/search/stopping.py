@@ -32,7 +32,7 @@ class Stopping:
     ) -> StoppingRule | None:
         """The rule that may stop a candidate's training early, None for never."""
         stopping, seed = self._settings.stopping, self._settings.seed
-        if not stopping.worse:
+        if not stopping.worse or candidate.rung:
             return None
         if generator(seed, "spared", candidate.number).random() < stopping.spared:
             return None
@@ -50,7 +50,12 @@ class Stopping:
     def _learn(self, results: Sequence[Result]) -> None:
         kinds = ("trained", "stopped")
         shown = [
-            r for r in results if r.same_as is None and r.outcome.kind in kinds and r.outcome.curve
+            r
+            for r in results
+            if r.same_as is None
+            and not r.candidate.rung
+            and r.outcome.kind in kinds
+            and r.outcome.curve
         ]
         if sum(r.outcome.kind == "trained" for r in shown) < self._settings.stopping.after:
             return

@@ -18,6 +18,7 @@ from blockqnn.settings.search import (
     Budget,
     LatencySettings,
     RewardSettings,
+    RungSettings,
     Settings,
     StoppingSettings,
     TradeOffSettings,
@@ -28,5 +29,5 @@ from blockqnn.settings.workers import InlineSettings, LocalSettings, RaySettings
 __all__ = ["AgentSettings", "Budget", "CheckpointSettings", "DataSettings", "DynaQSettings"]
 __all__ += ["EvaluationSettings", "EvolutionSettings", "InlineSettings", "LatencySettings"]
 __all__ += ["LocalSettings", "NetworkSettings", "Plan", "QLearningSettings", "RandomSettings"]
-__all__ += ["RaySettings", "Recipe", "RewardSettings", "Settings", "SpaceSettings"]
+__all__ += ["RaySettings", "Recipe", "RewardSettings", "RungSettings", "Settings", "SpaceSettings"]
 __all__ += ["StoppingSettings", "TradeOffSettings", "TrainingWorkers", "WorkerSettings"]

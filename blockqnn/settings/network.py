@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
-from blockqnn.cost import Cost, network_cost, network_layers
+from blockqnn.cost import Cost, DeviceCost, network_cost, network_layers
 from blockqnn.cost.layers import Run
 from blockqnn.cost.match import matched_filters
 from blockqnn.settings.checks import Section
 from blockqnn.space import Block
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 
-Match = Literal["none", "macs", "parameters"]
+Match = Literal["none", "macs", "parameters", "seconds", "latency"]
+MEASURED = ("seconds", "latency")
+"""Costs that depend on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +32,12 @@ class NetworkSettings(Section, section="network"):
 
     match: Match = "none"
     """What every block's network costs as much of as that of block plain with these filters, within
-    3 %: macs (multiply-accumulates) or parameters. Its own filters are then other multiples of 8,
-    in about the same proportion. none gives every network these filters. For final trainings."""
+    3 %: macs (multiply-accumulates), parameters, seconds (of training on the device at hand) or
+    latency (of a forward pass there). Its own filters are then other multiples of 8, in about the
+    same proportion. none gives every network these filters."""
 
     def __post_init__(self) -> None:
-        self.require("match", self.match in get_args(Match), "choose none, macs or parameters")
+        self.require("match", self.match in get_args(Match), f"choose {', '.join(get_args(Match))}")
         self.require("skeleton", self.skeleton in STEM_POOLS, "choose cifar or imagenet")
         whole = len(self.filters) > 0 and min(self.filters) >= 1
         self.require("filters", whole, "give at least one number of filters >= 1")
@@ -50,10 +53,27 @@ class NetworkSettings(Section, section="network"):
         remedy = "it joins blocks of a stage; give network.repeats of 2 or more, or shortcut"
         self.require("connections", self.connections != "concat" or most > 1, remedy)
 
-    def cost(self, block: Block, *, num_classes: int, in_channels: int, image_size: int) -> Cost:
-        """Return what the network stacked from a block costs; raises as `network_cost` does."""
+    def cost(
+        self,
+        block: Block,
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        prices: DeviceCost | None = None,
+    ) -> Cost:
+        """Return what the network stacked from a block costs, on a device with these prices too;
+        raises as `network_cost` does."""
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        return network_cost(block, **(self._shape() | images))
+        found = network_cost(block, **(self._shape() | images))
+        if prices is None:
+            return found
+        layers = list(self.layers(block, **images))
+        return replace(
+            found,
+            seconds_an_image=prices.seconds_an_image(layers, found.parameters),
+            milliseconds=prices.milliseconds(layers),
+        )
 
     def layers(
         self, block: Block, *, num_classes: int, in_channels: int, image_size: int
@@ -63,22 +83,42 @@ class NetworkSettings(Section, section="network"):
         return network_layers(block, **(self._shape() | images))
 
     def matched(
-        self, block: Block, like: Block, *, num_classes: int, in_channels: int, image_size: int
+        self,
+        block: Block,
+        like: Block,
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        prices: DeviceCost | None = None,
     ) -> Self:
         """Return settings that match nothing further, with the filters by which the block's network
         costs what the network of `like` does with these, or nearest to it if it cannot.
+
+        `prices` are those of the device, for a match in seconds or latency.
         """
         if self.match == "none":
             return self
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
 
-        def cost(of: Block, filters: tuple[int, ...]) -> int:
-            found = replace(self, filters=filters, match="none").cost(of, **images)
-            return found.macs if self.match == "macs" else found.parameters
+        def cost(of: Block, filters: tuple[int, ...]) -> float:
+            found = replace(self, filters=filters).cost(of, prices=prices, **images)
+            return self.matched_cost(found)
 
         target = cost(like, self.filters)
         filters = matched_filters(lambda filters: cost(block, filters), self.filters, target)
         return replace(self, filters=filters, match="none")
+
+    def matched_cost(self, cost: Cost) -> float:
+        """Return how much of what is matched a network with that cost takes."""
+        found = {
+            "macs": cost.macs,
+            "parameters": cost.parameters,
+            "seconds": cost.seconds_an_image,
+            "latency": cost.milliseconds,
+        }[self.match]
+        assert found is not None, "a device has prices before anything is matched by them"
+        return found
 
     def described(self) -> dict[str, Any]:
         """Return plain values that name the network, without connections and matching if there are

@@ -2,10 +2,11 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 from blockqnn.settings.checks import Section
 
-SCHEDULES = ("step", "multistep", "cosine")
+SCHEDULES = ("step", "multistep", "cosine", "linear")
 LOSSES = ("cross_entropy", "bce")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 USUAL_OPTIMIZERS = ("adam", "adamw", "lamb", "momentum", "sgd")
@@ -21,6 +22,9 @@ class Recipe(Section, section="recipe"):
 
     epochs: int = 12
     """Passes over the training images."""
+    images: int | None = None
+    """Training images, drawn once, each class in proportion; null takes all. Images in memory
+    only."""
     batch: int = 256
     """Images in one optimiser step, over all processes and accumulated parts."""
     optimizer: str = "adam"
@@ -30,7 +34,7 @@ class Recipe(Section, section="recipe"):
     """Learning rate of the first epochs, after the warm-up."""
     schedule: str = "step"
     """How the learning rate falls: step (times decay every decay_epochs), multistep (times decay at
-    the milestones) or cosine (to min_learning_rate)."""
+    the milestones), cosine or linear (from the end of the warm-up to min_learning_rate)."""
     decay: float = 0.2
     """Factor on the learning rate at each reduction by schedule step or multistep."""
     decay_epochs: int = 5
@@ -96,6 +100,7 @@ class Recipe(Section, section="recipe"):
         remedy = "give 2 or more: batch norm has no variance of one image"
         self.require("batch", self.batch >= 2, remedy)
         self.require_least(1, "epochs", "decay_epochs", "accumulate")
+        self.require_least(2, "images")
         self.require_least(0, "restarts", "crop", "cutout", "augment_repeats", "warmup_epochs")
         self.require_least(0, "weight_decay", "mixup", "cutmix", "min_learning_rate")
         self.require_share("momentum", "label_smoothing", "ema")
@@ -107,6 +112,12 @@ class Recipe(Section, section="recipe"):
         self._check_schedule()
         fits = self.accumulate == 1 or 2 * self.accumulate <= self.batch
         self.require("accumulate", fits, "give parts of 2 images or more")
+
+    def described(self) -> dict[str, Any]:
+        """Return plain values that name the recipe, without the number of images if it has all:
+        recipes from before there was one keep their name."""
+        values = self.to_dict()
+        return {name: value for name, value in values.items() if (name, value) != ("images", None)}
 
     def _check_choices(self) -> None:
         choices = {"schedule": SCHEDULES, "loss": LOSSES, "precision": PRECISIONS}
@@ -130,7 +141,7 @@ class Recipe(Section, section="recipe"):
         else:
             remedy = f"{self.schedule} has none; leave it out, or choose schedule multistep"
             self.require_default(remedy, "milestones")
-        if self.schedule != "cosine":
-            remedy = f"{self.schedule} has no end; leave it out, or choose schedule cosine"
+        if self.schedule not in ("cosine", "linear"):
+            remedy = f"{self.schedule} has no end; leave it out, or choose cosine or linear"
             self.require_default(remedy, "min_learning_rate")
         self.require("warmup_epochs", self.warmup_epochs < self.epochs, "give fewer than epochs")

@@ -1,13 +1,13 @@
 """Settings of a search; the defaults are the 2018 paper's (sections 3.3 and 4.2)."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from blockqnn.settings.agents import AgentSettings, QLearningSettings
 from blockqnn.settings.checks import MOST, Section
 from blockqnn.settings.data import IN_MEMORY_UNUSED, DataSettings
-from blockqnn.settings.network import NetworkSettings
+from blockqnn.settings.network import MEASURED, NetworkSettings
 from blockqnn.settings.recipe import Recipe
 from blockqnn.settings.space import SpaceSettings
 from blockqnn.settings.workers import LocalSettings, WorkerSettings
@@ -35,10 +35,16 @@ class TradeOffSettings(Section, section="reward.trade_off"):
     """Percent of the accuracy above chance that each doubling of the multiply-accumulates takes."""
     parameters: float = 0.0
     """Percent of the accuracy above chance that each doubling of the parameters takes."""
+    seconds: float = 0.0
+    """Percent of the accuracy above chance that each doubling of the training time takes, which is
+    predicted for the device at hand."""
+    latency: float = 0.0
+    """Percent of the accuracy above chance that each doubling of the latency of a forward pass
+    takes (see section latency)."""
 
     def __post_init__(self) -> None:
-        self.require("macs", 0 <= self.macs <= 50, "give 0 to 50 percent")
-        self.require("parameters", 0 <= self.parameters <= 50, "give 0 to 50 percent")
+        for name, value in vars(self).items():
+            self.require(name, 0 <= value <= 50, "give 0 to 50 percent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +70,8 @@ class RewardSettings(Section, section="reward"):
     """Percent of accuracy that a network with half the parameters is worth more, in objective
     paper; 0 has no price."""
     latency: float = 0.0
-    """Percent of accuracy that half the measured latency is worth more, in objective paper; 0 has
-    no price."""
+    """Percent of accuracy that half the latency is worth more, in objective paper; 0 has no
+    price."""
     trade_off: TradeOffSettings = field(default_factory=TradeOffSettings)
     """What a costlier network has to be better by, in objective accuracy."""
 
@@ -80,7 +86,7 @@ class RewardSettings(Section, section="reward"):
         if self.objective == "paper":
             remedy = "the paper's reward has prices of its own; leave it out, or set "
             remedy += "reward.objective=accuracy"
-            self.trade_off.require_default(remedy, "macs", "parameters")
+            self.trade_off.require_default(remedy, "macs", "parameters", "seconds", "latency")
         else:
             remedy = "only the paper's reward has it; leave it out, set reward.trade_off or a "
             remedy += "budget, or set reward.objective=paper"
@@ -101,6 +107,9 @@ class Budget(Section, section="budget"):
     memory: int | None = 16 * 2**30
     """Most bytes of one training step in float32, by estimate; null sets no limit. In the paper's
     network and batch, block A needs 11.6 GiB, and half of all random blocks more than 16 GiB."""
+    seconds: float | None = None
+    """Most seconds that the training of a candidate may take, predicted for the device at hand;
+    null sets no limit."""
     latency: float | None = None
     """Most milliseconds of one forward pass (see section latency); null sets no limit."""
 
@@ -108,6 +117,7 @@ class Budget(Section, section="budget"):
         fits = self.latency is None or 0 < self.latency < math.inf
         self.require("latency", fits, "give milliseconds greater than 0, or null")
         self.require_positive("a factor", "times_plain")
+        self.require_positive("seconds", "seconds")
         for name in ("macs", "parameters", "memory"):
             value = getattr(self, name)
             self.require(name, value is None or value > 0, "give more than 0, or null")
@@ -115,17 +125,21 @@ class Budget(Section, section="budget"):
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySettings(Section, section="latency"):
-    """How a candidate's latency is measured: forward passes on the device that is to train it, by
-    the recipe's precision, before it is trained."""
+    """How long a forward pass of a candidate takes, in the recipe's precision: predicted from its
+    code, or measured on the device that is to train it, before it is trained."""
 
+    source: Literal["predicted", "measured"] = "predicted"
+    """Which latency budgets and rewards use: the one predicted from prices of layers, which a
+    search measures once when it begins, or each candidate's own measurement."""
     measure: bool = False
     """Measure every candidate's latency even if no budget or reward uses it."""
     batch: int = 1
-    """Images in one timed forward pass."""
+    """Images in one forward pass."""
     passes: int = 20
     """Passes timed; the latency is their median."""
 
     def __post_init__(self) -> None:
+        self.require("source", self.source in ("predicted", "measured"), "choose one of the two")
         self.require("batch", 1 <= self.batch <= 2**16, "give 1 to 65,536")
         self.require("passes", 1 <= self.passes <= 10**4, "give 1 to 10,000")
 
@@ -154,6 +168,24 @@ class StoppingSettings(Section, section="stopping"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungSettings(Section, section="rungs"):
+    """A further training of the best candidates of the rung before, from the weights that they
+    have, by the same recipe but for what is said here."""
+
+    share: float = 0.25
+    """Share of the candidates trained on the rung before that go on to this one."""
+    epochs: int = 12
+    """Passes over the training images, after those of the rungs before."""
+    images: int | None = None
+    """Training images, among them those of the rungs before; null takes all."""
+
+    def __post_init__(self) -> None:
+        self.require("share", 0 < self.share <= 1, "give above 0 to 1")
+        self.require_least(1, "epochs")
+        self.require_least(2, "images")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings(Section):
     """Everything a search is run with."""
 
@@ -172,6 +204,9 @@ class Settings(Section):
     data: DataSettings = field(default_factory=lambda: DataSettings(root="data"))
     network: NetworkSettings = field(default_factory=NetworkSettings)
     recipe: Recipe = field(default_factory=Recipe)
+    rungs: tuple[RungSettings, ...] = ()
+    """Further trainings of the best candidates: first those of the second rung, as the recipe's is
+    the first; none leaves it at that."""
     budget: Budget = field(default_factory=Budget)
     latency: LatencySettings = field(default_factory=LatencySettings)
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
@@ -186,9 +221,16 @@ class Settings(Section):
         pairs = [0 <= epsilon <= 1 and iterations >= 1 for epsilon, iterations in self.schedule]
         remedy = "give pairs of an epsilon from 0 to 1 and a number of iterations >= 1"
         self.require("schedule", len(pairs) > 0 and all(pairs), remedy)
+        uses = self.needs_latency or self.reward.trade_off.latency
+        if not (uses or self.latency.measure):
+            remedy = "no latency is used; leave it out, or set latency.measure=true"
+            self.latency.require_default(remedy, "batch")
+        if not self.needs_latency:
+            remedy = "no budget and no reward uses a latency; leave it out"
+            self.latency.require_default(remedy, "source")
         if not self.measures_latency:
-            remedy = "no latency is measured; leave it out, or set latency.measure=true"
-            self.latency.require_default(remedy, "batch", "passes")
+            remedy = "no latency is measured; leave it out, or set latency.source=measured"
+            self.latency.require_default(remedy, "passes")
         if self.recipe.epochs == 1:
             remedy = "a training of one epoch cannot be stopped early; leave it out"
             self.stopping.require_default(remedy, "worse")
@@ -196,18 +238,53 @@ class Settings(Section):
         self.data.require("name", not self.data.streamed, remedy)
         remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
         self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
-        remedy = "only the networks of final trainings are matched; leave it out"
-        self.network.require_default(remedy, "match")
+        self._check_rungs()
         # as a candidate is one process, and compiling takes longer than its training
         remedy = "only final trainings have it; leave it out"
         self.recipe.require_default(remedy, "sync_batch_norm", "compile")
 
+    def _check_rungs(self) -> None:
+        """A rung has no fewer images than the one before, and its schedule fits its epochs."""
+        before = self.recipe.images
+        for rung in self.rungs:
+            fits = rung.images is None or (before is not None and rung.images >= before)
+            rung.require("images", fits, "give as many as the rung before has, or more")
+            warm = self.recipe.warmup_epochs < rung.epochs
+            rung.require("epochs", warm, "give more than recipe.warmup_epochs")
+            before = rung.images
+
+    def with_filters(self, filters: tuple[int, ...] | None) -> Self:
+        """Return the settings with filters of a candidate's own unless they are None."""
+        if filters is None:
+            return self
+        return replace(self, network=replace(self.network, filters=filters, match="none"))
+
+    def recipe_of(self, rung: int) -> Recipe:
+        """Return how candidates are trained on a rung, of which 0 is the first."""
+        if rung == 0:
+            return self.recipe
+        own = self.rungs[rung - 1]
+        return replace(self.recipe, epochs=own.epochs, images=own.images)
+
     @property
     def needs_latency(self) -> bool:
-        """Whether what becomes of a candidate depends on its latency."""
+        """Whether what becomes of a candidate depends on its latency, trade-offs aside."""
         return self.budget.latency is not None or self.reward.latency != 0
+
+    @property
+    def judges_measured_latency(self) -> bool:
+        """Whether what becomes of a candidate depends on a measurement of its latency."""
+        return self.needs_latency and self.latency.source == "measured"
 
     @property
     def measures_latency(self) -> bool:
         """Whether the latency of every candidate is measured."""
-        return self.needs_latency or self.latency.measure
+        return self.latency.measure or self.judges_measured_latency
+
+    @property
+    def needs_prices(self) -> bool:
+        """Whether the search has to know what layers cost on its device."""
+        predicts = self.needs_latency and self.latency.source == "predicted"
+        trades = self.reward.trade_off.seconds or self.reward.trade_off.latency
+        times = self.budget.seconds is not None or trades != 0
+        return predicts or times or self.network.match in MEASURED

@@ -23,6 +23,11 @@ class InlineSettings(Section, section="workers"):
         self.require_least(1, "threads")
         self.require_devices("device", self.device)
 
+    @property
+    def typical(self) -> tuple[str, int]:
+        """The device of a candidate's training, and its CPU threads."""
+        return self.device, self.threads
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSettings(Section, section="workers"):
@@ -45,6 +50,11 @@ class LocalSettings(Section, section="workers"):
         self.require_least(0, "retries")
         self.require_seconds("timeout")
         self.require_devices("devices", *self.devices)
+
+    @property
+    def typical(self) -> tuple[str, int]:
+        """The device of a candidate's training, the first of all, and its CPU threads."""
+        return (*self.devices, "auto")[0], self.threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +96,11 @@ class RaySettings(Section, section="workers"):
         self.require("checkpoints", self.checkpoints != "", "give a directory, a URL, or null")
         known = self.address is None or re.fullmatch(r"auto|[^/\s]+:\d+", self.address)
         self.require("address", bool(known), "give HOST:PORT, auto, or null")
+
+    @property
+    def typical(self) -> tuple[str, int]:
+        """The device of a candidate's training, as this machine has one, and its CPU threads."""
+        return "cpu" if self.gpus_per_candidate == 0 else "auto", self.cpus_per_candidate
 
 
 WorkerSettings = Annotated[InlineSettings | LocalSettings | RaySettings, Discriminator("kind")]

@@ -1,4 +1,4 @@
-"""Measures what layers cost on a device, as a process: `python -m blockqnn.training.calibration`.
+"""Measures what layers cost on a device, as `python -m blockqnn.training.calibration SECONDS`.
 
 It reads a `Request` as JSON from standard input and writes a `DeviceCost` to standard output.
 Layers are measured in shapes that they have in networks of the space, again and again until the
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -23,13 +22,12 @@ from blockqnn.network.cells import Add, Concat, Convolution, Pcc, Separable
 from blockqnn.params import settings_from_dict
 from blockqnn.settings import Recipe, Settings
 from blockqnn.space import Block
+from blockqnn.training.device_prices import Request
 from blockqnn.training.devices import device_name, resolve
 from blockqnn.training.optimisation import create_optimizer
 from blockqnn.training.precision import mixed_precision, resolve_precision
 from blockqnn.zoo import BLOCKS
 
-SECONDS = 40.0
-"""Seconds of measuring; importing torch and the end of the last round come on top."""
 ROUNDS = 2
 """Fewest rounds, whatever they take: in the first one, memory is taken and kernels are chosen."""
 SHAPES = 9
@@ -46,18 +44,7 @@ IN_A_ROW = 10
 """Passes on a GPU between two waits for it, as many wait in line in a training."""
 
 
-class Request(TypedDict):
-    """What is to be measured: a search's networks on a device."""
-
-    settings: dict[str, Any]
-    device: str
-    threads: int
-    num_classes: int
-    in_channels: int
-    image_size: int
-
-
-def calibrate(request: Request, seconds: float = SECONDS) -> DeviceCost:
+def calibrate(request: Request, seconds: float) -> DeviceCost:
     """Measure a device for about so many seconds; torch's threads are set for the whole process.
 
     Raises `SettingsError` for settings that are none and a device that is not there.
@@ -101,7 +88,15 @@ def _typical_blocks(settings: Settings, images: dict[str, int]) -> list[Block]:
     """Random blocks of the space that make networks of usual size."""
     space, rng = settings.space.build(), np.random.default_rng(0)
     sampled = [space.sample(rng) for _ in range(SAMPLED)]
-    costs = [settings.network.cost(block, **images).macs for block in sampled]
+    costs = [
+        settings.network.cost(
+            block,
+            num_classes=images["num_classes"],
+            in_channels=images["in_channels"],
+            image_size=images["image_size"],
+        ).macs
+        for block in sampled
+    ]
     limit = max(LARGEST, min(costs))
     return [block for block, macs in zip(sampled, costs, strict=True) if macs <= limit]
 
@@ -261,7 +256,7 @@ class _Meter:
 
 def main() -> None:
     """Calibrate as standard input asks."""
-    json.dump(calibrate(json.load(sys.stdin)).to_dict(), sys.stdout)
+    json.dump(calibrate(json.load(sys.stdin), float(sys.argv[1])).to_dict(), sys.stdout)
 
 
 if __name__ == "__main__":

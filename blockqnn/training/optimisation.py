@@ -47,13 +47,15 @@ def create_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
     """
     from timm.scheduler import create_scheduler_v2
 
+    linear = recipe.schedule == "linear"  # a polynomial of degree 1 that begins after the warm-up
     schedule: Scheduler = create_scheduler_v2(
         optimizer,
-        recipe.schedule,
-        num_epochs=recipe.epochs,
+        "poly" if linear else recipe.schedule,
+        num_epochs=recipe.epochs - recipe.warmup_epochs if linear else recipe.epochs,
+        warmup_prefix=linear,
         decay_epochs=recipe.decay_epochs,
         decay_milestones=list(recipe.milestones),
-        decay_rate=recipe.decay,
+        decay_rate=1.0 if linear else recipe.decay,
         min_lr=recipe.min_learning_rate,
         warmup_lr=recipe.warmup_learning_rate,
         warmup_epochs=recipe.warmup_epochs,

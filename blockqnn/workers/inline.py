@@ -11,8 +11,8 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.settings import InlineSettings, Settings
 from blockqnn.space import Block
 from blockqnn.training.devices import resolve
-from blockqnn.workers.attempt import read_rule, train_and_keep
-from blockqnn.workers.protocol import Rule, WorkerDied, Workers
+from blockqnn.workers.attempt import read_rule, read_work, train_and_keep
+from blockqnn.workers.protocol import FIRST, Rule, Work, WorkerDied, Workers
 
 
 class InlineWorker(Workers):
@@ -28,14 +28,20 @@ class InlineWorker(Workers):
         self._data = load(settings.data, settings.seed).to(self._device)
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
+        self,
+        number: int,
+        code: str,
+        alone: bool = False,
+        rule: Rule | None = None,
+        work: Work = FIRST,
     ) -> Outcome:
         """Train a candidate here and now; no other is ever in training."""
         block = Block.parse(code, self._settings.space.max_index)
+        settings, further = read_work(work, self._settings, self._directory)
         directory = candidate_directory(self._directory, number)
-        job = (block, self._settings, self._data, directory, self._device)
+        job = (block, settings, self._data, directory, self._device)
         try:
-            return train_and_keep(*job, rule=read_rule(rule))
+            return train_and_keep(*job, rule=read_rule(rule), further=further)
         except UserError:
             raise
         except Exception as error:  # what would have killed a process

@@ -18,15 +18,17 @@ from blockqnn.errors import SearchError
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import LocalSettings, Settings
 from blockqnn.training.devices import usable_cores, visible_devices
+from blockqnn.training.keep_memory import KEEP_MEMORY
 from blockqnn.workers.lines import LineProcess
 from blockqnn.workers.protocol import (
     CLOSED,
-    KEEP_MEMORY,
+    FIRST,
     START_TIMEOUT,
     Answer,
     Begin,
     CandidateTask,
     Rule,
+    Work,
     WorkerDied,
     Workers,
 )
@@ -63,12 +65,18 @@ class LocalWorkers(Workers):
             self._idle.put(slot)
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
+        self,
+        number: int,
+        code: str,
+        alone: bool = False,
+        rule: Rule | None = None,
+        work: Work = FIRST,
     ) -> Outcome:
         """Train a candidate in the next free process."""
         slot = self._idle.get()
         try:
-            task: CandidateTask = {"number": number, "code": code, "alone": alone, "rule": rule}
+            task: CandidateTask
+            task = {"number": number, "code": code, "alone": alone, "rule": rule, "work": work}
             outcome = slot.train(task)
             if outcome.out_of_memory and not alone:
                 outcome = slot.train({**task, "alone": True})

@@ -20,7 +20,7 @@ from blockqnn.params import settings_from_dict
 from blockqnn.search.candidate_files import candidate_directory
 from blockqnn.space import Block
 from blockqnn.training.devices import limit_memory, resolve
-from blockqnn.workers.attempt import answer, read_rule, train_and_keep
+from blockqnn.workers.attempt import answer, read_rule, read_work, train_and_keep
 from blockqnn.workers.lines import serve
 from blockqnn.workers.protocol import Begin, CandidateTask
 
@@ -44,8 +44,11 @@ def main() -> None:
         task: CandidateTask = messages.get()
         block = Block.parse(task["code"], settings.space.max_index)
         directory = candidate_directory(Path(begin["directory"]), task["number"])
-        train = partial(train_and_keep, alone=task["alone"], rule=read_rule(task["rule"]))
-        send(answer(partial(train, block, settings, data, directory, device)))
+        own, further = read_work(task["work"], settings, Path(begin["directory"]))
+        train = partial(
+            train_and_keep, alone=task["alone"], rule=read_rule(task["rule"]), further=further
+        )
+        send(answer(partial(train, block, own, data, directory, device)))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,10 @@
 from typing import Any, Protocol, TypedDict
 
 from blockqnn.search.outcome import Outcome
+from blockqnn.search.records import Candidate
 
 START_TIMEOUT = 600.0
 """Seconds that a worker may take to import torch and load its data."""
-
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": str(256 * 2**20),
-}
-"""Environment that makes glibc keep freed memory: giving it back and taking it again costs a CPU
-half of its training time at large batches (benchmarks/speed/training_speed.py)."""
 
 CLOSED = "the workers are closed"
 """What a `SearchError` says of a candidate that was in training when the workers were closed."""
@@ -54,6 +47,26 @@ class NodeBegin(TypedDict):
     place: str
 
 
+class Work(TypedDict):
+    """What of a candidate is trained, beside its code."""
+
+    filters: list[int] | None
+    """Those of its network; None for those of the settings."""
+    rung: int
+    of: int | None
+    """Number of its candidate on the rung before, where its weights are."""
+
+
+def work_of(candidate: Candidate) -> Work:
+    """What of a candidate is trained."""
+    filters = None if candidate.filters is None else list(candidate.filters)
+    return {"filters": filters, "rung": candidate.rung, "of": candidate.of}
+
+
+FIRST: Work = {"filters": None, "rung": 0, "of": None}
+"""The first training of a candidate with the filters of the settings."""
+
+
 class CandidateTask(TypedDict):
     """A candidate that a worker is asked to train."""
 
@@ -62,6 +75,7 @@ class CandidateTask(TypedDict):
     alone: bool
     """Whether no other candidate is in training on the same device."""
     rule: Rule | None
+    work: Work
 
 
 class Answer(TypedDict, total=False):
@@ -92,7 +106,12 @@ class Workers(Protocol):
         """Candidates to keep in training; may change while a search runs."""
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
+        self,
+        number: int,
+        code: str,
+        alone: bool = False,
+        rule: Rule | None = None,
+        work: Work = FIRST,
     ) -> Outcome:
         """Train a candidate, waiting for a free worker. Called from several threads.
 

@@ -23,9 +23,10 @@ from blockqnn.data import load
 from blockqnn.errors import SearchError, UserError
 from blockqnn.params import settings_from_dict
 from blockqnn.settings import RaySettings
+from blockqnn.training.keep_memory import KEEP_MEMORY
 from blockqnn.workers import leash
 from blockqnn.workers.lines import Message, serve
-from blockqnn.workers.protocol import KEEP_MEMORY, Answer, CandidateTask, GatewayBegin, NodeBegin
+from blockqnn.workers.protocol import Answer, CandidateTask, GatewayBegin, NodeBegin
 from blockqnn.workers.ray_node import train_on_node
 
 LOOK = 1.0

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import torch
 from blockqnn.data import Dataset, load
 from blockqnn.params import settings_from_dict
 from blockqnn.search.candidate import train_candidate
-from blockqnn.search.candidate_files import candidate_directory, candidate_url
+from blockqnn.search.candidate_files import WEIGHTS, candidate_directory, candidate_url
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Settings
 from blockqnn.space import Block
 from blockqnn.storage.urls import is_url
 from blockqnn.training.devices import limit_memory, resolve
-from blockqnn.workers.attempt import answer, read_rule, train_and_keep
+from blockqnn.workers.attempt import answer, read_rule, read_work, train_and_keep
 from blockqnn.workers.protocol import Answer, CandidateTask, NodeBegin
 
 _here: dict[str, Dataset] = {}
@@ -47,10 +48,16 @@ def train_on_node(
         data, rule = _data(settings, images, device), read_rule(task["rule"])
         if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
             with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
-                job, copy = (block, settings, data, Path(scratch)), candidate_url(place, number)
-                return train_candidate(*job, device, copy=f"{copy}/checkpoint", rule=rule)
+                own, further = read_work(task["work"], settings, Path(scratch))
+                if (of := task["work"]["of"]) is not None and further is not None:
+                    further = replace(further, copy=f"{candidate_url(place, of)}/{WEIGHTS}")
+                job, copy = (block, own, data, Path(scratch)), candidate_url(place, number)
+                copy = f"{copy}/checkpoint"
+                return train_candidate(*job, device, copy=copy, rule=rule, further=further)
+        own, further = read_work(task["work"], settings, Path(place))
         directory = candidate_directory(Path(place), number)
-        return train_and_keep(block, settings, data, directory, device, alone=alone, rule=rule)
+        where = (directory, device)
+        return train_and_keep(block, own, data, *where, alone=alone, rule=rule, further=further)
 
     try:
         yield {**answer(train), "node": here.get_node_id()}

@@ -27,11 +27,13 @@ from blockqnn.storage.urls import is_url, remove_url, write_url
 from blockqnn.workers.lines import LineProcess
 from blockqnn.workers.protocol import (
     CLOSED,
+    FIRST,
     START_TIMEOUT,
     Answer,
     CandidateTask,
     GatewayBegin,
     Rule,
+    Work,
     WorkerDied,
     Workers,
 )
@@ -92,12 +94,19 @@ class RayWorkers(Workers):
         return max(1, self._gateway.slots)
 
     def train(
-        self, number: int, code: str, alone: bool = False, rule: Rule | None = None
+        self,
+        number: int,
+        code: str,
+        alone: bool = False,
+        rule: Rule | None = None,
+        work: Work = FIRST,
     ) -> Outcome:
         """Train a candidate on whichever node has room."""
         while True:
             gateway = self._running()
-            answer = gateway.ask({"number": number, "code": code, "alone": alone, "rule": rule})
+            answer = gateway.ask(
+                {"number": number, "code": code, "alone": alone, "rule": rule, "work": work}
+            )
             if "outcome" in answer:
                 self._fruitless = 0
                 outcome = Outcome.from_dict(answer["outcome"])

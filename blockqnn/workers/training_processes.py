@@ -24,7 +24,7 @@ from blockqnn.settings import TrainingWorkers
 from blockqnn.training.devices import resolve, usable_cores, visible_devices
 from blockqnn.training.final.result import TrainingResult, read_result
 from blockqnn.training.final.run import STOPPED
-from blockqnn.workers.protocol import KEEP_MEMORY
+from blockqnn.training.keep_memory import KEEP_MEMORY
 
 STOP_TIMEOUT = 300.0
 """Seconds that a training may take to end its step and save its state: networks may be large."""

@@ -45,7 +45,12 @@ class Tpe(Generic[D]):
         self._open.append(trial)
         return self.space.design(layers)
 
-    def learn_from(self, finished: Sequence[tuple[D, float]], rng: np.random.Generator) -> None:
+    def learn_from(
+        self,
+        finished: Sequence[tuple[D, float]],
+        rng: np.random.Generator,
+        corrected: Sequence[tuple[D, float]] = (),
+    ) -> None:
         """Tell the study the rewards of designs."""
         assert self._study is not None
         for _, reward in finished:

@@ -118,8 +118,8 @@ def _draw_panel(
         axes.text(0.5, 0.5, "no results yet", ha="center", color=FAINT, transform=axes.transAxes)
         return
     numbers = [i.number for i in iterations]
-    means = [fmean(group) for group in values]
     pairs = list(zip(iterations, values, strict=True))
+    means = [fmean(i.first(group)) for i, group in pairs]
     best = list(accumulate((i.best(group) for i, group in pairs), max))
     dots = [dot for i, group in pairs for dot in _dots(i, group, "trained")]
     predicted = [dot for i, group in pairs for dot in _dots(i, group, "stopped")]

@@ -1,6 +1,7 @@
 """A search as the report shows it, from its journal or from the small files that outlive it."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,14 @@ from evaluation.plots.search import summary_curve
 from evaluation.report.picture import Picture, plot, search_picture
 from evaluation.stages.doubts import doubts_of
 from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary, summary_block
+
+MATCHED = {
+    "macs": "multiply-accumulates",
+    "parameters": "parameters",
+    "seconds": "training time",
+    "latency": "latency",
+}
+"""What networks may be matched by, in words."""
 
 AGENTS = {
     "q_learning": "Q-learning",
@@ -94,16 +103,17 @@ def _in_words(history: History) -> Iterator[str]:
     first = [result for result in results if result.same_as is None]
     kinds = [result.outcome.kind for result in first]
     counts = [f"{kinds.count(k):,} {k}" for k in KINDS if k in kinds]
-    epochs = history.settings.recipe.epochs
+    epochs, images = history.settings.recipe.epochs, history.settings.recipe.images
     in_epochs = f"{epochs} epoch{'s' * (epochs > 1)}"
     yield (
         f"{AGENTS[history.settings.agent.kind]} over {_blocks_in_words(history.settings.space)} "
         f"on {history.task.data}: {len(results):,} candidates, "
         f"{history.settings.batch} an iteration, {', '.join(counts) or 'none trained'}, "
         f"{len(results) - len(first):,} seen before. Trainings are of {in_epochs} on "
-        f"{history.task.train_images:,} images, scored on {history.task.held_out_images:,} "
-        f"others."
+        f"{images or history.task.train_images:,} images, scored on "
+        f"{history.task.held_out_images:,} others."
     )
+    yield from _further(history)
     yield " ".join(_aims(history.settings))
     yield from doubts_of(history)
     if not history.finished:
@@ -111,6 +121,23 @@ def _in_words(history: History) -> Iterator[str]:
     iterations = iterations_of(results, history.task.chance)
     if history.settings.agent.kind == "q_learning" and iterations:
         yield from _phases(iterations)
+
+
+def _further(history: History) -> Iterator[str]:
+    """A sentence on the rungs, if there are any."""
+    rungs = history.settings.rungs
+    if not rungs:
+        return
+    reached = Counter(candidate.rung for candidate in history.candidates)
+    counts = ", ".join(
+        f"{reached[number]:,} on rung {number + 1} ({rung.epochs} epochs of "
+        f"{rung.images or history.task.train_images:,} images)"
+        for number, rung in enumerate(rungs, start=1)
+    )
+    yield (
+        f"The best of each rung were trained further: {counts}. What was trained furthest ranks "
+        "first, and by the accuracy that it has there."
+    )
 
 
 def _aims(settings: Settings) -> Iterator[str]:
@@ -127,8 +154,13 @@ def _aims(settings: Settings) -> Iterator[str]:
     if weights.objective == "paper":
         yield f"The reward is the {accuracy}{' less ' * bool(weighed)}{', '.join(weighed)}."
     else:
-        traded = {"multiply-accumulates": weights.trade_off.macs}
-        traded |= {"parameters": weights.trade_off.parameters}
+        trade_off = weights.trade_off
+        traded = {
+            "multiply-accumulates": trade_off.macs,
+            "parameters": trade_off.parameters,
+            "predicted training time": trade_off.seconds,
+            "predicted latency": trade_off.latency,
+        }
         taken = [
             f"{price:g} % of it above chance for each doubling of the {of} of block plain's network"
             for of, price in traded.items()
@@ -141,12 +173,18 @@ def _aims(settings: Settings) -> Iterator[str]:
             ("multiply-accumulates", budget.macs),
             ("parameters", budget.parameters),
             ("times the multiply-accumulates of block plain", budget.times_plain),
+            ("seconds of training, as predicted", budget.seconds),
             ("ms", budget.latency),
         )
         if limit is not None
     ]
     if limits:
         yield f"Blocks beyond the budget were not trained: {', '.join(limits)}."
+    if settings.network.match != "none":
+        yield (
+            "Every block's network has the filters with which it takes as much "
+            f"{MATCHED[settings.network.match]} as that of block plain, within 3 %."
+        )
     if settings.measures_latency:
         images = f"{latency.batch:,} image{'s' * (latency.batch > 1)}"
         yield (
@@ -170,8 +208,8 @@ def _phases(iterations: Sequence[Iteration]) -> Iterator[str]:
     means = [
         (
             members[0].epsilon,
-            fmean(v for i in members for v in i.accuracies),
-            fmean(v for i in members for v in i.rewards),
+            fmean(v for i in members for v in i.first(i.accuracies)),
+            fmean(v for i in members for v in i.first(i.rewards)),
         )
         for members in (phases[0], phases[-1])
     ]

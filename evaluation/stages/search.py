@@ -166,9 +166,9 @@ def _curve(history: History) -> list[dict[str, Any]]:
         {
             "iteration": i.number,
             "epsilon": i.epsilon,
-            "mean_accuracy": round(fmean(i.accuracies), 3),
+            "mean_accuracy": round(fmean(i.first(i.accuracies)), 3),
             "best_accuracy": round(best_accuracy, 3),
-            "mean_reward": round(fmean(i.rewards), 3),
+            "mean_reward": round(fmean(i.first(i.rewards)), 3),
             "best_reward": round(best_reward, 3),
         }
         for i, best_accuracy, best_reward in zip(iterations, accuracy, reward, strict=True)

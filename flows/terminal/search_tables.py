@@ -8,7 +8,7 @@ from blockqnn.settings import NetworkSettings
 from blockqnn.space import Block
 from blockqnn.zoo import named_block
 from evaluation.after_search import BEST
-from evaluation.best_table import BALANCED, LATENCY, best_table
+from evaluation.best_table import BALANCED, LATENCY, RUNG, best_table
 from evaluation.drawing import draw_block
 from evaluation.stages.doubts import doubts_of
 from flows.terminal.say import print_table
@@ -73,7 +73,8 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
     facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
     network, classes, channels, size = NetworkSettings(), 10, 3, 32
     if history is not None:
-        network, task = history.settings.network, history.task
+        filters, task = history.candidates[int(text)].filters, history.task
+        network = history.settings.with_filters(filters).network
         classes, channels, size = task.num_classes, task.in_channels, task.image_size
         if (result := history.result(int(text))) is not None:
             outcome = result.outcome
@@ -104,7 +105,7 @@ def _print_best(history: History, top: int) -> None:
         print(history.why_none())
         return
     # what 80 columns hold; codes are too long for a column and follow below
-    wide = not rows[0].keys().isdisjoint((BALANCED, LATENCY))
+    wide = not rows[0].keys().isdisjoint((BALANCED, LATENCY, RUNG))
     left_out = ["code", *(["iteration", "epsilon"] if wide else [])]
     print_table([{k: v for k, v in row.items() if k not in left_out} for row in rows])
     for row in rows:

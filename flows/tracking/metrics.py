@@ -50,14 +50,15 @@ def iteration_metrics(history: History, iteration: int) -> list[Metric]:
     batch = history.settings.batch
     results = history.results[iteration * batch : (iteration + 1) * batch]
     standing = history.standings[iteration]
-    accuracies = [r.outcome.accuracy for r in results if r.outcome.accuracy is not None]
+    first = [r for r in results if not r.candidate.rung] or results
+    accuracies = [r.outcome.accuracy for r in first if r.outcome.accuracy is not None]
     values = {
         "epsilon": results[-1].candidate.epsilon,
         "best_reward": standing.best_reward,
         "distinct_blocks": standing.distinct_blocks,
         "mean_accuracy": _mean(accuracies),
         "best_accuracy": standing.best_accuracy if accuracies else None,
-        "mean_reward": _mean([r.reward for r in results if r.outcome.kind != "stopped"]),
+        "mean_reward": _mean([r.reward for r in first if r.outcome.kind != "stopped"]),
     }
     return points(values, milliseconds(results[-1].time), iteration)
 

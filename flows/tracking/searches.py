@@ -144,6 +144,10 @@ class _Portion:
             "epsilon": candidate.epsilon,
             "layers": len(candidate.block.layers) - 1,
         }
+        if candidate.filters is not None:
+            params["filters"] = str(list(candidate.filters))
+        if candidate.of is not None:
+            params |= {"rung": candidate.rung + 1, "goes_on_from": candidate.of}
         self._experiment.write(run_id, metrics=child_metrics(result, end), params=params)
         self._write_data(run_id)
         score = outcome.kind if outcome.accuracy is None else f"{outcome.accuracy:.1f} %"

@@ -327,7 +327,8 @@ def test_what_is_kept_of_a_search_is_enough(tmp_path, search):
 
 
 def test_the_command_shows_the_search_of_the_selection(tmp_path):
-    settings = tiny_settings(reward={"parameters": 1.5}, budget={"latency": 1e4})
+    latency = {"source": "measured"}
+    settings = tiny_settings(reward={"parameters": 1.5}, budget={"latency": 1e4}, latency=latency)
     finish(tmp_path / "night", settings, lambda c: replace(supplied(c), latency=2.0))
     whole_run(tmp_path / "train-pets")
     command = ["report", "--data", "pets", "--runs", str(tmp_path), "--to", str(tmp_path / "out")]

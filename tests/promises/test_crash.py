@@ -25,13 +25,15 @@ from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.workers.inline import InlineWorker
 from blockqnn.workers.leash import descendants
+from blockqnn.workers.protocol import work_of
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 6
 SMALL = {
     "data": {"images": 400},
     "network": {"filters": [4, 8]},
-    "recipe": {"epochs": EPOCHS},
+    "recipe": {"epochs": EPOCHS, "images": 200},
+    "rungs": [{"share": 0.4, "epochs": 3, "images": 240}, {"share": 0.5, "epochs": 3}],
     "space": {"max_index": 5},
 }
 PATIENCE = 300.0
@@ -44,7 +46,7 @@ from pathlib import Path
 from blockqnn.params import settings_from_dict
 from blockqnn.search.search import Search
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied
+from blockqnn.workers.protocol import WorkerDied, work_of
 
 directory, settings = Path(sys.argv[1]), settings_from_dict(json.loads(sys.argv[2]))
 writes_left = int(sys.argv[3])
@@ -64,7 +66,8 @@ def torn(descriptor, data):
 def train(candidate):
     while True:
         try:
-            return workers.train(candidate.number, str(candidate.block))
+            work = work_of(candidate)
+            return workers.train(candidate.number, str(candidate.block), work=work)
         except WorkerDied:
             pass
 
@@ -221,7 +224,7 @@ def uninterrupted(directory):
     directory.mkdir()
     settings = tiny_settings(**SMALL, workers={"kind": "inline", "device": "cpu"})
     worker = InlineWorker(settings, settings.workers, directory)
-    finish(directory, settings, lambda c: worker.train(c.number, str(c.block)))
+    finish(directory, settings, lambda c: worker.train(c.number, str(c.block), work=work_of(c)))
     return directory
 
 
@@ -273,8 +276,10 @@ def test_killed_twelve_times_a_search_ends_as_if_it_never_was(killed, tmp_path, 
     outcomes = [record for record in records if record["type"] == "outcome"]
     proposals = {r["number"]: r for r in records if r["type"] == "proposal"}
     assert [record["number"] for record in outcomes] == sorted(proposals) == list(range(30))
-    trained = [proposals[r["number"]]["key"] for r in outcomes if "same_as" not in r]
+    own = [proposals[r["number"]] for r in outcomes if "same_as" not in r]
+    trained = [(proposal["key"], proposal.get("rung", 0)) for proposal in own]
     assert len(trained) == len(set(trained))
+    assert {rung for _, rung in trained} == {0, 1, 2}
     kinds = Counter(r["outcome"]["kind"] for r in outcomes if "outcome" in r)
     assert kinds["trained"] >= 5, kinds
     assert not list(killed.directory.glob("candidates/*"))

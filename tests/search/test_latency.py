@@ -22,6 +22,8 @@ from blockqnn.surrogate import StoppingRule
 from blockqnn.zoo import BLOCKS
 from flows.tracking.metrics import child_metrics
 
+MEASURED = LatencySettings(source="measured")
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -41,7 +43,9 @@ def timed(candidate):
 
 class TestTraining:
     def test_over_the_budget_nothing_is_trained(self, digits, tmp_path):
-        settings = replace(training_settings(epochs=1), budget=Budget(latency=1e-6))
+        settings = replace(
+            training_settings(epochs=1), budget=Budget(latency=1e-6), latency=MEASURED
+        )
         outcome = train_candidate(BLOCKS["residual"], settings, digits, tmp_path, CPU)
         assert (outcome.kind, outcome.curve, outcome.accuracy) == ("infeasible", (), None)
         assert outcome.latency > 1e-6
@@ -97,9 +101,9 @@ used = next(line for line in open("/proc/self/status") if line.startswith("VmDat
 limit = int(used.split()[1]) * 1024 + 40 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 for latency in (None, 1000.0):
-    settings = replace(
-        plain, latency=LatencySettings(measure=True, batch=16384), budget=Budget(latency=latency)
-    )
+    source = "predicted" if latency is None else "measured"
+    how = LatencySettings(measure=True, source=source, batch=16384)
+    settings = replace(plain, latency=how, budget=Budget(latency=latency))
     outcome = train_candidate(BLOCKS["residual"], settings, data, to, CPU)
     print(outcome.kind, outcome.latency, outcome.out_of_memory, outcome.reason)
 """
@@ -118,7 +122,7 @@ for latency in (None, 1000.0):
     def test_more_images_take_longer(self, digits, tmp_path):
         latencies = []
         for batch in (1, 2048):
-            latency = LatencySettings(measure=True, batch=batch, passes=5)
+            latency = LatencySettings(source="measured", batch=batch, passes=5)
             settings = replace(
                 training_settings(epochs=1), latency=latency, budget=Budget(latency=1e-6)
             )
@@ -130,8 +134,10 @@ for latency in (None, 1000.0):
 class TestSearch:
     def test_it_costs_its_weight_for_each_doubling(self, tmp_path):
         for weight, name in ((0.0, "free"), (1.5, "weighed")):
-            settings = tiny_settings(schedule=[[1.0, 5]], reward={"latency": weight})
-            finish(tmp_path / name, settings, timed)
+            changes = {"schedule": [[1.0, 5]], "reward": {"latency": weight}}
+            if weight:
+                changes["latency"] = {"source": "measured"}
+            finish(tmp_path / name, tiny_settings(**changes), timed)
         free, weighed = (read_search(tmp_path / name) for name in ("free", "weighed"))
         trained = 0
         for one, other in zip(free.results, weighed.results, strict=True):
@@ -158,7 +164,7 @@ class TestSearch:
                 assert 2**doublings * 1e6 == pytest.approx(one.cost.parameters)
 
     def test_it_is_the_journals_so_a_resumed_search_goes_on_with_it(self, tmp_path):
-        settings = tiny_settings(reward={"latency": 1.0})
+        settings = tiny_settings(reward={"latency": 1.0}, latency={"source": "measured"})
         finish(tmp_path / "whole", settings, timed)
         for _ in range(100):
             if finish(tmp_path / "stopped", settings, timed, most=1).finished:
@@ -169,9 +175,11 @@ class TestSearch:
         assert first["outcome"]["latency"] == 1.0
 
     def test_an_outcome_without_one_where_it_is_weighed_is_not_taken(self, tmp_path):
-        with Search.open(tmp_path, tiny_settings(reward={"latency": 1.0})) as search:
+        with Search.open(
+            tmp_path, tiny_settings(reward={"latency": 1.0}, latency={"source": "measured"})
+        ) as search:
             candidate = asked(search)[0]
-            with pytest.raises(ValueError, match="reward.latency needs it measured"):
+            with pytest.raises(ValueError, match="reward.latency needs one"):
                 search.tell(candidate, Outcome(kind="trained", accuracy=50.0))
             search.tell(candidate, Outcome(kind="diverged"))  # has chance as its reward
             assert search.result(0).reward == 10.0
@@ -202,5 +210,7 @@ def test_when_it_is_measured():
     settings = training_settings()
     assert not settings.measures_latency
     assert replace(settings, latency=LatencySettings(measure=True)).measures_latency
-    assert replace(settings, budget=Budget(latency=5.0)).measures_latency
-    assert replace(settings, reward=RewardSettings(latency=-1.0)).measures_latency
+    for uses in ({"budget": Budget(latency=5.0)}, {"reward": RewardSettings(latency=-1.0)}):
+        assert replace(settings, **uses, latency=MEASURED).measures_latency
+        assert not replace(settings, **uses).measures_latency  # it is predicted
+        assert replace(settings, **uses).needs_prices

@@ -81,6 +81,7 @@ def test_stopped_after_every_tell_the_search_ends_the_same(uninterrupted, tmp_pa
 @pytest.mark.parametrize("max_index", [2, 4])  # the smaller space is soon used up
 def test_every_agent_ends_the_same_wherever_it_was_killed(tmp_path, kind, max_index):
     settings = tiny_settings(
+        rungs=[{"share": 0.5, "epochs": 3}, {"share": 0.5, "epochs": 3}],
         agent={"kind": kind, **({"imagined": 64} if kind == "dyna_q" else {})},
         space={"max_index": max_index},
         schedule=[[1.0, 1], [0.0, 3]],
@@ -187,6 +188,9 @@ REFUSED = {
     "recipe.clip_gradient": ({"clip_gradient": 1.0}, None, 1.0),
     "recipe.accumulate": ({"accumulate": 2}, 1, 2),
     "recipe.precision": ({"precision": "bfloat16"}, "auto", "bfloat16"),
+    "recipe.images": ({"images": 99}, None, 99),
+    "network.match": ({"match": "macs"}, "none", "macs"),
+    "budget.seconds": ({"seconds": 9.0}, None, 9.0),
     "budget.macs": ({"macs": 10**9}, None, 10**9),
     "budget.times_plain": ({"times_plain": 9.0}, None, 9.0),
     "budget.parameters": ({"parameters": 10**9}, None, 10**9),
@@ -235,14 +239,15 @@ def test_the_table_of_refused_settings_is_complete():
     elsewhere = {"data.name", "data.root", "data.download", "data.image_size"}
     streamed = {"data.reader", "data.loaders", "recipe.auto_augment", "recipe.random_erasing"}
     streamed |= {"recipe.augment_repeats"}
-    final = {"recipe.sync_batch_norm", "recipe.compile", "network.match"}
+    final = {"recipe.sync_batch_norm", "recipe.compile"}
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
     stopping = {"stopping.certainty", "stopping.after", "stopping.spared"}  # refused without worse
-    latency = {"latency.batch", "latency.passes"}  # refused where none is measured
-    trade_off = {"reward.trade_off.macs", "reward.trade_off.parameters"}  # refused in paper
+    latency = {"latency.source", "latency.batch", "latency.passes"}  # refused where none is used
+    costs = ("macs", "parameters", "seconds", "latency")
+    trade_off = {f"reward.trade_off.{cost}" for cost in costs}  # refused in paper
     unchanged = rest - harmless - elsewhere - streamed - final - cosine - stopping - latency
     unchanged -= trade_off
-    assert unchanged == {"network.skeleton", "budget.memory"}
+    assert unchanged == {"network.skeleton", "budget.memory", "rungs"}
 
 
 def test_how_a_latency_is_measured_stays(tmp_path):

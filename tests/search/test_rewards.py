@@ -37,7 +37,9 @@ def test_a_block_over_budget_is_settled_unseen_at_chance(tmp_path):
     free = tiny_settings()
     with Search.open(tmp_path / "free", free) as search:
         search.ask()
-        costs = sorted(search._cost(candidate.block).parameters for candidate in search.candidates)
+        costs = sorted(
+            search._costs.of(candidate.block).parameters for candidate in search.candidates
+        )
     limit = (costs[2] + costs[3]) // 2
     settings = tiny_settings(budget={"parameters": limit})
     handed = []

@@ -102,7 +102,7 @@ def test_settings_without_sense_are_refused(changes, message):
 
 STOPPING = {
     "stopping": {"worse": 0.5, "certainty": 0.6, "after": 6, "spared": 0.2},
-    "recipe": {"epochs": 3},
+    "recipe": {"epochs": 3, "precision": "float32"},
     "schedule": [[1.0, 5]],
 }
 

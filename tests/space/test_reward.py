@@ -60,5 +60,5 @@ def test_what_parameters_and_latency_cost():
     assert latency_price(0.25, 2.0) == -4.0
     assert parameters_price(4e6, 0.0) == latency_price(None, 0.0) == 0.0
     for latency in (None, 0.0, math.nan):
-        with pytest.raises(ValueError, match=r"latency is .*: reward.latency needs it measured"):
+        with pytest.raises(ValueError, match=r"latency is .*: reward.latency needs one above 0"):
             latency_price(latency, 1.0)

@@ -121,7 +121,7 @@ def identity_of(job: Job, fingerprint: str) -> str:
     plan = job.plan
     network = plan.network.described() if job.block is not None else None
     subject = (job.block, job.timm, job.split, job.seed, network)
-    parts = (*subject, asdict(plan.recipe), plan.data.image_size, fingerprint)
+    parts = (*subject, plan.recipe.described(), plan.data.image_size, fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

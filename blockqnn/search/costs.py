@@ -1,0 +1,73 @@
+"""What the networks of a search cost, and how wide they are, from their codes alone."""
+
+from dataclasses import replace
+
+from blockqnn.cost import Cost, DeviceCost
+from blockqnn.cost.match import TOLERANCE
+from blockqnn.search.budget import over_budget
+from blockqnn.search.records import Task
+from blockqnn.settings import Settings
+from blockqnn.space import Block
+from blockqnn.zoo import BLOCKS
+
+Filters = tuple[int, ...] | None
+"""Filters of a network's stages; None for those of the settings."""
+
+
+class Costs:
+    """The costs of one search's networks, on a device with prices if the search needs them."""
+
+    def __init__(self, settings: Settings, task: Task, prices: DeviceCost | None) -> None:
+        self._settings = settings
+        self._prices = prices
+        self._images = {
+            "num_classes": task.num_classes,
+            "in_channels": task.in_channels,
+            "image_size": task.image_size,
+        }
+        self._train_images = task.train_images
+        self.plain = self.of(BLOCKS["plain"])
+        """That of block plain's network, beside which others are held."""
+
+    def of(self, block: Block, filters: Filters = None) -> Cost:
+        """The cost of the network of a block."""
+        network = self._settings.network
+        if filters is not None:
+            network = replace(network, filters=filters)
+        return network.cost(block, prices=self._prices, **self._images)
+
+    def filters(self, block: Block) -> Filters:
+        """The filters with which the block's network costs what block plain's does, None if
+        networks are not matched.
+        """
+        network = self._settings.network
+        if network.match == "none":
+            return None
+        like = BLOCKS["plain"]
+        return network.matched(block, like, prices=self._prices, **self._images).filters
+
+    def over_budget(self, cost: Cost) -> str:
+        """Why a network with that cost may not be trained; empty when it may."""
+        settings, seconds = self._settings, self._seconds(cost)
+        if settings.judges_measured_latency:
+            cost = replace(cost, milliseconds=None)  # the worker finds out
+        reason = over_budget(cost, settings.budget, settings.recipe, self.plain, seconds)
+        return reason or self._over_match(cost)
+
+    def _seconds(self, cost: Cost) -> float | None:
+        """Seconds of a candidate's training, None where the device has no prices."""
+        if cost.seconds_an_image is None:
+            return None
+        return cost.seconds_an_image * self._train_images * self._settings.recipe.epochs
+
+    def _over_match(self, cost: Cost) -> str:
+        network = self._settings.network
+        if network.match == "none":
+            return ""
+        ratio = network.matched_cost(cost) / network.matched_cost(self.plain)
+        if ratio <= 1 + TOLERANCE:
+            return ""
+        return (
+            f"takes {ratio:.3g} times the {network.match} of block plain's network, whatever its "
+            "filters are; network.match wants as much"
+        )
