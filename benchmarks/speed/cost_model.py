@@ -128,10 +128,7 @@ def main() -> None:
         macs = [cost.macs for cost in costs]
         runs = [list(settings.network.layers(block, **IMAGES)) for block in blocks]
         step = [network.step / settings.recipe.batch for network in networks]
-        trained = [
-            prices.seconds_an_image(layers, cost.parameters)
-            for layers, cost in zip(runs, costs, strict=True)
-        ]
+        trained = [prices.seconds_an_image(layers) for layers in runs]
         forward = [1e3 * network.forward for network in networks]
         passed = [prices.milliseconds(layers) for layers in runs]
         print(f"{name}: {count} networks, calibrated in {took:.0f} s")

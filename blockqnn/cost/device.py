@@ -7,7 +7,7 @@ with a table of measured layers. It needs no torch.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any, Self
@@ -38,14 +38,35 @@ def layer_terms(layer: NetworkLayer) -> list[float]:
     return [made * pixels, 1.0]
 
 
-def fit_prices(layers: Sequence[NetworkLayer], times: Sequence[float]) -> dict[str, list[float]]:
+def update_terms(layer: NetworkLayer) -> list[float]:
+    """The terms of one optimiser step of a layer's weights, the last a layer; none where it has no
+    weights. The second is for optimisers that multiply matrices, such as Muon.
+    """
+    kind, kernel, width, made, _ = layer
+    if kind == "separable":
+        weights, reads = width * (kernel * kernel + made), width
+    elif kind in ("stem", "pcc", "head"):
+        reads = (kernel or 1) ** 2 * width
+        weights = reads * made
+    else:
+        return []
+    return [weights, weights * min(reads, made), 1.0]
+
+
+Terms = Callable[[NetworkLayer], list[float]]
+
+
+def fit_prices(
+    layers: Sequence[NetworkLayer], times: Sequence[float], terms: Terms = layer_terms
+) -> dict[str, list[float]]:
     """Return the prices, none negative, whose sums come relatively closest to measured times.
 
-    `times` has the microseconds of each layer for one image.
+    `times` has the microseconds of each layer for one image, or for whatever has the `terms`.
     """
     rows: dict[str, list[tuple[list[float], float]]] = {}
     for layer, time in zip(layers, times, strict=True):
-        rows.setdefault(layer_kind(layer), []).append((layer_terms(layer), time))
+        if found := terms(layer):
+            rows.setdefault(layer_kind(layer), []).append((found, time))
     prices = {}
     for kind, measured in sorted(rows.items()):
         prices[kind] = _solved(*zip(*measured, strict=True))
@@ -53,7 +74,10 @@ def fit_prices(layers: Sequence[NetworkLayer], times: Sequence[float]) -> dict[s
 
 
 def among_others(
-    prices: Prices, networks: Sequence[Sequence[Run]], times: Sequence[float]
+    prices: Prices,
+    networks: Sequence[Sequence[Run]],
+    times: Sequence[float],
+    terms: Terms = layer_terms,
 ) -> dict[str, list[float]]:
     """Return the prices as they are in networks, from those of layers that were measured alone.
 
@@ -61,7 +85,7 @@ def among_others(
     size, and what it takes beyond that, is raised or lowered for all kinds alike.
     """
     fixed = {kind: [*(0.0 for _ in of[1:]), of[-1]] for kind, of in prices.items()}
-    rows = [(priced(fixed, network), priced(prices, network)) for network in networks]
+    rows = [(priced(fixed, network, terms), priced(prices, network, terms)) for network in networks]
     each, beyond = _solved([[one, whole - one] for one, whole in rows], times)
     return {kind: [*(beyond * p for p in of[:-1]), each * of[-1]] for kind, of in prices.items()}
 
@@ -76,16 +100,17 @@ def _solved(terms: Sequence[Sequence[float]], times: Sequence[float]) -> list[fl
     return [float(price) for price in solution / scale]
 
 
-def priced(prices: Prices, layers: Iterable[Run]) -> float:
-    """The microseconds of a network's layers for one image.
+def priced(prices: Prices, layers: Iterable[Run], terms: Terms = layer_terms) -> float:
+    """The microseconds of a network's layers for one image, or for whatever has the `terms`.
 
     Raises `KeyError` that names a kind of layer that has no price.
     """
     total = 0.0
     for count, run in layers:
         for layer in run:
-            terms = zip(prices[layer_kind(layer)], layer_terms(layer), strict=True)
-            total += count * sum(price * term for price, term in terms)
+            if found := terms(layer):
+                each = zip(prices[layer_kind(layer)], found, strict=True)
+                total += count * sum(price * term for price, term in each)
     return total
 
 
@@ -111,16 +136,18 @@ class DeviceCost:
     """Microseconds of a training step, by image."""
     latency: Prices
     """Microseconds of a forward pass, by image."""
-    update: float
-    """Microseconds in which a training step updates one parameter, by image."""
+    update: Prices
+    """Microseconds of the optimiser's share of a step, by image, for the terms of
+    `update_terms`."""
 
-    def seconds_an_image(self, layers: Iterable[Run], parameters: int) -> float:
-        """Seconds that a training takes for each image, forward, backward and its share of the
-        update of the network's `parameters`.
+    def seconds_an_image(self, layers: Sequence[Run]) -> float:
+        """Seconds that a training takes for each image: forward, backward, and its share of the
+        optimiser's step.
 
         Raises `KeyError` that names a kind of layer that was not measured.
         """
-        return 1e-6 * (priced(self.training, layers) + self.update * parameters)
+        update = priced(self.update, layers, update_terms)
+        return 1e-6 * (priced(self.training, layers) + update)
 
     def milliseconds(self, layers: Iterable[Run]) -> float:
         """Milliseconds of one forward pass of `latency_batch` images.
@@ -137,7 +164,7 @@ class DeviceCost:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; raises TypeError or ValueError for anything else."""
         cost = cls(**values)
-        prices = [price for of in (cost.training, cost.latency) for price in chain(*of.values())]
-        if not all(0 <= price < math.inf for price in (*prices, cost.update)):
+        parts = (cost.training, cost.latency, cost.update)
+        if not all(0 <= price < math.inf for of in parts for price in chain(*of.values())):
             raise ValueError("a price is no number from 0 on")
         return cost

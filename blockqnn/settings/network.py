@@ -71,7 +71,7 @@ class NetworkSettings(Section, section="network"):
         layers = list(self.layers(block, **images))
         return replace(
             found,
-            seconds_an_image=prices.seconds_an_image(layers, found.parameters),
+            seconds_an_image=prices.seconds_an_image(layers),
             milliseconds=prices.milliseconds(layers),
         )
 

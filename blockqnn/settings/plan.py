@@ -100,6 +100,8 @@ class Plan(Section):
             self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
             remedy = "only data.name imagenet is tested at a larger size; give null"
             self.evaluation.require("larger", self.evaluation.larger is None, remedy)
+        remedy = "only searches train on a part of their images; leave it out, or set data.images"
+        self.recipe.require_default(remedy, "images")
         whole = self.recipe.batch % (self.workers.processes * self.recipe.accumulate) == 0
         remedy = "give a multiple of workers.processes times recipe.accumulate"
         self.recipe.require("batch", whole, remedy)

@@ -16,12 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from blockqnn.cost import DeviceCost, NetworkLayer
-from blockqnn.cost.device import Prices, among_others, fit_prices, layer_kind, layer_terms
+from blockqnn.cost.device import (
+    Prices,
+    Terms,
+    among_others,
+    fit_prices,
+    layer_kind,
+    layer_terms,
+    update_terms,
+)
 from blockqnn.network import build_network
 from blockqnn.network.cells import Add, Concat, Convolution, Pcc, Separable
 from blockqnn.params import settings_from_dict
-from blockqnn.settings import Recipe, Settings
-from blockqnn.space import Block
+from blockqnn.settings import Settings
+from blockqnn.space import VERSIONS, Block, Space
 from blockqnn.training.device_prices import Request
 from blockqnn.training.devices import device_name, resolve
 from blockqnn.training.optimisation import create_optimizer
@@ -58,7 +66,10 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
         "in_channels": request["in_channels"],
         "image_size": request["image_size"],
     }
-    blocks = _typical_blocks(settings, images)
+    spaces = [settings.space.build()]
+    if versions := request.get("spaces"):
+        spaces = [VERSIONS[version] for version in versions]
+    blocks = _typical_blocks(settings, spaces, images)
     shapes = _typical_layers(settings, blocks, images)
     meter = _Meter(device, settings, request["image_size"])
     layers = [meter.layer(shape) for shape in shapes]
@@ -68,9 +79,9 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
 
     runs = [list(settings.network.layers(block, **images)) for block in whole]
 
-    def prices(of: Callable[["_Subject"], float]) -> Prices:
-        alone = fit_prices(shapes, [of(layer) for layer in layers])
-        return among_others(alone, runs, [of(network) for network in networks])
+    def prices(of: Callable[["_Subject"], float], terms: Terms = layer_terms) -> Prices:
+        alone = fit_prices(shapes, [of(layer) for layer in layers], terms)
+        return among_others(alone, runs, [of(network) for network in networks], terms)
 
     return DeviceCost(
         device=device_name(device),
@@ -80,14 +91,16 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
         latency_batch=settings.latency.batch,
         training=prices(lambda subject: 1e6 * subject.step / meter.batch),
         latency=prices(lambda subject: 1e6 * subject.forward / settings.latency.batch),
-        update=1e6 * meter.update(settings.recipe) / settings.recipe.batch,
+        update=prices(lambda s: 1e6 * s.update / settings.recipe.batch, update_terms),
     )
 
 
-def _typical_blocks(settings: Settings, images: dict[str, int]) -> list[Block]:
-    """Random blocks of the space that make networks of usual size."""
-    space, rng = settings.space.build(), np.random.default_rng(0)
-    sampled = [space.sample(rng) for _ in range(SAMPLED)]
+def _typical_blocks(
+    settings: Settings, spaces: Sequence[Space], images: dict[str, int]
+) -> list[Block]:
+    """Random blocks of the spaces, in turn, that make networks of usual size."""
+    rng = np.random.default_rng(0)
+    sampled = [space.sample(rng) for _ in range(SAMPLED) for space in spaces]
     costs = [
         settings.network.cost(
             block,
@@ -133,6 +146,8 @@ class _Subject:
     """Seconds of a training step: forward and backward."""
     forward: float = float("inf")
     """Seconds of a forward pass of a trained network."""
+    update: float = float("inf")
+    """Seconds of an optimiser's step."""
 
 
 class _Meter:
@@ -140,12 +155,12 @@ class _Meter:
 
     def __init__(self, device: torch.device, settings: Settings, image_size: int) -> None:
         self._device = device
-        self._precision = settings.recipe.precision
+        self._recipe = settings.recipe
         self._latency_batch = settings.latency.batch
         self.batch = settings.recipe.batch
         if device.type == "cpu":
             self.batch = max(2, min(self.batch, CPU_VALUES // image_size**2))
-        half = resolve_precision(device, self._precision)
+        half = resolve_precision(device, self._recipe.precision)
         self._values = torch.randn(0, device=device, dtype=getattr(torch, half))
 
     def layer(self, shape: NetworkLayer) -> _Subject:
@@ -204,33 +219,35 @@ class _Meter:
                 self._measure(subject)
             rounds += 1
 
-    def update(self, recipe: Recipe) -> float:
-        """Fewest seconds in which the recipe's optimiser updates one parameter of many."""
-        layers = nn.Sequential(*(nn.Linear(256, 256) for _ in range(16))).to(self._device)
-        optimizer = create_optimizer(layers, recipe, recipe.learning_rate)
-        for weight in layers.parameters():
-            weight.grad = torch.ones_like(weight)
-        count = sum(weight.numel() for weight in layers.parameters())
-        return min(self._seconds(optimizer.step) for _ in range(10)) / count
-
     def _measure(self, subject: _Subject) -> None:
         module = subject.module
         inputs = [self._maps(self.batch, *read, subject.gradient) for read in subject.reads]
         wanted = [each for each in (*inputs, *module.parameters()) if each.requires_grad]
 
         def step() -> None:
-            with mixed_precision(self._device, self._precision):
+            with mixed_precision(self._device, self._recipe.precision):
                 made = module(*inputs)
             torch.autograd.grad(made, wanted, torch.ones_like(made))
 
         module.train()
         subject.step = min(subject.step, self._seconds(step))
+        if any(weight.requires_grad for weight in module.parameters()):
+            subject.update = min(subject.update, self._update(module))
         module.eval()
-        with torch.inference_mode(), mixed_precision(self._device, self._precision):
+        with torch.inference_mode(), mixed_precision(self._device, self._recipe.precision):
             inputs = [self._maps(self._latency_batch, *read, False) for read in subject.reads]
             subject.forward = min(
                 subject.forward, *(self._seconds(lambda: module(*inputs)) for _ in range(5))
             )
+
+    def _update(self, module: nn.Module) -> float:
+        """Seconds of the quicker of two optimiser steps, the first of which takes memory."""
+        optimizer = create_optimizer(module, self._recipe, 1e-9)  # the weights stay what they are
+        for weight in module.parameters():
+            weight.grad = torch.ones_like(weight)
+        seconds = min(self._seconds(optimizer.step) for _ in range(3))
+        module.zero_grad(set_to_none=True)
+        return seconds
 
     def _maps(self, batch: int, channels: int, size: int, gradient: bool) -> Tensor:
         """Random maps (N, C, H, W), channels last; all of a kind share their memory."""

@@ -1,13 +1,14 @@
-"""The prices of layers on a device of this machine, measured by a process of its own."""
+"""What layers and models cost on a device of this machine, measured by a process of its own."""
 
 import json
 import os
 import subprocess
 import sys
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
 
 from blockqnn.cost import DeviceCost
-from blockqnn.errors import SearchError
+from blockqnn.errors import SearchError, SettingsError
 from blockqnn.training.keep_memory import KEEP_MEMORY
 
 SECONDS = 40.0
@@ -17,7 +18,9 @@ SECONDS = 40.0
 class Request(TypedDict):
     """What is to be measured: a search's networks on a device."""
 
-    settings: dict[str, object]
+    settings: dict[str, Any]
+    spaces: NotRequired[list[str]]
+    """Versions of the spaces of whose blocks the networks are; that of the settings if left out."""
     device: str
     threads: int
     num_classes: int
@@ -25,23 +28,56 @@ class Request(TypedDict):
     image_size: int
 
 
+class WidthRequest(Request):
+    """Which timm model is to be matched with the network of block plain, and by what."""
+
+    name: str
+    match: str
+
+
 def measured_prices(request: Request) -> DeviceCost:
     """Measure a device, which takes less than a minute; the settings say what networks it trains.
 
     The process keeps its memory as those that train do. Raises `SearchError` if it fails.
     """
+    done = _run(["blockqnn.training.calibration", str(SECONDS)], request)
+    if done.returncode:
+        raise SearchError(
+            f"what layers cost on device {request['device']} could not be measured "
+            f"({_last_words(done)}): mend that, or do without network.match, budgets and "
+            "trade-offs in seconds or latency"
+        )
+    return DeviceCost.from_dict(json.loads(done.stdout))
+
+
+def matched_widths(request: WidthRequest) -> tuple[int, ...]:
+    """The widths of a timm model's stages with which it costs what block plain's network does.
+
+    Raises `SettingsError` for a model whose widths cannot be chosen, and `SearchError` if the
+    device cannot be measured.
+    """
+    done = _run(["blockqnn.training.comparator_width"], request)
+    if done.returncode:
+        raise SearchError(
+            f"how wide {request['name']} has to be on device {request['device']} could not be "
+            f"measured ({_last_words(done)}): mend that, or give network.match none"
+        )
+    found = json.loads(done.stdout)
+    if isinstance(found, dict):
+        raise SettingsError(found["error"])
+    return tuple(found)
+
+
+def _run(module: Sequence[str], request: Request) -> subprocess.CompletedProcess[str]:
     threads = str(request["threads"])
-    done = subprocess.run(
-        [sys.executable, "-m", "blockqnn.training.calibration", str(SECONDS)],
+    return subprocess.run(
+        [sys.executable, "-m", *module],
         input=json.dumps(request),
         capture_output=True,
         text=True,
         env={**os.environ, **KEEP_MEMORY, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
     )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise SearchError(
-            f"what layers cost on device {request['device']} could not be measured ({last[0]}): "
-            "mend that, or do without network.match, budgets and trade-offs in seconds or latency"
-        )
-    return DeviceCost.from_dict(json.loads(done.stdout))
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

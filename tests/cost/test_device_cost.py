@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from blockqnn.cost import DeviceCost, NetworkLayer, network_layers
-from blockqnn.cost.device import among_others, fit_prices, layer_kind, layer_terms, priced
+from blockqnn.cost.device import (
+    among_others,
+    fit_prices,
+    layer_kind,
+    layer_terms,
+    priced,
+    update_terms,
+)
 from blockqnn.params import settings_from_dict
 from blockqnn.space import V1, V2, Block
-from blockqnn.training.calibration import Request, calibrate
+from blockqnn.training.calibration import calibrate
+from blockqnn.training.device_prices import Request
 from blockqnn.zoo import BLOCKS
 
 TRUE = {
@@ -65,10 +73,14 @@ def test_a_price_by_hand():
 def test_seconds_and_milliseconds_by_hand():
     cost = DeviceCost(
         device="abacus", precision="float32", threads=1, batch=64, latency_batch=8,
-        training={"add": [2.0, 1.0]}, latency={"add": [0.5, 1.0]}, update=0.25,
+        training={"add": [2.0, 1.0]}, latency={"add": [0.5, 1.0]},
+        update={"pcc 3": [1.0, 0.5, 10.0]},
     )  # fmt: skip
     runs = [(2, [NetworkLayer("add", 0, 3, 3, 10)])]
-    assert cost.seconds_an_image(runs, parameters=40) == pytest.approx(1e-6 * (2 * 601 + 10))
+    assert cost.seconds_an_image(runs) == pytest.approx(1e-6 * 2 * 601)
+    # 9 x 2 x 4 weights, whose gradient is a matrix of 4 rows and 18 columns
+    weights = [(1, [NetworkLayer("pcc", 3, 2, 4, 10)])]
+    assert priced(cost.update, weights, update_terms) == 72 + 0.5 * 72 * 4 + 10
     assert cost.milliseconds(runs) == pytest.approx(1e-3 * 8 * 2 * 151)
     assert DeviceCost(**json.loads(json.dumps(cost.to_dict()))) == cost
 
@@ -120,10 +132,10 @@ def test_a_calibration_prices_every_block_of_the_space(version):
     for _ in range(50):
         block = settings.space.build().sample(rng)
         runs = list(settings.network.layers(block, **images))
-        assert cost.seconds_an_image(runs, 1000) > 0
+        assert cost.seconds_an_image(runs) > 0
         assert cost.milliseconds(runs) > 0
     small, large = (
-        cost.seconds_an_image(list(network_layers(BLOCKS["plain"], **shape)), 0)
+        cost.seconds_an_image(list(network_layers(BLOCKS["plain"], **shape)))
         for shape in ({**NETWORK, "image_size": 8}, {**NETWORK, "image_size": 32})
     )
     assert small < large
@@ -137,9 +149,7 @@ def test_a_calibration_is_a_process():
         settings=settings.to_dict(), device="cpu", threads=1,
         num_classes=2, in_channels=1, image_size=4,
     )  # fmt: skip
-    code = "import blockqnn.training.calibration as c; c.calibrate.__defaults__ = (0.0,); c.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(request), capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "blockqnn.training.calibration", "0"]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert DeviceCost(**json.loads(done.stdout)).threads == 1

@@ -14,10 +14,10 @@ from blockqnn.data.images import ImageFacts, open_images
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.network.timm_networks import build_comparator
 from blockqnn.params import plan_from_dict
-from blockqnn.settings import DataSettings, NetworkSettings, Plan, Recipe
+from blockqnn.settings import DataSettings, Plan, Recipe
 from blockqnn.space import Block
 from blockqnn.storage import as_json, read_json, write_json
-from blockqnn.zoo import BLOCKS
+from blockqnn.training.final.matched import matched_comparator, matched_network
 
 VERSION = 1
 """Format of job.json; another one is refused."""
@@ -67,10 +67,11 @@ def prepare_job(
     """Write a training's job.json under `run` unless it has a result, and return its directory.
 
     The directory's name holds the identity of all that the result depends on, so that a changed
-    setting or other images mean another training. The filters of a block's network are those that
-    `network.match` asks for. What else the plan says (where the images lie,
-    loaders, checkpoints) may change until the training has ended. Raises `SettingsError` for data
-    that is not to be had and a timm model that does not fit it, and OSError.
+    setting or other images mean another training. The filters of a block's network and the widths
+    of a timm model are those that `network.match` asks for. What else the plan says (where the
+    images lie, loaders, checkpoints) may change until the training has ended. Raises
+    `SettingsError` for data that is not to be had and a timm model that does not fit it,
+    `SearchError` for a device that cannot be measured, and OSError.
     """
     job = Job(
         label=label,
@@ -84,7 +85,10 @@ def prepare_job(
     )
     images = _image_facts(plan.data, plan.seed)
     if block is not None:
-        job = replace(job, plan=replace(plan, network=_matched(plan.network, block, images)))
+        network = matched_network(run, plan, block, images)
+        job = replace(job, plan=replace(plan, network=network))
+    elif timm is not None:
+        job = replace(job, timm=(timm := matched_comparator(run, plan, timm, images)))
     job = replace(job, identity=identity_of(job, images.fingerprint))
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40] or "network"
     directory = run / "trainings" / f"{name}-{split}-{seed}-{job.identity[:8]}"
@@ -140,18 +144,6 @@ def comparator(name: str, images: ImageFacts, recipe: Recipe) -> nn.Module:
 @cache
 def _image_facts(data: DataSettings, seed: int) -> ImageFacts:
     return open_images(data, seed).facts
-
-
-@cache
-def _matched(network: NetworkSettings, block: Block, images: ImageFacts) -> NetworkSettings:
-    """The network's settings, with filters by which the block costs what block plain does."""
-    return network.matched(
-        block,
-        BLOCKS["plain"],
-        num_classes=len(images.classes),
-        in_channels=images.in_channels,
-        image_size=images.image_size,
-    )
 
 
 @cache

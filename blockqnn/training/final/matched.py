@@ -1,0 +1,97 @@
+"""Networks of one cost among final trainings: filters of blocks' networks, widths of timm's models.
+
+What was measured for it is kept in the run's directory, so that the same plan trains the same
+networks whenever it is begun again.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from blockqnn.cost import DeviceCost
+from blockqnn.data.images import ImageFacts
+from blockqnn.errors import SearchError
+from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings
+from blockqnn.settings.network import MEASURED
+from blockqnn.space import Block
+from blockqnn.storage import read_json, write_json
+from blockqnn.training.device_prices import Request, matched_widths, measured_prices
+from blockqnn.training.devices import usable_cores
+from blockqnn.zoo import BLOCKS
+
+FILE = "matched.json"
+"""File in a run's directory of the device's prices and of the widths of timm's models."""
+
+
+def matched_network(run: Path, plan: Plan, block: Block, images: ImageFacts) -> NetworkSettings:
+    """The plan's network with filters by which the block costs what block plain does.
+
+    Raises `SearchError` for a device that cannot be measured, and OSError.
+    """
+    network = plan.network
+    if network.match == "none":
+        return network
+    prices = None
+    if network.match in MEASURED:
+        request = _request(plan, images)
+        known = _known(run, request)
+        if "prices" not in known:
+            known = {**known, "prices": measured_prices(request).to_dict()}
+            _keep(run, known)
+        prices = DeviceCost.from_dict(known["prices"])
+    shape = {"num_classes": len(images.classes), "in_channels": images.in_channels}
+    like = BLOCKS["plain"]
+    return network.matched(block, like, image_size=images.image_size, prices=prices, **shape)
+
+
+def matched_comparator(run: Path, plan: Plan, name: str, images: ImageFacts) -> str:
+    """The name of the timm model with widths by which it costs what block plain's network does.
+
+    A name that has widths already stays. Raises `SettingsError` for a model whose width cannot be
+    chosen, `SearchError` for a device that cannot be measured, and OSError.
+    """
+    if plan.network.match == "none" or ":" in name:
+        return name
+    request = _request(plan, images)
+    known = _known(run, request)
+    found = known.get("timm", {})
+    if name not in found:
+        widths = matched_widths({**request, "name": name, "match": plan.network.match})
+        found = {**found, name: f"{name}:{'-'.join(map(str, widths))}"}
+        _keep(run, {**known, "timm": found})
+    return str(found[name])
+
+
+def _request(plan: Plan, images: ImageFacts) -> Request:
+    """What is to be measured: the plan's networks in its recipe's steps."""
+    workers, recipe = plan.workers, plan.recipe
+    own = {name: getattr(recipe, name) for name in ("batch", "optimizer", "momentum", "precision")}
+    settings = Settings(network=replace(plan.network, match="none"), recipe=Recipe(epochs=1, **own))
+    plain: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))  # as a file has it
+    together = (workers.parallel or 1) * workers.processes
+    return {
+        "settings": plain,
+        "spaces": ["v1", "v2"],
+        "device": (*workers.devices, "auto")[0],
+        "threads": workers.threads or max(1, usable_cores() // together),
+        "num_classes": len(images.classes),
+        "in_channels": images.in_channels,
+        "image_size": images.image_size,
+    }
+
+
+def _known(run: Path, request: Request) -> dict[str, Any]:
+    """What was measured in this run for the same request."""
+    try:
+        known: dict[str, Any] = read_json(run / FILE)
+        return known if known.get("request") == request else {"request": request}
+    except FileNotFoundError:
+        return {"request": request}
+    except (OSError, ValueError, AttributeError) as error:
+        raise SearchError(f"{run / FILE} is damaged ({error}): delete it and go on") from None
+
+
+def _keep(run: Path, known: dict[str, Any]) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(known, run / FILE)

@@ -1,0 +1,100 @@
+"""Final trainings of networks that cost the same: how wide each is, and that it stays so."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blockqnn.data.images import ImageFacts
+from blockqnn.errors import SettingsError
+from blockqnn.network import build_network
+from blockqnn.network.timm_networks import build_comparator
+from blockqnn.params import plan_from_dict
+from blockqnn.training import device_prices
+from blockqnn.training.comparator_width import fitting_widths
+from blockqnn.training.final.matched import matched_comparator, matched_network
+from blockqnn.zoo import BLOCKS
+
+IMAGES = ImageFacts("x", tuple("abcde"), 3, 32, "f", 10, 10, (0, 0, 0), (1, 1, 1))
+SHAPE = {"num_classes": 5, "in_channels": 3}
+
+
+def plan(match, filters=(16, 32, 64)):
+    return plan_from_dict(
+        {
+            "data": {"name": "digits"},
+            "network": {"filters": list(filters), "repeats": 1, "match": match},
+            "recipe": {"batch": 8},
+            "compare": ["resnet10t"],
+        }
+    )
+
+
+def macs(network):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, 32, 32))
+    return counter.get_total_flops() / 2
+
+
+def parameters(network):
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def test_widths_by_hand():
+    """The cost is that of a network whose stages have 16, 4 and 1 pixels."""
+
+    def cost(widths):
+        return 16 * widths[0] + 4 * widths[1] + widths[2]
+
+    assert fitting_widths(lambda w: cost(w) / cost((24, 48, 96)), (32, 64, 128)) == (24, 48, 96)
+    for target in (1000, 1500, 2000, 5000):
+        found = fitting_widths(lambda w, t=target: cost(w) / t, (32, 64, 128))
+        assert cost(found) / target == pytest.approx(1, rel=0.03)
+        assert all(width % 8 == 0 for width in found)
+        assert found[0] < found[1] < found[2]
+    assert fitting_widths(lambda w: cost(w) / 10, (32, 64, 128))[0] == 8  # as narrow as can be
+
+
+@pytest.mark.parametrize(("match", "count"), [("macs", macs), ("parameters", parameters)])
+def test_timm_models_are_as_wide_as_they_may_be(tmp_path, match, count):
+    filters = (32, 64, 128)
+    target = count(build_network(BLOCKS["plain"], filters=filters, repeats=1, **SHAPE))
+    for name in ("resnet10t", "resnet14t"):
+        found = matched_comparator(tmp_path, plan(match, filters), name, IMAGES)
+        assert found.startswith(f"{name}:")
+        network = build_comparator(found, image_size=32, **SHAPE)
+        assert count(network) / target == pytest.approx(1, rel=0.03)
+        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+
+
+def test_what_was_measured_stays_with_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(device_prices, "SECONDS", 0.0)
+    seconds = plan("seconds")
+    block = BLOCKS["inception"]
+    first = matched_network(tmp_path, seconds, block, IMAGES)
+    model = matched_comparator(tmp_path, seconds, "resnet10t", IMAGES)
+    monkeypatch.setattr("blockqnn.training.final.matched.measured_prices", None)  # would raise
+    monkeypatch.setattr("blockqnn.training.final.matched.matched_widths", None)
+    assert matched_network(tmp_path, seconds, block, IMAGES) == first
+    assert matched_comparator(tmp_path, seconds, "resnet10t", IMAGES) == model
+    assert first.match == "none"
+    pinned = "resnet10t:8-16-16-16"
+    assert matched_comparator(tmp_path, seconds, pinned, IMAGES) == pinned
+    assert matched_comparator(tmp_path, plan("none"), "resnet10t", IMAGES) == "resnet10t"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("resnet18", "'resnet18', the widths of whose stages cannot be chosen: choose a ResNet"),
+        ("resnt18", "'resnt18', which timm does not know: did you mean resnet18"),
+    ],
+)
+def test_a_model_that_cannot_be_matched_is_one_sentence(tmp_path, name, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        matched_comparator(tmp_path, plan("macs"), name, IMAGES)
+
+
+@pytest.mark.parametrize("widths", ["16-32-64", "16-32-64-x", "0-1-1-1", "-1-2-3-4"])
+def test_widths_that_are_none(widths):
+    with pytest.raises(SettingsError, match=r"give 4 widths, as in resnet10t:64-128-256-512"):
+        build_comparator(f"resnet10t:{widths}", image_size=32, **SHAPE)
