@@ -12,7 +12,7 @@ from benchmarks.__main__ import SCALE, SCRIPTS
 ROOT = Path(__file__).parents[1]
 COMPARISON = {
     "training_speed": r"ratio \d+\.\d\d \(aim 4\)",
-    "separable_speed": r"ratio (\d+\.\d\d,? ){3}of plain convolutions, .* of all in bfloat16",
+    "separable_speed": r"ratio \d+\.\d\d of torch with 5x5 in float32, \d+\.\d\d of torch",
     "cost_model": r"latency by multiply-accumulates: median error \d+\.\d %",
     "agent_speed": r"ratio \d+\.\d over .*; same blocks, same values",
     "stack_overhead": r"share -?\d+\.\d\d% of a ten-second candidate",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from blockqnn.network.cells import Add, Concat, Pcc, Separable
+from blockqnn.network.cells import Add, AveragePool, Concat, Pcc, Separable
 from blockqnn.space import Block, Layer, Op, predecessors
 from blockqnn.space.block import CONVOLUTIONS
 
@@ -94,7 +94,7 @@ def _module(
     if layer.op == Op.MAX_POOL:
         return nn.MaxPool2d(3, stride=1, padding=1), widths[0]
     if layer.op == Op.AVG_POOL:
-        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), widths[0]
+        return AveragePool(3), widths[0]
     if layer.op == Op.ADD:
         add = Add(widths, filters)
         return add, add.out_channels

@@ -4,10 +4,12 @@ Maps are (N, C, H, W); all of these keep height and width.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Convolution(nn.Conv2d):
@@ -29,13 +31,62 @@ class Depthwise(Convolution):
         super().__init__(channels, channels, kernel, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In bfloat16 torch has no fast kernel for 5x5 on a CPU: float32 takes about half the time
-        # (benchmarks/speed/separable_speed.py).
-        slow = self.kernel_size[0] == 5 and x.device.type == "cpu"
-        if slow and not torch.compiler.is_compiling() and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
+        slow = self.kernel_size == (5, 5) and x.device.type == "cpu"
+        if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            weight = self.weight
+            if torch.is_autocast_enabled("cpu"):
+                half = torch.get_autocast_dtype("cpu")
+                x, weight = x.to(half), weight.to(half)
+            y: Tensor = _Depthwise5.apply(x, weight)
+            return y
         return super().forward(x)
+
+
+class _Depthwise5(torch.autograd.Function):
+    """A 5x5 depthwise convolution whose weights get their gradient in columns of at most three.
+
+    For more, torch's kernel takes a CPU many times as long (benchmarks/speed/separable_speed.py).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return nn.functional.conv2d(x, weight, padding=2, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = _gradients(gradient, x, weight, (2, 2), [True, False, False])[0]
+        if ctx.needs_input_grad[1]:
+            of_weight = _of_weight5(gradient, x)
+        return of_x, of_weight
+
+
+def _of_weight5(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient of a 5x5 depthwise convolution's weights: of three columns, and of two."""
+    channels = x.shape[1]
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    parts = []
+    for column, width in ((0, 3), (3, 2)):
+        window = x.new_empty(channels, 1, 5, width)
+        seen = nn.functional.pad(x, (2 - column, width - 3 + column))
+        seen = seen.contiguous(memory_format=torch.channels_last)
+        parts.append(_gradients(gradient, seen, window, (2, 0), [False, True, False])[1])
+    return torch.cat(parts, 3)
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The wanted gradients of a depthwise convolution: by its input, its weights and its bias."""
+    shape = ([1, 1], padding, [1, 1], False, [0, 0], len(weight))
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, *shape, wanted
+    )
+    return found
 
 
 class Pcc(nn.Sequential):
@@ -62,6 +113,58 @@ class Separable(Pcc):
     @staticmethod
     def convolutions(in_channels: int, out_channels: int, kernel: int) -> list[nn.Module]:
         return [Depthwise(in_channels, kernel), Convolution(in_channels, out_channels, 1)]
+
+
+class AveragePool(nn.AvgPool2d):
+    """Means of what a window holds of the map; what lies beyond its border does not count."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__(kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+        self.side = kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        # torch's own kernel takes a CPU eight times as long as a convolution by ones, both ways
+        slow = x.device.type == "cpu" and torch.is_grad_enabled()
+        if slow and not torch.compiler.is_compiling():
+            y: Tensor = _ByOnes.apply(x, self.side)
+            return y
+        return super().forward(x)
+
+
+class _ByOnes(torch.autograd.Function):
+    """Average pooling as a convolution by ones, divided by the pixels of each window."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, side: int) -> Tensor:
+        ctx.side, ctx.counts = side, _window_counts(x, side)
+        means: Tensor = _sums(x, side) / ctx.counts
+        return means
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _sums(gradient / ctx.counts, ctx.side), None
+
+
+def _sums(x: Tensor, side: int) -> Tensor:
+    """Sums of windows around each pixel, (N, C, H, W), in the precision of `x`."""
+    channels = x.shape[1]
+    with torch.autocast("cpu", enabled=False):
+        ones = x.new_ones(channels, 1, side, side)
+        sums: Tensor = nn.functional.conv2d(x, ones, padding=side // 2, groups=channels)
+        return sums
+
+
+def _window_counts(x: Tensor, side: int) -> Tensor:
+    """How many pixels of the map each window holds, (1, C, H, W)."""
+    counts: Tensor = _counts(*x.shape[1:], side, x.dtype)
+    return counts
+
+
+@lru_cache(maxsize=64)
+def _counts(channels: int, height: int, width: int, side: int, dtype: torch.dtype) -> Tensor:
+    counts = _sums(torch.ones(1, 1, height, width), side).expand(1, channels, height, width)
+    return counts.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 class Add(nn.Module):

@@ -26,7 +26,7 @@ from blockqnn.cost.device import (
     update_terms,
 )
 from blockqnn.network import build_network
-from blockqnn.network.cells import Add, Concat, Convolution, Pcc, Separable
+from blockqnn.network.cells import Add, AveragePool, Concat, Convolution, Pcc, Separable
 from blockqnn.params import settings_from_dict
 from blockqnn.settings import Settings
 from blockqnn.space import VERSIONS, Block, Space
@@ -177,7 +177,7 @@ class _Meter:
         elif kind == "max_pool":
             module = nn.MaxPool2d(kernel, stride=1, padding=kernel // 2)
         elif kind == "avg_pool":
-            module = nn.AvgPool2d(kernel, 1, kernel // 2, count_include_pad=False)
+            module = AveragePool(kernel)
         elif kind == "pool":
             module, reads = nn.MaxPool2d(2), ((width, 2 * size),)
         elif kind == "add":
