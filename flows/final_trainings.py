@@ -105,7 +105,7 @@ class PlannedTrainings:
     def results(self, step: Step, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """All results of a step by directory; empty while one is missing."""
         work = self.work(step, networks)
-        directories = [contender.directory for contender in work.contenders]
+        directories = [place for each in work.contenders for place in each.directories]
         if work.then_winner:
             if not self.selection_file.exists():
                 return {}
@@ -142,11 +142,14 @@ class PlannedTrainings:
     def _contenders(self) -> tuple[str, list[Contender]]:
         """The search's name and its best blocks, best first, with their trainings prepared."""
         name, best = self._best_blocks()
-        prepare = partial(self._prepare, split="train", seed=self.plan.seed)
-        return name, [
-            Contender(number, block, prepare(label=f"block-{block.key[:6]}", block=block))
-            for number, block in best
-        ]
+        seeds = range(self.plan.seed, self.plan.seed + self.plan.selection_seeds)
+        found = []
+        for number, block in best:
+            prepare = partial(
+                self._prepare, split="train", label=f"block-{block.key[:6]}", block=block
+            )
+            found.append(Contender(number, block, tuple(prepare(seed=seed) for seed in seeds)))
+        return name, found
 
     def _best_blocks(self) -> tuple[str, list[tuple[int, Block]]]:
         """The search's name, and its best blocks with the numbers of their candidates."""

@@ -78,7 +78,7 @@ def train(
     with open_run(directory, wait):
         with as_search_error(directory):
             work = planned.work(step, networks)
-        contenders = [contender.directory for contender in work.contenders]
+        contenders = [place for each in work.contenders for place in each.directories]
         later = plan.seeds if work.then_winner else 0
         progress = TrainingProgress(name, len(contenders) + len(work.others) + later)
         with ExitStack() as stack:

@@ -74,6 +74,9 @@ class Plan(Section):
     """Name of the search whose best blocks are trained."""
     top: int = 0
     """Best blocks of the search that the selection trains and ranks; 0 makes no selection."""
+    selection_seeds: int = 1
+    """Trainings of each of them, with seeds seed, seed + 1, ...; the mean of their held-out
+    accuracies ranks it."""
     blocks: tuple[str, ...] = ()
     """Blocks trained beside the winner, by name (A, B, S, ...) or code."""
     compare: tuple[str, ...] = ()
@@ -86,8 +89,11 @@ class Plan(Section):
 
     def __post_init__(self) -> None:
         self.require("seed", 0 <= self.seed < 2**63, "give 0 to 2**63 - 1")
-        self.require_least(1, "seeds")
+        self.require_least(1, "seeds", "selection_seeds")
         self.require_least(0, "top")
+        if not self.top:
+            remedy = "it has no effect where top is 0; leave it out"
+            self.require_default(remedy, "selection_seeds")
         named = self.top == 0 or bool(self.search)
         self.require("search", named, "name the search whose top blocks are to be trained")
         some = self.top > 0 or bool(self.blocks) or bool(self.compare)

@@ -5,6 +5,7 @@ is needed to make it all again.
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from statistics import stdev
 from typing import Any
 
 from blockqnn.space import LONGEST, Block
@@ -116,6 +117,8 @@ def selection_section(run: Run) -> Section | None:
         f"The best blocks of search {selection.get('search', '')}, trained by the final recipe on "
         f"the search's training images and ranked on {on} held out of them. Only the first goes on."
     )
+    if seeds := max(len(row.get("accuracies") or [0]) for row in ranking) - 1:
+        text += f" Each was trained with {seeds + 1} seeds: the mean ranks, ± is their deviation."
     winner = (selection.get("winner") or {}).get("block")
     elements: list[Element] = [Text(text), _ranking_table(ranking, winner)]
     contenders = [
@@ -141,7 +144,11 @@ def _ranking_table(ranking: Sequence[Record], winner: str | None) -> Table:
 
     def accuracy(row: Record) -> str:
         known = row.get("accuracy")
-        return "diverged" if known is None else number(known, 2)
+        if known is None:
+            return "diverged"
+        each = row.get("accuracies") or [known]
+        spread = f" ± {number(stdev(each), 2)}" if len(each) > 1 else ""
+        return f"{number(known, 2)}{spread}"
 
     return table_of(
         [{"rank": i, **row} for i, row in enumerate(ranking, start=1)],

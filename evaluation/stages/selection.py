@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from blockqnn.errors import SearchError
@@ -27,8 +28,8 @@ class Contender:
     number: int
     """Number of its candidate in the search."""
     block: Block
-    directory: Path
-    """Directory of its training."""
+    directories: tuple[Path, ...]
+    """Directories of its trainings, one a seed."""
 
 
 def write_selection(
@@ -37,17 +38,22 @@ def write_selection(
     contenders: Sequence[Contender],
     results: Mapping[Path, TrainingResult],
 ) -> dict[str, Any]:
-    """Rank the contenders by accuracy on held-out images; write and return selection.json.
+    """Rank the contenders by accuracy on held-out images, the mean of their seeds; write and return
+    selection.json.
 
-    A diverged training ranks last and cannot win; of equals the search's better one comes first.
-    Raises `SearchError` when all diverged, and OSError.
+    One of which a training diverged ranks last and cannot win; of equals the search's better one
+    comes first. Raises `SearchError` when all diverged, and OSError.
     """
-    rows = [_row(contender, results[contender.directory]) for contender in contenders]
+    rows = [
+        _row(contender, [results[directory] for directory in contender.directories])
+        for contender in contenders
+    ]
     rows.sort(key=lambda row: -1.0 if row["accuracy"] is None else row["accuracy"], reverse=True)
     ranking = [{"rank": rank, **row} for rank, row in enumerate(rows, start=1)]
     best = ranking[0]
     if best["accuracy"] is None:
-        reason = results[contenders[0].directory]["reason"]
+        reasons = [results[directory]["reason"] for directory in contenders[0].directories]
+        reason = next(filter(None, reasons), "")
         raise SearchError(
             f"none of the {len(contenders)} best blocks of search {search} can be trained "
             f"({reason}): lower recipe.learning_rate, or choose another recipe"
@@ -85,13 +91,19 @@ def read_selection(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _row(contender: Contender, result: TrainingResult) -> dict[str, Any]:
-    return {
-        "label": result["label"],
+def _row(contender: Contender, results: Sequence[TrainingResult]) -> dict[str, Any]:
+    first = results[0]
+    accuracies = [result["accuracy"] for result in results]
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    row = {
+        "label": first["label"],
         "number": contender.number,
         "block": str(contender.block),
         "key": contender.block.key,
-        **{name: result[name] for name in ("accuracy", "parameters", "macs", "seconds")},
-        "devices": result.get("devices") or 1,
-        "id": contender.directory.name,
+        "accuracy": fmean(known) if len(known) == len(accuracies) else None,
+        **{name: first[name] for name in ("parameters", "macs")},
+        "seconds": sum(result["seconds"] for result in results),
+        "devices": first.get("devices") or 1,
+        "id": contender.directories[0].name,
     }
+    return {**row, "accuracies": accuracies} if len(results) > 1 else row

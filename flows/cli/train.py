@@ -54,7 +54,8 @@ def _prepare(planned: PlannedTrainings, options: argparse.Namespace) -> None:
 
     with as_search_error(planned.directory):
         work = planned.work(options.step, options.networks)
-    for directory in [*(contender.directory for contender in work.contenders), *work.others]:
+    contenders = [place for each in work.contenders for place in each.directories]
+    for directory in [*contenders, *work.others]:
         print(torchrun_command(directory))
     if work.then_winner:
         print("# then the same command again with --step final: the winner is not known yet")

@@ -232,7 +232,7 @@ def test_a_disk_that_fills_up_and_is_freed(place, tmp_path):
 def contenders(tmp_path):
     """Five blocks, best of the search first."""
     block = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
-    return [Contender(n, block, tmp_path / str(n)) for n in (40, 30, 20, 10, 0)]
+    return [Contender(n, block, (tmp_path / str(n),)) for n in (40, 30, 20, 10, 0)]
 
 
 def outcome(accuracy):
@@ -246,7 +246,7 @@ def test_ranking_a_diverged_training_never_wins_and_equals_keep_the_searchs_orde
 ):
     accuracies = [None, 50.0, 60.0, 60.0, 0.0]
     results = {
-        each.directory: outcome(accuracy)
+        each.directories[0]: outcome(accuracy)
         for each, accuracy in zip(contenders, accuracies, strict=True)
     }
     selection = write_selection(tmp_path, "mine", contenders, results)
@@ -254,9 +254,27 @@ def test_ranking_a_diverged_training_never_wins_and_equals_keep_the_searchs_orde
     assert [row["rank"] for row in selection["ranking"]] == [1, 2, 3, 4, 5]
     assert selection["winner"]["number"] == 20
     assert read_selection(tmp_path / "selection.json") == selection
-    all_diverged = {each.directory: outcome(None) for each in contenders}
+    all_diverged = {each.directories[0]: outcome(None) for each in contenders}
     with pytest.raises(SearchError, match="none of the 5 best blocks of search mine .*not finite"):
         write_selection(tmp_path, "mine", contenders, all_diverged)
+
+
+def test_the_mean_of_several_seeds_ranks_and_no_seed_may_diverge(tmp_path):
+    block = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
+    accuracies = {1: (50.0, 90.0), 2: (71.0, 72.0), 3: (99.0, None)}
+    contenders = [
+        Contender(n, block, (tmp_path / f"{n}-0", tmp_path / f"{n}-1")) for n in accuracies
+    ]
+    results = {
+        place: outcome(accuracy)
+        for each in contenders
+        for place, accuracy in zip(each.directories, accuracies[each.number], strict=True)
+    }
+    selection = write_selection(tmp_path, "mine", contenders, results)
+    shown = [(row["number"], row["accuracy"], row["seconds"]) for row in selection["ranking"]]
+    assert shown == [(2, 71.5, 6.0), (1, 70.0, 6.0), (3, None, 6.0)]
+    assert selection["ranking"][0]["accuracies"] == [71.0, 72.0]
+    assert selection["winner"]["accuracy"] == 71.5
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 99}'])
