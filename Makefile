@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies clean help
+.PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
+	@echo "make bench-recipes [DATA=DIR]  what each part of recipe short brings, into docs/results/ (hours with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
 
 search: $(READY)
@@ -87,6 +88,9 @@ bench-fast: $(READY)
 
 bench-proxies: $(READY)
 	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA))
+
+bench-recipes: $(READY)
+	$(BIN)/python -m benchmarks.studies.recipe_parts $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -23,6 +23,7 @@ COMPARISON = {
     "flow_limits": r"the flow carries \d+ candidates a second, the mirror \d+\.\d distinct",
     "fast_search": r"seed 0: every block \d+ of 354, cifar10-small \d+ of \d+",
     "proxies": r"\d+ blocks: tau of e4 .* \d\.\d\d; the cheapest as good .*, ratio \d\.\d\d of",
+    "recipe_parts": r"recipe parts: .*; \d+\.\d % of digits",
     "surrogate_comparison": r"tau of Gaussian process 0\.\d+ from \d+ curves \(best .*\), fitted",
 }
 
@@ -30,7 +31,7 @@ COMPARISON = {
 FOLDERS = {
     "speed": SCRIPTS,
     "scale": SCALE,
-    "studies": ("fast_search", "proxies", "surrogate_comparison"),
+    "studies": ("fast_search", "proxies", "recipe_parts", "surrogate_comparison"),
 }
 
 

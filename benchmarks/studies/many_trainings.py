@@ -30,6 +30,8 @@ class Training(NamedTuple):
 
     block: Block
     settings: Settings
+    label: str = ""
+    """What it is called in a file that is kept."""
 
     @property
     def identity(self) -> str:
@@ -77,10 +79,21 @@ def train_many(trainings: Sequence[Training], kept: Path) -> list[Outcome]:
         kept.open("a") as file,
         ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool,
     ):
-        running = {pool.submit(train, training): training.identity for training in missing}
+        running = {pool.submit(train, training): training for training in missing}
         for future in as_completed(running):  # at once: a process that is killed ends them all
-            outcome = done[running[future]] = future.result()
-            row = {"identity": running[future], "outcome": outcome.to_dict()}
+            training = running[future]
+            outcome = done[training.identity] = future.result()
+            row = {"identity": training.identity, "outcome": outcome.to_dict()}
+            if training.label:
+                row = {"label": training.label, **row}
             file.write(json.dumps(row) + "\n")
             file.flush()
     return [done[training.identity] for training in trainings]
+
+
+def read_kept(path: Path) -> dict[str, Outcome]:
+    """The outcomes in a kept file by the labels of their trainings, the latest of each."""
+    if not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {row["label"]: Outcome.from_dict(row["outcome"]) for row in rows if "label" in row}
