@@ -69,7 +69,7 @@ bench-agents: $(READY)
 SEARCH = $(BIN)/blockqnn search --runs runs/compared --name
 EACH = --set tracking=false seed=$$seed
 
-SEEDS = 0 1 2 3 4 5
+SEEDS = 0 1 2 3 4 5 6
 
 bench-searches: $(READY)
 	for seed in $(SEEDS); do \
