@@ -16,6 +16,9 @@ import numpy as np
 
 from blockqnn.cost.layers import NetworkLayer, Run
 
+LANES = 16
+"""Channels in a register: what processors of 512 bits multiply at a time, and GPUs in half."""
+
 Prices = Mapping[str, Sequence[float]]
 """Microseconds for one unit of each of a kind of layer's terms, by the kind with its kernel."""
 
@@ -26,16 +29,26 @@ def layer_kind(layer: NetworkLayer) -> str:
 
 
 def layer_terms(layer: NetworkLayer) -> list[float]:
-    """The terms of one layer for one image; each has a price on a device, the last a layer."""
+    """The terms of one layer for one image; each has a price on a device, the last a layer.
+
+    Multiply-accumulates are priced as they are and as whole registers of channels hold them.
+    """
     kind, kernel, width, made, size = layer
     pixels = size * size
+    whole = _whole(width) * _whole(made) * pixels
     if kind == "pcc":
-        return [kernel * kernel * width * made * pixels, width * pixels, made * pixels, 1.0]
+        area = kernel * kernel
+        return [area * width * made * pixels, area * whole, width * pixels, made * pixels, 1.0]
     if kind == "separable":
-        return [width * made * pixels, width * pixels, made * pixels, 1.0]
+        return [width * made * pixels, whole, width * pixels, made * pixels, 1.0]
     if kind == "head":
         return [width * pixels, width * made, 1.0]
     return [made * pixels, 1.0]
+
+
+def _whole(channels: int) -> int:
+    """The least multiple of a register's channels that holds so many."""
+    return -(-channels // LANES) * LANES
 
 
 def update_terms(layer: NetworkLayer) -> list[float]:

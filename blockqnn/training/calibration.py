@@ -38,7 +38,7 @@ from blockqnn.zoo import BLOCKS
 
 ROUNDS = 2
 """Fewest rounds, whatever they take: in the first one, memory is taken and kernels are chosen."""
-SHAPES = 9
+SHAPES = 12
 """Most shapes of one kind of layer that are measured."""
 NETWORKS = 10
 """Networks that are measured as a whole, since layers alone are quicker than among others."""

@@ -24,11 +24,11 @@ from blockqnn.zoo import BLOCKS
 
 TRUE = {
     "stem 3": [2e-3, 1.0],
-    "pcc 1": [1e-4, 3e-3, 2e-3, 10.0],
-    "pcc 3": [9e-5, 3e-3, 2e-3, 15.0],
-    "pcc 5": [8e-5, 2e-3, 2e-3, 17.0],
-    "separable 3": [1e-4, 6e-3, 1e-3, 18.0],
-    "separable 5": [1e-4, 1e-2, 1e-3, 20.0],
+    "pcc 1": [1e-4, 2e-5, 3e-3, 2e-3, 10.0],
+    "pcc 3": [9e-5, 1e-5, 3e-3, 2e-3, 15.0],
+    "pcc 5": [8e-5, 1e-5, 2e-3, 2e-3, 17.0],
+    "separable 3": [1e-4, 1e-5, 6e-3, 1e-3, 18.0],
+    "separable 5": [1e-4, 2e-5, 1e-2, 1e-3, 20.0],
     "max_pool 3": [5e-3, 2.0],
     "avg_pool 3": [4e-3, 3.0],
     "pool 2": [2e-3, 1.0],
@@ -60,10 +60,11 @@ def test_the_layers_of_a_network_by_hand():
 
 
 def test_a_price_by_hand():
-    prices = {"pcc 3": [1.0, 10.0, 100.0, 1000.0], "add": [7.0, 3.0]}
+    prices = {"pcc 3": [1.0, 0.5, 10.0, 100.0, 1000.0], "add": [7.0, 3.0]}
     layers = [NetworkLayer("pcc", 3, 2, 4, 5), NetworkLayer("add", 0, 4, 4, 5)]
-    # 9 x 2 x 4 multiply-accumulates, 2 values read and 4 made at each of 25 pixels
-    convolution = 25 * (72 * 1 + 2 * 10 + 4 * 100) + 1000
+    # 9 x 2 x 4 multiply-accumulates, which take registers of 16 channels, 2 values read and 4
+    # made at each of 25 pixels
+    convolution = 25 * (72 * 1 + 9 * 16 * 16 * 0.5 + 2 * 10 + 4 * 100) + 1000
     addition = 25 * 4 * 7 + 3
     assert priced(prices, [(3, layers)]) == 3 * (convolution + addition)
     with pytest.raises(KeyError, match="pcc 5"):
