@@ -64,7 +64,8 @@ class Costs:
         network = self._settings.network
         if network.match == "none":
             return ""
-        ratio = network.matched_cost(cost) / network.matched_cost(self.plain)
+        plain = network.reference.cost(BLOCKS["plain"], prices=self._prices, **self._images)
+        ratio = network.matched_cost(cost) / network.matched_cost(plain)
         if ratio <= 1 + TOLERANCE:
             return ""
         return (

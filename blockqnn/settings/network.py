@@ -31,10 +31,10 @@ class NetworkSettings(Section, section="network"):
     concat lets a block read the outputs of the two blocks before it (our reading)."""
 
     match: Match = "none"
-    """What every block's network costs as much of as that of block plain with these filters, within
-    3 %: macs (multiply-accumulates), parameters, seconds (of training on the device at hand) or
-    latency (of a forward pass there). Its own filters are then other multiples of 8, in about the
-    same proportion. none gives every network these filters."""
+    """What every block's network costs as much of as that of block plain with these filters, one
+    block a stage, within 3 %: macs (multiply-accumulates), parameters, seconds (of training on the
+    device at hand) or latency (of a forward pass there). Its own filters are then other multiples
+    of 8, in about the same proportion. none gives every network these filters."""
 
     def __post_init__(self) -> None:
         self.require("match", self.match in get_args(Match), f"choose {', '.join(get_args(Match))}")
@@ -93,7 +93,7 @@ class NetworkSettings(Section, section="network"):
         prices: DeviceCost | None = None,
     ) -> Self:
         """Return settings that match nothing further, with the filters by which the block's network
-        costs what the network of `like` does with these, or nearest to it if it cannot.
+        costs what the network of `like` does with these, one block a stage, or nearest to it.
 
         `prices` are those of the device, for a match in seconds or latency.
         """
@@ -101,13 +101,18 @@ class NetworkSettings(Section, section="network"):
             return self
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
 
-        def cost(of: Block, filters: tuple[int, ...]) -> float:
-            found = replace(self, filters=filters).cost(of, prices=prices, **images)
+        def cost(filters: tuple[int, ...]) -> float:
+            found = replace(self, filters=filters).cost(block, prices=prices, **images)
             return self.matched_cost(found)
 
-        target = cost(like, self.filters)
-        filters = matched_filters(lambda filters: cost(block, filters), self.filters, target)
+        target = self.matched_cost(self.reference.cost(like, prices=prices, **images))
+        filters = matched_filters(cost, self.filters, target)
         return replace(self, filters=filters, match="none")
+
+    @property
+    def reference(self) -> Self:
+        """The network whose cost others are matched with: one block a stage, not connected."""
+        return replace(self, repeats=1, connections="none")
 
     def matched_cost(self, cost: Cost) -> float:
         """Return how much of what is matched a network with that cost takes."""

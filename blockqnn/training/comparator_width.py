@@ -127,7 +127,7 @@ def find(request: WidthRequest) -> Widths:
         request["in_channels"],
         request["image_size"],
     )
-    shape = settings.network
+    shape = settings.network.reference
     plain = build_network(
         BLOCKS["plain"],
         filters=shape.filters,

@@ -59,3 +59,14 @@ def test_without_matching_nothing_changes():
     network = NetworkSettings(filters=(5, 7))
     assert network.matched(BLOCKS["S"], PLAIN, **IMAGES) is network
     assert "match" not in network.described()
+
+
+def test_deeper_networks_are_matched_with_one_block_a_stage():
+    one = NetworkSettings(filters=(32, 64, 128), repeats=1, match="macs")
+    target = one.cost(PLAIN, **IMAGES).macs
+    for shape in ({"repeats": 3}, {"repeats": (1, 2, 3), "connections": "shortcut"}):
+        network = NetworkSettings(filters=(32, 64, 128), match="macs", **shape)
+        found = network.matched(PLAIN, PLAIN, **IMAGES)
+        assert found.repeats == shape["repeats"]
+        assert found.cost(PLAIN, **IMAGES).macs == pytest.approx(target, rel=0.03)
+        assert found.filters < one.filters
