@@ -53,7 +53,7 @@ class Crowd:
         self._full = threading.Barrier(slots, self._note)
         self._lock = threading.Lock()
 
-    def train(self, number: int, code: str, alone: bool = False, rule: object = None) -> Outcome:
+    def train(self, number: int, code: str, *_: object) -> Outcome:
         """Wait for the crowd, if it is not complete."""
         with self._lock:
             if not self.trained:

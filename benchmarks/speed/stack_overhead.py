@@ -57,7 +57,7 @@ class Sleepers:
         self.begun = 0.0
         self._lock = threading.Lock()
 
-    def train(self, number: int, code: str, alone: bool = False, rule: object = None) -> Outcome:
+    def train(self, number: int, code: str, *_: object) -> Outcome:
         """Sleep, and say that it went well."""
         with self._lock:
             if not self.trained:

@@ -32,7 +32,7 @@ from benchmarks.studies.pages import RESULTS, put, write_rows
 from blockqnn.cost import Cost
 from blockqnn.params import load_settings
 from blockqnn.reward import reward
-from blockqnn.search.budget import over_budget
+from blockqnn.search.costs import over_budget
 from blockqnn.search.outcome import Outcome
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings

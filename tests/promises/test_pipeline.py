@@ -239,7 +239,7 @@ def test_killed_in_every_stage_it_goes_from_nothing_to_the_report(pipeline):
     nothing_repeated()
     assert {path: path.stat().st_mtime_ns for path in evaluations} == evaluations
     assert len(pipeline.outcomes()) == 12
-    assert len(finished) == 4  # two in the selection, then two networks
+    assert len(finished) == 6  # two with two seeds each in the selection, then two networks
     report = (pipeline.place / "results/digits/report/report.html").read_text()
     assert "winner" in report and "plain" in report
     assert pipeline.json("results/search/best.json")["search"] in report

@@ -10,9 +10,9 @@ from tiny_training import CPU, program, tiny_data, tiny_settings, without_second
 from blockqnn.cost import Cost
 from blockqnn.data import Dataset, ImageSet, load
 from blockqnn.search import candidate
-from blockqnn.search.budget import over_budget
 from blockqnn.search.candidate import train_candidate
 from blockqnn.search.candidate_files import identity
+from blockqnn.search.costs import over_budget
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Budget, DataSettings, Recipe, RewardSettings
 from blockqnn.space import Block
