@@ -19,7 +19,7 @@ help:
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
-	@echo "make bench-recipes [DATA=DIR]  what each part of recipe short brings, into docs/results/ (hours with DATA)"
+	@echo "make bench-recipes [DATA=DIR]  what each part of a short recipe brings, into docs/results/ (hours with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
 
 search: $(READY)

@@ -22,7 +22,7 @@ from blockqnn.search.history import History
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied, Workers, work_of
+from blockqnn.workers.protocol import WorkerDied, Workers, candidate_task, task_of
 from evaluation.after_search import BEST, write_pictures
 from evaluation.best_table import best_table
 from flows.artifacts import Publisher
@@ -115,7 +115,7 @@ class _CandidateLoop:
         self._tried_alone: set[int] = set()
         retries = getattr(opened.settings.workers, "retries", 0)  # inline, nothing can be lost
         self._attempts: AttemptQueue[int, Outcome, WorkerDied] = AttemptQueue(
-            workers.train, "candidate-{number}", WorkerDied, RETRY_DELAYS, retries
+            workers.train, "candidate-{task[number]}", WorkerDied, RETRY_DELAYS, retries
         )
 
     def run(self) -> None:
@@ -140,10 +140,7 @@ class _CandidateLoop:
 
     def _submit(self, candidate: Candidate, alone: bool = False) -> None:
         rule = self._search.stopping_rule(candidate)
-        rules, work = rule.to_dict() if rule else None, work_of(candidate)
-        self._attempts.submit(
-            candidate.number, candidate.number, str(candidate.block), alone, rules, work
-        )
+        self._attempts.submit(candidate.number, {**task_of(candidate, rule), "alone": alone})
 
     def _end(self, number: int, outcome: Outcome | WorkerDied) -> None:
         candidate = self._search.candidates[number]
@@ -168,7 +165,7 @@ class _CandidateLoop:
         """
         number = self._search.total  # no candidate's, whose checkpoint may be worth keeping
         try:
-            self._attempts.task.submit(number, SIMPLEST, False, None).result()
+            self._attempts.task.submit(candidate_task(number, SIMPLEST)).result()
         except WorkerDied:
             raise SearchError(
                 f"no block comes through: candidate {candidate.number} failed every attempt "

@@ -36,6 +36,7 @@ from benchmarks.speed.stack_overhead import cpu_seconds  # noqa: E402
 from blockqnn.search import Search  # noqa: E402
 from blockqnn.search.outcome import Outcome  # noqa: E402
 from blockqnn.settings import Budget  # noqa: E402
+from blockqnn.workers.protocol import CandidateTask  # noqa: E402
 from flows.tracking.searches import SearchRuns  # noqa: E402
 
 BATCH = 64
@@ -53,7 +54,7 @@ class Crowd:
         self._full = threading.Barrier(slots, self._note)
         self._lock = threading.Lock()
 
-    def train(self, number: int, code: str, *_: object) -> Outcome:
+    def train(self, task: CandidateTask) -> Outcome:
         """Wait for the crowd, if it is not complete."""
         with self._lock:
             if not self.trained:

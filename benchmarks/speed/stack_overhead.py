@@ -40,6 +40,7 @@ from blockqnn.search.outcome import Outcome  # noqa: E402
 from blockqnn.search.search import Candidate  # noqa: E402
 from blockqnn.settings import Settings  # noqa: E402
 from blockqnn.workers.leash import descendants  # noqa: E402
+from blockqnn.workers.protocol import CandidateTask  # noqa: E402
 
 SLOTS = 2
 TEN_SECONDS = 10_000
@@ -57,7 +58,7 @@ class Sleepers:
         self.begun = 0.0
         self._lock = threading.Lock()
 
-    def train(self, number: int, code: str, *_: object) -> Outcome:
+    def train(self, task: CandidateTask) -> Outcome:
         """Sleep, and say that it went well."""
         with self._lock:
             if not self.trained:
@@ -66,7 +67,7 @@ class Sleepers:
         time.sleep(self.seconds)
         with self._lock:
             self.ended, self.cpu_ended = time.perf_counter(), cpu_seconds()
-        return supplied_outcome(number)
+        return supplied_outcome(task["number"])
 
     def forget(self, number: int) -> None:
         """Nothing is kept."""

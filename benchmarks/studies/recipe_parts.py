@@ -1,4 +1,4 @@
-"""What each part of a recipe brings in a short training: a ladder from the 2018 recipe to `short`.
+"""What each part of a recipe brings in a short training: a ladder from the 2018 recipe to Muon.
 
     python -m benchmarks.studies.recipe_parts [--data ROOT] [--quick] [--to DIR]
 

@@ -10,13 +10,14 @@ greedily. The journal version of the paper learns mostly from predicted rewards,
 we could not read; this is our reading.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any, Generic
 
 import numpy as np
+from numpy.random import Generator
 from scipy.stats import norm, rankdata
 
-from blockqnn.space.design import Choices, D
+from blockqnn.space.design import Choices, D, Rewards
 from blockqnn.surrogate import Array, Surrogate
 
 ELITE = 16
@@ -51,7 +52,7 @@ class DynaQ(Generic[D]):
         self._plan: tuple[list[D], Array, Array] | None = None
         """Imagined designs with mean and deviation of their rewards; None after new results."""
 
-    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
+    def propose(self, epsilon: float, rng: Generator, taken: Container[str] = ()) -> D:
         """The design that Q, planned anew, leads to. It is known, or its key in `taken`, only where
         no other is found.
         """
@@ -69,12 +70,7 @@ class DynaQ(Generic[D]):
                 break
         return design
 
-    def learn_from(
-        self,
-        finished: Sequence[tuple[D, float]],
-        rng: np.random.Generator,
-        corrected: Sequence[tuple[D, float]] = (),
-    ) -> None:
+    def learn_from(self, finished: Rewards[D], rng: Generator, corrected: Rewards[D] = ()) -> None:
         """Remember the designs and rewards; the model learns from them before the next proposal."""
         for design, reward in finished:
             before = self._known.get(design.key)
@@ -87,7 +83,7 @@ class DynaQ(Generic[D]):
     def _is_old(self, design: D, taken: Container[str]) -> bool:
         return design.key in self._known or design.key in taken
 
-    def _imagine(self, rng: np.random.Generator) -> tuple[list[D], Array, Array]:
+    def _imagine(self, rng: Generator) -> tuple[list[D], Array, Array]:
         """Teach the model what is known, and let it predict the rewards of many trajectories."""
         known = list(self._known.values())
         rewards = np.array([reward for _, reward in known])
@@ -111,7 +107,7 @@ class DynaQ(Generic[D]):
         vectors = np.array([self._vector(design) for design in designs])
         return (designs, *self._model.predict(vectors, noise=False))
 
-    def _planned(self, taken: Container[str], rng: np.random.Generator) -> Table:
+    def _planned(self, taken: Container[str], rng: Generator) -> Table:
         """Q of the actions on the imagined trajectories, by the actions before them."""
         assert self._plan is not None
         designs, means, deviations = self._plan
@@ -125,7 +121,7 @@ class DynaQ(Generic[D]):
                 row[action] = max(reward, row.get(action, reward))
         return table
 
-    def _walk(self, table: Table, epsilon: float, rng: np.random.Generator) -> D:
+    def _walk(self, table: Table, epsilon: float, rng: Generator) -> D:
         """A random action with probability `epsilon`, and where Q knows none; else the best."""
         layers: tuple[Any, ...] = ()
         while choices := self.space.choices(layers):

@@ -5,12 +5,12 @@ of a random tournament.
 """
 
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Generic
 
-import numpy as np
+from numpy.random import Generator
 
-from blockqnn.space.design import Choices, D
+from blockqnn.space.design import Choices, D, Rewards
 
 
 class Evolution(Generic[D]):
@@ -21,7 +21,7 @@ class Evolution(Generic[D]):
         self.tournament = tournament
         self._population: deque[tuple[D, float]] = deque(maxlen=population)
 
-    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
+    def propose(self, epsilon: float, rng: Generator, taken: Container[str] = ()) -> D:
         """A mutation of a tournament's winner, whatever epsilon is."""
         if len(self._population) < (self._population.maxlen or 0):
             return self.space.sample(rng)
@@ -29,12 +29,7 @@ class Evolution(Generic[D]):
         parent, _ = max((self._population[int(pick)] for pick in picks), key=lambda entry: entry[1])
         return self.space.mutate(parent, rng)
 
-    def learn_from(
-        self,
-        finished: Sequence[tuple[D, float]],
-        rng: np.random.Generator,
-        corrected: Sequence[tuple[D, float]] = (),
-    ) -> None:
+    def learn_from(self, finished: Rewards[D], rng: Generator, corrected: Rewards[D] = ()) -> None:
         """Add the designs to the population; its oldest make room."""
         self._population.extend(finished)
         better = {design.key: reward for design, reward in corrected}

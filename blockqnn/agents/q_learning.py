@@ -9,10 +9,10 @@ replacement.
 from collections.abc import Container, Sequence
 from typing import Any, Generic
 
-import numpy as np
+from numpy.random import Generator
 
 from blockqnn.space import MERGES, Layer
-from blockqnn.space.design import Choices, D
+from blockqnn.space.design import Choices, D, Rewards
 
 
 class QLearning(Generic[D]):
@@ -49,7 +49,7 @@ class QLearning(Generic[D]):
         state = None if state is None else _ordered(state)
         return self._table.get(state, {}).get(_ordered(action), self.initial_q)
 
-    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
+    def propose(self, epsilon: float, rng: Generator, taken: Container[str] = ()) -> D:
         """A design made layer by layer: any legal one with probability epsilon, else a best one."""
         state: Any = None
         layers: list[Any] = []
@@ -87,12 +87,7 @@ class QLearning(Generic[D]):
                 elif new == value or action in actions:
                     del self._leaders[state]
 
-    def learn_from(
-        self,
-        finished: Sequence[tuple[D, float]],
-        rng: np.random.Generator,
-        corrected: Sequence[tuple[D, float]] = (),
-    ) -> None:
+    def learn_from(self, finished: Rewards[D], rng: Generator, corrected: Rewards[D] = ()) -> None:
         """Remember the designs, then learn from memories drawn at random: `replay` of them for
         every `batch` designs.
 

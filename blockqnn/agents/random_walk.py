@@ -1,11 +1,11 @@
 """The baseline that every search has to beat: uniform random walks through the space."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Generic
 
-import numpy as np
+from numpy.random import Generator
 
-from blockqnn.space.design import Choices, D
+from blockqnn.space.design import Choices, D, Rewards
 
 
 class RandomWalk(Generic[D]):
@@ -14,14 +14,9 @@ class RandomWalk(Generic[D]):
     def __init__(self, space: Choices[D]) -> None:
         self.space = space
 
-    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
+    def propose(self, epsilon: float, rng: Generator, taken: Container[str] = ()) -> D:
         """A uniform random walk, whatever epsilon is."""
         return self.space.sample(rng)
 
-    def learn_from(
-        self,
-        finished: Sequence[tuple[D, float]],
-        rng: np.random.Generator,
-        corrected: Sequence[tuple[D, float]] = (),
-    ) -> None:
+    def learn_from(self, finished: Rewards[D], rng: Generator, corrected: Rewards[D] = ()) -> None:
         """Nothing to learn."""

@@ -120,13 +120,12 @@ class AveragePool(nn.AvgPool2d):
 
     def __init__(self, kernel: int) -> None:
         super().__init__(kernel, stride=1, padding=kernel // 2, count_include_pad=False)
-        self.side = kernel
 
     def forward(self, x: Tensor) -> Tensor:
         # torch's own kernel takes a CPU eight times as long as a convolution by ones, both ways
         slow = x.device.type == "cpu" and torch.is_grad_enabled()
         if slow and not torch.compiler.is_compiling():
-            y: Tensor = _ByOnes.apply(x, self.side)
+            y: Tensor = _ByOnes.apply(x, self.kernel_size)
             return y
         return super().forward(x)
 
@@ -136,7 +135,7 @@ class _ByOnes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, side: int) -> Tensor:
-        ctx.side, ctx.counts = side, _window_counts(x, side)
+        ctx.side, ctx.counts = side, _window_counts(*x.shape[1:], side, x.dtype)
         means: Tensor = _sums(x, side) / ctx.counts
         return means
 
@@ -155,14 +154,9 @@ def _sums(x: Tensor, side: int) -> Tensor:
         return sums
 
 
-def _window_counts(x: Tensor, side: int) -> Tensor:
-    """How many pixels of the map each window holds, (1, C, H, W)."""
-    counts: Tensor = _counts(*x.shape[1:], side, x.dtype)
-    return counts
-
-
 @lru_cache(maxsize=64)
-def _counts(channels: int, height: int, width: int, side: int, dtype: torch.dtype) -> Tensor:
+def _window_counts(channels: int, height: int, width: int, side: int, dtype: torch.dtype) -> Tensor:
+    """How many pixels of the map each window holds, (1, C, H, W)."""
     counts = _sums(torch.ones(1, 1, height, width), side).expand(1, channels, height, width)
     return counts.to(dtype).contiguous(memory_format=torch.channels_last)
 

@@ -115,6 +115,9 @@ def _checksum(state: Mapping[str, Tensor]) -> str:
 def _comparator(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> nn.Module:
     """The timm model of the metadata, with fresh weights."""
     values = sum(value.numel() for value in state.values())
+    widths = [int(w) for w in metadata["timm"].rpartition(":")[2].split("-") if w.isdecimal()]
+    if any(width * width > values for width in widths):  # a convolution of its own has as many
+        raise ValueError(f"timm is {metadata['timm']}, wider than its {values} weights")
     return build_comparator(
         metadata["timm"],
         num_classes=_number(metadata, "num_classes", values),

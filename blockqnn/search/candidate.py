@@ -91,7 +91,7 @@ def train_candidate(
         end_weights = None
     data = data.cut(settings.recipe.images, seed_for(settings.seed, "rungs"))
     # Measured once: another answer would throw away, or judge anew, what is trained in part.
-    latency = state.get("latency")
+    latency = state.get("latency") or (weights or {}).get("latency")
     if settings.measures_latency and latency is None:
         latency = _latency(block, settings, data, device)
         if reason := _reason_against(latency, settings):
@@ -99,6 +99,8 @@ def train_candidate(
             return Outcome(kind="infeasible", reason=reason, seconds=spent, latency=latency)
     if latency is not None:
         checkpoint.facts = {"latency": latency}
+        if end_weights is not None:
+            end_weights.facts = checkpoint.facts
         if settings.judges_measured_latency:
             rule = rule and rule.costing(latency_price(latency, settings.reward.latency))
     job = _Job(block, settings, data, device, checkpoint, rule, rung, weights, end_weights)
@@ -132,7 +134,7 @@ class _Job(NamedTuple):
     begin: Mapping[str, Any] | None
     """The state of the network's weights to begin with; None for fresh ones."""
     end: Checkpoint | None
-    """Where the weights of a whole training are left."""
+    """Where the weights of a whole training are left, with what was measured before it."""
 
 
 def _weights(

@@ -95,7 +95,7 @@ class History:
                 rung=record.get("rung", 0),
                 of=record.get("of"),
             )
-            if candidate.of is not None and self.result(candidate.of) is None:
+            if not self._follows(candidate):
                 raise _misplaced(kind, record)
             self.candidates.append(candidate)
             self._by_number.append(None)
@@ -106,6 +106,16 @@ class History:
             if number not in self._pending or early:
                 raise _misplaced(kind, record)
             self._add(record)
+
+    def _follows(self, candidate: Candidate) -> bool:
+        """Whether a candidate is on the first rung, or one rung above a trained one of its own."""
+        if candidate.of is None:
+            return candidate.rung == 0
+        before = self.result(candidate.of)
+        if before is None or before.outcome.kind != "trained":
+            return False
+        same = before.candidate.key == candidate.key
+        return same and before.candidate.rung + 1 == candidate.rung <= len(self.settings.rungs)
 
     def result(self, number: int) -> Result | None:
         """The result of the candidate with that number, None while it is pending."""

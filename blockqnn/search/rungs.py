@@ -27,7 +27,8 @@ class Rungs:
         """Of each rung but the last, the best results that have not gone on, best first: the
         negative reward and the number."""
         self._gains: list[list[float]] = [[] for _ in rungs]
-        """Of each further rung, by how much its rewards are above those of the rung before."""
+        """Of each further rung, by how much the rewards of what was trained there are above those
+        of the rung before."""
 
     def add(self, result: Result, before: Result | None) -> list[int]:
         """Take in a result; `before` is that of the same network on the rung before, if any.
@@ -37,7 +38,7 @@ class Rungs:
         rung, number = result.candidate.rung, result.candidate.number
         if result.same_as is not None:
             return []
-        if before is not None:
+        if before is not None and result.outcome.kind == "trained":
             self._gains[rung - 1].append(result.reward - before.reward)
         if result.outcome.kind != "infeasible":
             self._finished[rung] += 1

@@ -69,6 +69,8 @@ class Search(History):
         self._journal: Journal | None = None
         self._repeats = 0
         """Proposals in a row that brought nothing to train, since an outcome was told."""
+        self._corrected: dict[str, float] = {}
+        """What networks that went on are worth on the first rung, by key."""
         self._over: list[int] = []
         """Numbers of candidates whose work is over and still on disk."""
         self._released: list[int] = []
@@ -222,8 +224,13 @@ class Search(History):
             self._over.append(of)
         if len(self.results) % together == 0:
             last = self.results[-together:]
-            new = [(r.candidate.block, r.reward) for r in last if not r.candidate.rung]
             further = [(r.candidate.block, self._rungs.value(r)) for r in last if r.candidate.rung]
+            self._corrected |= {block.key: value for block, value in further}
+            new = [  # one that is proposed again is worth what it came to meanwhile
+                (r.candidate.block, self._corrected.get(r.candidate.block.key, r.reward))
+                for r in last
+                if not r.candidate.rung
+            ]
             number = len(self.results) // together - 1
             rng = generator(self.settings.seed, "replay", number)
             self._agent.learn_from(new, rng, corrected=further)

@@ -108,8 +108,8 @@ class Budget(Section, section="budget"):
     """Most bytes of one training step in float32, by estimate; null sets no limit. In the paper's
     network and batch, block A needs 11.6 GiB, and half of all random blocks more than 16 GiB."""
     seconds: float | None = None
-    """Most seconds that the training of a candidate may take, predicted for the device at hand;
-    null sets no limit."""
+    """Most seconds that the first training of a candidate may take, predicted for the device at
+    hand; null sets no limit."""
     latency: float | None = None
     """Most milliseconds of one forward pass (see section latency); null sets no limit."""
 
@@ -139,7 +139,8 @@ class LatencySettings(Section, section="latency"):
     """Passes timed; the latency is their median."""
 
     def __post_init__(self) -> None:
-        self.require("source", self.source in ("predicted", "measured"), "choose one of the two")
+        known = ("predicted", "measured")
+        self.require("source", self.source in known, f"choose {' or '.join(known)}")
         self.require("batch", 1 <= self.batch <= 2**16, "give 1 to 65,536")
         self.require("passes", 1 <= self.passes <= 10**4, "give 1 to 10,000")
 

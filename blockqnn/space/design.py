@@ -20,6 +20,9 @@ class Design(Protocol):
 
 D = TypeVar("D", bound=Design)
 
+Rewards = Sequence[tuple[D, float]]
+"""Designs with their rewards in percent."""
+
 
 class Choices(Protocol[D]):
     """A space in which a design is made by one choice after the other."""

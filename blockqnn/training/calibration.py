@@ -71,7 +71,7 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
         spaces = [VERSIONS[version] for version in versions]
     blocks = _typical_blocks(settings, spaces, images)
     shapes = _typical_layers(settings, blocks, images)
-    meter = _Meter(device, settings, request["image_size"])
+    meter = Meter(device, settings, request["image_size"])
     layers = [meter.layer(shape) for shape in shapes]
     whole = blocks[:NETWORKS]
     networks = [meter.network(settings, block, images) for block in whole]
@@ -79,7 +79,7 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
 
     runs = [list(settings.network.layers(block, **images)) for block in whole]
 
-    def prices(of: Callable[["_Subject"], float], terms: Terms = layer_terms) -> Prices:
+    def prices(of: Callable[["Subject"], float], terms: Terms = layer_terms) -> Prices:
         alone = fit_prices(shapes, [of(layer) for layer in layers], terms)
         return among_others(alone, runs, [of(network) for network in networks], terms)
 
@@ -134,7 +134,7 @@ def _typical_layers(
 
 
 @dataclass
-class _Subject:
+class Subject:
     """What is measured, and the fewest seconds so far."""
 
     module: nn.Module
@@ -150,7 +150,7 @@ class _Subject:
     """Seconds of an optimiser's step."""
 
 
-class _Meter:
+class Meter:
     """Measures subjects on one device, in turn."""
 
     def __init__(self, device: torch.device, settings: Settings, image_size: int) -> None:
@@ -163,7 +163,7 @@ class _Meter:
         half = resolve_precision(device, self._recipe.precision)
         self._values = torch.randn(0, device=device, dtype=getattr(torch, half))
 
-    def layer(self, shape: NetworkLayer) -> _Subject:
+    def layer(self, shape: NetworkLayer) -> Subject:
         """One layer of that shape."""
         kind, kernel, width, made, size = shape
         module: nn.Module
@@ -187,9 +187,9 @@ class _Meter:
         else:
             linear = nn.Linear(width, made)
             module = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-        return self._subject(module, reads, gradient=kind != "stem")
+        return self.subject(module, reads, gradient=kind != "stem")
 
-    def network(self, settings: Settings, block: Block, images: dict[str, int]) -> _Subject:
+    def network(self, settings: Settings, block: Block, images: dict[str, int]) -> Subject:
         """A whole network."""
         network, channels = settings.network, images["in_channels"]
         module = build_network(
@@ -201,25 +201,27 @@ class _Meter:
             skeleton=network.skeleton,
             connections=network.connections,
         )
-        return self._subject(module, ((channels, images["image_size"]),), gradient=False)
+        return self.subject(module, ((channels, images["image_size"]),), gradient=False)
 
-    def _subject(
+    def subject(
         self, module: nn.Module, reads: tuple[tuple[int, int], ...], gradient: bool
-    ) -> _Subject:
+    ) -> Subject:
+        """A module that reads maps of so many channels and pixels a side; with their `gradient`."""
         module = module.to(self._device).to(memory_format=torch.channels_last)
-        return _Subject(module, reads, gradient)
+        return Subject(module, reads, gradient)
 
-    def run(self, subjects: Sequence[_Subject], seconds: float) -> None:
+    def run(self, subjects: Sequence[Subject], seconds: float) -> None:
         """Measure all subjects for so many seconds, and `ROUNDS` times at least."""
         end, rounds = time.monotonic() + seconds, 0
         while rounds < ROUNDS or time.monotonic() < end:
             for subject in subjects:
                 if rounds >= ROUNDS and time.monotonic() >= end:
                     return
-                self._measure(subject)
+                self.measure(subject)
             rounds += 1
 
-    def _measure(self, subject: _Subject) -> None:
+    def measure(self, subject: Subject) -> None:
+        """Take a training step, some optimiser steps and some forward passes."""
         module = subject.module
         inputs = [self._maps(self.batch, *read, subject.gradient) for read in subject.reads]
         wanted = [each for each in (*inputs, *module.parameters()) if each.requires_grad]
@@ -241,7 +243,7 @@ class _Meter:
             )
 
     def _update(self, module: nn.Module) -> float:
-        """Seconds of the quicker of two optimiser steps, the first of which takes memory."""
+        """Seconds of the quickest of three optimiser steps, the first of which takes memory."""
         optimizer = create_optimizer(module, self._recipe, 1e-9)  # the weights stay what they are
         for weight in module.parameters():
             weight.grad = torch.ones_like(weight)

@@ -8,9 +8,8 @@ block plain's network, so that a busy neighbour slows both.
 import json
 import math
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import product
 
 import torch
@@ -18,14 +17,12 @@ from torch import nn
 
 from blockqnn.cost.match import STEP, TOLERANCE, WIDEST
 from blockqnn.errors import UserError
-from blockqnn.network import build_network
 from blockqnn.network.timm_networks import build_comparator, count_macs, usual_widths, with_widths
 from blockqnn.params import settings_from_dict
-from blockqnn.settings import Settings
+from blockqnn.settings.network import MEASURED
+from blockqnn.training.calibration import Meter, Subject
 from blockqnn.training.device_prices import WidthRequest
 from blockqnn.training.devices import resolve
-from blockqnn.training.optimisation import create_optimizer
-from blockqnn.training.precision import mixed_precision
 from blockqnn.zoo import BLOCKS
 
 PAIRS = 6
@@ -78,97 +75,46 @@ def fitting_widths(
     return best()
 
 
-@dataclass
-class _Measured:
-    """A network and its quickest training step or forward pass, in seconds."""
-
-    network: nn.Module
-    settings: Settings
-    device: torch.device
-    images: torch.Tensor
-    trains: bool
-    best: float = field(default=math.inf, init=False)
-
-    def __post_init__(self) -> None:
-        self.network.to(self.device).to(memory_format=torch.channels_last)
-        self.network.train(self.trains)
-        self._optimizer = create_optimizer(self.network, self.settings.recipe, 1e-9)
-        self._labels = torch.zeros(len(self.images), dtype=torch.long, device=self.device)
-
-    def measure(self) -> None:
-        """Take one step or pass."""
-        wait = getattr(torch, self.device.type).synchronize if self.device.type != "cpu" else None
-        if wait:
-            wait()
-        begun = time.perf_counter()
-        with mixed_precision(self.device, self.settings.recipe.precision):
-            with torch.set_grad_enabled(self.trains):
-                logits = self.network(self.images)
-        if self.trains:
-            self._optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(logits.float(), self._labels).backward()
-            self._optimizer.step()
-        if wait:
-            wait()
-        self.best = min(self.best, time.perf_counter() - begun)
-
-
 def find(request: WidthRequest) -> Widths:
     """The widths of the timm model `request["name"]`; torch's threads are set for the process.
 
     Raises `SettingsError` for a model whose width cannot be chosen or that does not fit.
     """
     settings = settings_from_dict(request["settings"])
+    settings = replace(settings, network=settings.network.reference)
     device = resolve(request["device"])
     torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
-    classes, channels, size = (
-        request["num_classes"],
-        request["in_channels"],
-        request["image_size"],
-    )
-    shape = settings.network.reference
-    plain = build_network(
-        BLOCKS["plain"],
-        filters=shape.filters,
-        repeats=shape.repeats,
-        num_classes=classes,
-        in_channels=channels,
-        skeleton=shape.skeleton,
-        connections=shape.connections,
-    )
+    channels, size = request["in_channels"], request["image_size"]
+    images = {
+        "num_classes": request["num_classes"],
+        "in_channels": channels,
+        "image_size": size,
+    }
+    meter, match = Meter(device, settings, size), request["match"]
+    plain = meter.network(settings, BLOCKS["plain"], images)
 
     def model(widths: Widths) -> nn.Module:
-        name = with_widths(request["name"], widths)
-        images = {"num_classes": classes, "in_channels": channels, "image_size": size}
-        return build_comparator(name, **images)
+        return build_comparator(with_widths(request["name"], widths), **images)
 
-    match = request["match"]
-    if match in ("macs", "parameters"):
+    def counted(network: nn.Module) -> float:
+        if match == "macs":
+            return count_macs(network.cpu(), channels, size)
+        return sum(weight.numel() for weight in network.parameters())
 
-        def counted(network: nn.Module) -> float:
-            if match == "macs":
-                return count_macs(network, channels, size)
-            return sum(weight.numel() for weight in network.parameters())
-
-        target = counted(plain)
-        return fitting_widths(
-            lambda widths: counted(model(widths)) / target, usual_widths(request["name"])
-        )
-    trains = match == "seconds"
-    count = settings.recipe.batch if trains else settings.latency.batch
-    images = torch.randn(count, channels, size, size, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
+    def taken(subject: Subject) -> float:
+        if match == "latency":
+            return subject.forward
+        return subject.step / meter.batch + subject.update / settings.recipe.batch
 
     def ratio(widths: Widths) -> float:
-        pair = [
-            _Measured(network, settings, device, images, trains)
-            for network in (model(widths), plain)
-        ]
-        for _ in range(PAIRS if trains else 10 * PAIRS):
-            for each in pair:
-                each.measure()
-        return pair[0].best / pair[1].best
+        if match in MEASURED:
+            pair = [meter.subject(model(widths), ((channels, size),), gradient=False), plain]
+            for _ in range(PAIRS):
+                for subject in pair:
+                    meter.measure(subject)
+            return taken(pair[0]) / taken(pair[1])
+        return counted(model(widths)) / counted(plain.module)
 
     return fitting_widths(ratio, usual_widths(request["name"]))
 

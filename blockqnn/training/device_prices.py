@@ -1,6 +1,7 @@
 """What layers and models cost on a device of this machine, measured by a process of its own."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any, NotRequired, TypedDict
 from blockqnn.cost import DeviceCost
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.training.keep_memory import KEEP_MEMORY
+
+log = logging.getLogger(__name__)
 
 SECONDS = 40.0
 """Seconds of measuring; importing torch and the end of the last round come on top."""
@@ -40,6 +43,11 @@ def measured_prices(request: Request) -> DeviceCost:
 
     The process keeps its memory as those that train do. Raises `SearchError` if it fails.
     """
+    log.warning(
+        "what layers cost on device %s is measured, once, for %.0f seconds",
+        request["device"],
+        SECONDS,
+    )
     done = _run(["blockqnn.training.calibration", str(SECONDS)], request)
     if done.returncode:
         raise SearchError(
@@ -56,6 +64,9 @@ def matched_widths(request: WidthRequest) -> tuple[int, ...]:
     Raises `SettingsError` for a model whose widths cannot be chosen, and `SearchError` if the
     device cannot be measured.
     """
+    log.warning(
+        "how wide %s has to be on device %s is found out, once", request["name"], request["device"]
+    )
     done = _run(["blockqnn.training.comparator_width"], request)
     if done.returncode:
         raise SearchError(

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,7 +22,7 @@ from blockqnn.space import Block
 from blockqnn.storage import DirectoryInUse, DirectoryLock, as_search_error
 from blockqnn.storage.lock import LOCK_WAIT
 from blockqnn.surrogate import StoppingRule
-from blockqnn.workers.protocol import Answer, Rule, Work
+from blockqnn.workers.protocol import Answer, CandidateTask
 
 
 def answer(train: Callable[[], Outcome]) -> Answer:
@@ -35,32 +36,26 @@ def answer(train: Callable[[], Outcome]) -> Answer:
 
 
 def train_and_keep(
-    block: Block,
-    settings: Settings,
-    data: Dataset,
-    directory: Path,
-    device: torch.device,
-    *,
-    alone: bool = True,
-    rule: StoppingRule | None = None,
-    further: Further | None = None,
+    task: CandidateTask, settings: Settings, data: Dataset, place: Path, device: torch.device
 ) -> Outcome:
-    """Train a candidate and put its outcome on disk, in its own `directory`, which is locked.
+    """Train a candidate and put its outcome on disk, in its own directory below `place`, which is
+    locked.
 
-    An outcome that ran out of memory is not kept unless the candidate was `alone` on its device.
+    An outcome that ran out of memory is not kept unless the candidate was alone on its device.
     Raises `DirectoryInUse`, and `SearchError` when the disk does not take the outcome.
     """
+    block, settings, further, rule = read_task(task, settings, place)
+    directory = candidate_directory(place, task["number"])
     with as_search_error(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        rung = further.rung if further is not None else 0
-        own = identity(block, settings, data.fingerprint, rung)
+        own = identity(block, settings, data.fingerprint, task["rung"])
         lock = DirectoryLock(directory, wait=LOCK_WAIT)
         try:
             outcome = kept_outcome(directory, own)  # of a worker that died before it could answer
             if outcome is None:
                 job = (block, settings, data, directory, device)
                 outcome = train_candidate(*job, rule=rule, further=further)
-                if outcome.out_of_memory and not alone:
+                if outcome.out_of_memory and not task["alone"]:
                     return outcome
                 keep_outcome(directory, own, outcome)
             (directory / "checkpoint").unlink(missing_ok=True)
@@ -70,18 +65,23 @@ def train_and_keep(
             lock.release()
 
 
-def read_rule(rule: Rule | None) -> StoppingRule | None:
-    """A stopping rule from its plain values; None for no rule."""
-    return None if rule is None else StoppingRule.from_dict(rule)
+class Reading(NamedTuple):
+    """What a task stands for."""
+
+    block: Block
+    settings: Settings
+    """With the filters of the candidate's own network."""
+    further: Further | None
+    """What it goes on from, if it does."""
+    rule: StoppingRule | None
 
 
-def read_work(work: Work, settings: Settings, directory: Path) -> tuple[Settings, Further | None]:
-    """The settings of a candidate's own training, and what it goes on from if it does.
-
-    `directory` is that of the search's work.
-    """
-    filters = None if work["filters"] is None else tuple(work["filters"])
-    further = None
-    if work["of"] is not None:
-        further = Further(work["rung"], candidate_directory(directory, work["of"]))
-    return settings.with_filters(filters), further
+def read_task(task: CandidateTask, settings: Settings, place: Path) -> Reading:
+    """What a task of a search with these settings stands for; its work lies below `place`."""
+    filters, of, rule = task["filters"], task["of"], task["rule"]
+    return Reading(
+        Block.parse(task["code"], settings.space.max_index),
+        settings.with_filters(None if filters is None else tuple(filters)),
+        None if of is None else Further(task["rung"], candidate_directory(place, of)),
+        None if rule is None else StoppingRule.from_dict(rule),
+    )

@@ -22,13 +22,10 @@ from blockqnn.training.keep_memory import KEEP_MEMORY
 from blockqnn.workers.lines import LineProcess
 from blockqnn.workers.protocol import (
     CLOSED,
-    FIRST,
     START_TIMEOUT,
     Answer,
     Begin,
     CandidateTask,
-    Rule,
-    Work,
     WorkerDied,
     Workers,
 )
@@ -64,21 +61,12 @@ class LocalWorkers(Workers):
         for slot in self._slots:
             self._idle.put(slot)
 
-    def train(
-        self,
-        number: int,
-        code: str,
-        alone: bool = False,
-        rule: Rule | None = None,
-        work: Work = FIRST,
-    ) -> Outcome:
+    def train(self, task: CandidateTask) -> Outcome:
         """Train a candidate in the next free process."""
         slot = self._idle.get()
         try:
-            task: CandidateTask
-            task = {"number": number, "code": code, "alone": alone, "rule": rule, "work": work}
             outcome = slot.train(task)
-            if outcome.out_of_memory and not alone:
+            if outcome.out_of_memory and not task["alone"]:
                 outcome = slot.train({**task, "alone": True})
             return outcome
         finally:

@@ -17,10 +17,8 @@ import torch
 from blockqnn.data import load
 from blockqnn.errors import UserError
 from blockqnn.params import settings_from_dict
-from blockqnn.search.candidate_files import candidate_directory
-from blockqnn.space import Block
 from blockqnn.training.devices import limit_memory, resolve
-from blockqnn.workers.attempt import answer, read_rule, read_work, train_and_keep
+from blockqnn.workers.attempt import answer, train_and_keep
 from blockqnn.workers.lines import serve
 from blockqnn.workers.protocol import Begin, CandidateTask
 
@@ -42,13 +40,8 @@ def main() -> None:
     send({"ready": True})
     while True:
         task: CandidateTask = messages.get()
-        block = Block.parse(task["code"], settings.space.max_index)
-        directory = candidate_directory(Path(begin["directory"]), task["number"])
-        own, further = read_work(task["work"], settings, Path(begin["directory"]))
-        train = partial(
-            train_and_keep, alone=task["alone"], rule=read_rule(task["rule"]), further=further
-        )
-        send(answer(partial(train, block, own, data, directory, device)))
+        place = Path(begin["directory"])
+        send(answer(partial(train_and_keep, task, settings, data, place, device)))
 
 
 if __name__ == "__main__":

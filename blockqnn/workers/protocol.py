@@ -4,6 +4,7 @@ from typing import Any, Protocol, TypedDict
 
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate
+from blockqnn.surrogate import StoppingRule
 
 START_TIMEOUT = 600.0
 """Seconds that a worker may take to import torch and load its data."""
@@ -47,35 +48,44 @@ class NodeBegin(TypedDict):
     place: str
 
 
-class Work(TypedDict):
-    """What of a candidate is trained, beside its code."""
-
-    filters: list[int] | None
-    """Those of its network; None for those of the settings."""
-    rung: int
-    of: int | None
-    """Number of its candidate on the rung before, where its weights are."""
-
-
-def work_of(candidate: Candidate) -> Work:
-    """What of a candidate is trained."""
-    filters = None if candidate.filters is None else list(candidate.filters)
-    return {"filters": filters, "rung": candidate.rung, "of": candidate.of}
-
-
-FIRST: Work = {"filters": None, "rung": 0, "of": None}
-"""The first training of a candidate with the filters of the settings."""
-
-
 class CandidateTask(TypedDict):
     """A candidate that a worker is asked to train."""
 
     number: int
     code: str
+    filters: list[int] | None
+    """Those of its network; None for those of the settings."""
+    rung: int
+    of: int | None
+    """Number of its candidate on the rung before, where its weights are."""
     alone: bool
     """Whether no other candidate is in training on the same device."""
     rule: Rule | None
-    work: Work
+
+
+def candidate_task(number: int, code: str) -> CandidateTask:
+    """The first training of a block in the network of the settings."""
+    first: CandidateTask = {
+        "number": number,
+        "code": code,
+        "filters": None,
+        "rung": 0,
+        "of": None,
+        "alone": False,
+        "rule": None,
+    }
+    return first
+
+
+def task_of(candidate: Candidate, rule: StoppingRule | None = None) -> CandidateTask:
+    """The training of a candidate, which the rule may stop early."""
+    return {
+        **candidate_task(candidate.number, str(candidate.block)),
+        "filters": None if candidate.filters is None else list(candidate.filters),
+        "rung": candidate.rung,
+        "of": candidate.of,
+        "rule": None if rule is None else rule.to_dict(),
+    }
 
 
 class Answer(TypedDict, total=False):
@@ -105,14 +115,7 @@ class Workers(Protocol):
     def slots(self) -> int:
         """Candidates to keep in training; may change while a search runs."""
 
-    def train(
-        self,
-        number: int,
-        code: str,
-        alone: bool = False,
-        rule: Rule | None = None,
-        work: Work = FIRST,
-    ) -> Outcome:
+    def train(self, task: CandidateTask) -> Outcome:
         """Train a candidate, waiting for a free worker. Called from several threads.
 
         A candidate that runs out of memory while others train on its device gets a device of its

@@ -13,13 +13,12 @@ import torch
 from blockqnn.data import Dataset, load
 from blockqnn.params import settings_from_dict
 from blockqnn.search.candidate import train_candidate
-from blockqnn.search.candidate_files import WEIGHTS, candidate_directory, candidate_url
+from blockqnn.search.candidate_files import WEIGHTS, candidate_url
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Settings
-from blockqnn.space import Block
 from blockqnn.storage.urls import is_url
 from blockqnn.training.devices import limit_memory, resolve
-from blockqnn.workers.attempt import answer, read_rule, read_work, train_and_keep
+from blockqnn.workers.attempt import answer, read_task, train_and_keep
 from blockqnn.workers.protocol import Answer, CandidateTask, NodeBegin
 
 _here: dict[str, Dataset] = {}
@@ -38,26 +37,23 @@ def train_on_node(
     here = ray.get_runtime_context()
     assigned = here.get_accelerator_ids().get("GPU", [])
     settings = settings_from_dict(begin["settings"])
-    number, place, alone = task["number"], begin["place"], task["alone"]
+    number, place = task["number"], begin["place"]
     torch.set_num_threads(begin["threads"])
 
     def train() -> Outcome:
         device = resolve(_device(str(assigned[0])) if assigned else "cpu")
-        limit_memory(device, 1 if alone else begin["share"])
-        block = Block.parse(task["code"], settings.space.max_index)
-        data, rule = _data(settings, images, device), read_rule(task["rule"])
-        if is_url(place):  # the last checkpoint stays there until the outcome is in the journal
-            with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
-                own, further = read_work(task["work"], settings, Path(scratch))
-                if (of := task["work"]["of"]) is not None and further is not None:
-                    further = replace(further, copy=f"{candidate_url(place, of)}/{WEIGHTS}")
-                job, copy = (block, own, data, Path(scratch)), candidate_url(place, number)
-                copy = f"{copy}/checkpoint"
-                return train_candidate(*job, device, copy=copy, rule=rule, further=further)
-        own, further = read_work(task["work"], settings, Path(place))
-        directory = candidate_directory(Path(place), number)
-        where = (directory, device)
-        return train_and_keep(block, own, data, *where, alone=alone, rule=rule, further=further)
+        limit_memory(device, 1 if task["alone"] else begin["share"])
+        data = _data(settings, images, device)
+        if not is_url(place):
+            return train_and_keep(task, settings, data, Path(place), device)
+        # the last checkpoint stays there until the outcome is in the journal
+        with tempfile.TemporaryDirectory(prefix="blockqnn-") as scratch:
+            block, own, further, rule = read_task(task, settings, Path(scratch))
+            if further is not None and (of := task["of"]) is not None:
+                further = replace(further, copy=f"{candidate_url(place, of)}/{WEIGHTS}")
+            job, copy = (block, own, data, Path(scratch)), candidate_url(place, number)
+            copy = f"{copy}/checkpoint"
+            return train_candidate(*job, device, copy=copy, rule=rule, further=further)
 
     try:
         yield {**answer(train), "node": here.get_node_id()}

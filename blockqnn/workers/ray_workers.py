@@ -27,13 +27,10 @@ from blockqnn.storage.urls import is_url, remove_url, write_url
 from blockqnn.workers.lines import LineProcess
 from blockqnn.workers.protocol import (
     CLOSED,
-    FIRST,
     START_TIMEOUT,
     Answer,
     CandidateTask,
     GatewayBegin,
-    Rule,
-    Work,
     WorkerDied,
     Workers,
 )
@@ -93,26 +90,17 @@ class RayWorkers(Workers):
         """Candidates that the cluster has room for now, or `workers.count`; at least one."""
         return max(1, self._gateway.slots)
 
-    def train(
-        self,
-        number: int,
-        code: str,
-        alone: bool = False,
-        rule: Rule | None = None,
-        work: Work = FIRST,
-    ) -> Outcome:
+    def train(self, task: CandidateTask) -> Outcome:
         """Train a candidate on whichever node has room."""
         while True:
             gateway = self._running()
-            answer = gateway.ask(
-                {"number": number, "code": code, "alone": alone, "rule": rule, "work": work}
-            )
+            answer = gateway.ask(task)
             if "outcome" in answer:
                 self._fruitless = 0
                 outcome = Outcome.from_dict(answer["outcome"])
-                if not outcome.out_of_memory or alone:
+                if not outcome.out_of_memory or task["alone"]:
                     return outcome
-                alone = True
+                task = {**task, "alone": True}
             elif "error" in answer:
                 raise SearchError(answer["error"])
             elif self._closed:
@@ -120,7 +108,7 @@ class RayWorkers(Workers):
             elif answer["blame"]:
                 raise WorkerDied(answer["lost"])
             else:
-                log.warning("candidate %s is tried again: %s", number, answer["lost"])
+                log.warning("candidate %s is tried again: %s", task["number"], answer["lost"])
                 time.sleep(AGAIN)
 
     def forget(self, number: int) -> None:

@@ -7,13 +7,13 @@ settings are Optuna's defaults. Needs the extra `compare`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any, Generic
 
-import numpy as np
+from numpy.random import Generator
 
 from blockqnn.errors import UserError
-from blockqnn.space.design import Choices, D
+from blockqnn.space.design import Choices, D, Rewards
 
 if TYPE_CHECKING:
     import optuna
@@ -28,7 +28,7 @@ class Tpe(Generic[D]):
         self._study: optuna.Study | None = None
         self._open: deque[optuna.Trial] = deque()
 
-    def propose(self, epsilon: float, rng: np.random.Generator, taken: Container[str] = ()) -> D:
+    def propose(self, epsilon: float, rng: Generator, taken: Container[str] = ()) -> D:
         """Propose what TPE suggests, whatever epsilon is. The first generator seeds the study."""
         if self._study is None:
             sampler = self._optuna.samplers.TPESampler(seed=int(rng.integers(2**32)))
@@ -45,12 +45,7 @@ class Tpe(Generic[D]):
         self._open.append(trial)
         return self.space.design(layers)
 
-    def learn_from(
-        self,
-        finished: Sequence[tuple[D, float]],
-        rng: np.random.Generator,
-        corrected: Sequence[tuple[D, float]] = (),
-    ) -> None:
+    def learn_from(self, finished: Rewards[D], rng: Generator, corrected: Rewards[D] = ()) -> None:
         """Tell the study the rewards of designs."""
         assert self._study is not None
         for _, reward in finished:

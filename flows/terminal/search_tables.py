@@ -73,8 +73,10 @@ def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
     facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
     network, classes, channels, size = NetworkSettings(), 10, 3, 32
     if history is not None:
-        filters, task = history.candidates[int(text)].filters, history.task
-        network = history.settings.with_filters(filters).network
+        candidate, task = history.candidates[int(text)], history.task
+        network = history.settings.with_filters(candidate.filters).network
+        if candidate.of is not None:
+            facts["rung"] = f"{candidate.rung + 1}, from candidate {candidate.of}"
         classes, channels, size = task.num_classes, task.in_channels, task.image_size
         if (result := history.result(int(text))) is not None:
             outcome = result.outcome

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from blockqnn.search.candidate_files import candidate_directory
+from blockqnn.workers.protocol import candidate_task
 
 CODE = "(1,1,3,0,0)(2,1,3,1,0)(3,1,3,2,0)(4,7,0,0,0)"
 
@@ -42,7 +43,7 @@ def in_background(workers, number=0, code=CODE, rule=None):
     from concurrent.futures import ThreadPoolExecutor
 
     executor = ThreadPoolExecutor(1)
-    future = executor.submit(workers.train, number, code, rule=rule)
+    future = executor.submit(workers.train, {**candidate_task(number, code), "rule": rule})
     executor.shutdown(wait=False)
     return future
 
@@ -52,6 +53,7 @@ import json, sys
 from pathlib import Path
 from blockqnn.params import settings_from_dict
 from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import candidate_task
 workers = open_workers(settings_from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]))
-workers.train(0, sys.argv[3])
+workers.train(candidate_task(0, sys.argv[3]))
 """

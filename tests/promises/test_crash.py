@@ -25,7 +25,7 @@ from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.workers.inline import InlineWorker
 from blockqnn.workers.leash import descendants
-from blockqnn.workers.protocol import work_of
+from blockqnn.workers.protocol import task_of
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 6
@@ -46,7 +46,7 @@ from pathlib import Path
 from blockqnn.params import settings_from_dict
 from blockqnn.search.search import Search
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied, work_of
+from blockqnn.workers.protocol import WorkerDied, task_of
 
 directory, settings = Path(sys.argv[1]), settings_from_dict(json.loads(sys.argv[2]))
 writes_left = int(sys.argv[3])
@@ -66,8 +66,7 @@ def torn(descriptor, data):
 def train(candidate):
     while True:
         try:
-            work = work_of(candidate)
-            return workers.train(candidate.number, str(candidate.block), work=work)
+            return workers.train(task_of(candidate))
         except WorkerDied:
             pass
 
@@ -224,7 +223,7 @@ def uninterrupted(directory):
     directory.mkdir()
     settings = tiny_settings(**SMALL, workers={"kind": "inline", "device": "cpu"})
     worker = InlineWorker(settings, settings.workers, directory)
-    finish(directory, settings, lambda c: worker.train(c.number, str(c.block), work=work_of(c)))
+    finish(directory, settings, lambda c: worker.train(task_of(c)))
     return directory
 
 

@@ -20,6 +20,7 @@ from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.workers import leash
 from blockqnn.workers.inline import InlineWorker
+from blockqnn.workers.protocol import task_of
 from flows.servers.prefect_api import prefect_call, server_environment
 
 SMALL = {
@@ -66,7 +67,7 @@ def expected(tmp_path_factory):
     directory = tmp_path_factory.mktemp("undisturbed")
     settings = tiny_settings(**SMALL, workers={"kind": "inline", "device": "cpu"})
     worker = InlineWorker(settings, settings.workers, directory)
-    finish(directory, settings, lambda c: worker.train(c.number, str(c.block)))
+    finish(directory, settings, lambda c: worker.train(task_of(c)))
     return [record for record in without_workers(timeless(directory)) if record["type"] != "begin"]
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +12,20 @@ from tiny_search import asked, cached_load, finish, journal_of, supplied, tiny_s
 from tiny_training import CPU, tiny_data
 from tiny_training import tiny_settings as training_settings
 
+from blockqnn.agents.random_walk import RandomWalk
 from blockqnn.cost import Cost
 from blockqnn.data import MemoryFeed
-from blockqnn.errors import SettingsError
+from blockqnn.errors import SearchError, SettingsError
 from blockqnn.network import build_network
 from blockqnn.search import Search
 from blockqnn.search.candidate import Further, train_candidate
 from blockqnn.search.history import read_search
+from blockqnn.search.journal import Journal
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate, Result
 from blockqnn.search.rungs import Rungs
 from blockqnn.seeds import seed_for
-from blockqnn.settings import RungSettings
+from blockqnn.settings import LatencySettings, RungSettings
 from blockqnn.training.trainer import Trainer
 from blockqnn.zoo import BLOCKS
 
@@ -93,6 +96,9 @@ class TestByHand:
         # the second rung brings 22 on average, the third 10
         assert [rungs.value(each) for each in (*first, *second)] == [50.0, 40.0, 48.0, 42.0]
         assert rungs.value(third) == 48.0
+        # what diverged there says nothing of what others gain
+        rungs.add(result(5, -1.0, 1, of=0, kind="diverged"), first[0])
+        assert rungs.value(second[0]) == 48.0
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
@@ -146,6 +152,65 @@ def promoted_are_the_best(history):
         gone |= {c.of for c in chosen}
 
 
+def test_agents_are_told_what_a_network_came_to_whenever_it_is_proposed_again(
+    tmp_path, monkeypatch
+):
+    told_to = []
+
+    class Listening(RandomWalk):
+        def learn_from(self, finished, rng, corrected=()):
+            told_to.append((list(finished), list(corrected)))
+
+    monkeypatch.setattr("blockqnn.search.search.build_agent", lambda space, *_: Listening(space))
+    settings = tiny_settings(
+        rungs=THREE,
+        space={"max_index": 2},  # few blocks, again and again
+        schedule=[[1.0, 9]],
+        reward={"objective": "accuracy"},
+    )
+
+    def outcome(candidate):  # half of the networks lose what they seemed to have
+        falls = candidate.rung and candidate.key < "8"
+        before = 50.0 + int(candidate.key[-2:], 16) / 8
+        return Outcome(kind="trained", accuracy=before - 40.0 if falls else before)
+
+    finish(tmp_path, settings, outcome)
+    known, again = {}, 0
+    for finished, corrected in told_to:
+        known |= {block.key: reward for block, reward in corrected}
+        for block, reward in finished:
+            if block.key in known:
+                assert reward == known[block.key]
+                again += 1
+    assert again >= 10
+    first = {}
+    for r in read_search(tmp_path).results:
+        first.setdefault(r.candidate.key, r.reward)
+    assert any(known[key] < first[key] for key in known), "none was worth less than it seemed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rung": 3},  # there are two further ones
+        {"rung": 2},  # the second is not done
+        {"rung": -1},
+        {"of": 10**6},
+        {"of": None},
+        {"of": 0, "key": "another"},
+    ],
+)
+def test_a_promotion_that_cannot_be_is_refused(tmp_path, change):
+    finish(tmp_path / "whole", tiny_settings(rungs=THREE), told)
+    records = journal_of(tmp_path / "whole")
+    place = next(i for i, record in enumerate(records) if "rung" in record)
+    (tmp_path / "changed").mkdir()
+    with closing(Journal(tmp_path / "changed" / "journal.jsonl")) as journal:
+        journal.append([*records[:place], {**records[place], **change}])
+    with pytest.raises(SearchError, match="does not follow from those before it"):
+        Search.open(tmp_path / "changed", tiny_settings(rungs=THREE))
+
+
 def test_best_ranks_by_the_highest_rung(tmp_path):
     finish(tmp_path, tiny_settings(rungs=THREE, schedule=[[1.0, 12]]), told)
     history = read_search(tmp_path)
@@ -162,8 +227,6 @@ def test_best_ranks_by_the_highest_rung(tmp_path):
 
 
 def test_a_rung_is_no_setting_to_change(tmp_path):
-    from blockqnn.errors import SearchError
-
     Search.open(tmp_path, tiny_settings(rungs=THREE)).close()
     with pytest.raises(SearchError, match=r"^rungs is .* but the search in .* was begun with"):
         Search.open(tmp_path, tiny_settings())
@@ -222,6 +285,13 @@ class TestTraining:
         curve = Trainer(network=network, recipe=recipe, feed=feed, seed=seed, device=CPU).run()
         assert [e["loss"] for e in curve] == [e["loss"] for e in second.curve]
         assert second.accuracy == curve[-1]["accuracy"]
+
+    def test_a_latency_is_measured_on_the_first_rung_alone(self, settings, digits, tmp_path):
+        settings = replace(settings, latency=LatencySettings(measure=True, passes=3))
+        first = train_candidate(BLOCK, settings, digits, tmp_path / "0", CPU)
+        job = (BLOCK, settings, digits)
+        second = train_candidate(*job, tmp_path / "1", CPU, further=Further(1, tmp_path / "0"))
+        assert first.latency == second.latency > 0
 
     def test_weights_that_are_gone_are_made_again(self, settings, digits, tmp_path):
         place = tmp_path / "0"

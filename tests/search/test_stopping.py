@@ -19,7 +19,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.surrogate import CertainlyBad, StoppingRule, Surrogate
 from blockqnn.training.devices import resolve
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied
+from blockqnn.workers.protocol import WorkerDied, candidate_task
 from flows.tracking.metrics import child_metrics, iteration_metrics
 
 HALF_OF_FIRST = StoppingRule(50.0, 2.0, (((0.5,), 20.0, 5.0), ((0.0, 1.0), 1.0, 2.0)))
@@ -185,9 +185,9 @@ def test_a_worker_killed_between_epochs_stops_at_the_same_one(tmp_path):
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerDied):
             attempt.result(PATIENCE)
-        outcome = workers.train(0, CODE, rule=rule)
+        outcome = workers.train({**candidate_task(0, CODE), "rule": rule})
         assert (outcome.kind, outcome.predicted, len(outcome.curve)) == ("stopped", 42.0, 8)
-        other = workers.train(1, CODE, rule=rule)
+        other = workers.train({**candidate_task(1, CODE), "rule": rule})
     finally:
         workers.close()
     assert without_times(outcome.to_dict()) == without_times(other.to_dict())

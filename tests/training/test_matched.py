@@ -1,5 +1,7 @@
 """Final trainings of networks that cost the same: how wide each is, and that it stays so."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +27,7 @@ def plan(match, filters=(16, 32, 64)):
             "network": {"filters": list(filters), "repeats": 1, "match": match},
             "recipe": {"batch": 8},
             "compare": ["resnet10t"],
+            "workers": {"threads": 1},
         }
     )
 
@@ -58,28 +61,29 @@ def test_widths_by_hand():
 def test_timm_models_are_as_wide_as_they_may_be(tmp_path, match, count):
     filters = (32, 64, 128)
     target = count(build_network(BLOCKS["plain"], filters=filters, repeats=1, **SHAPE))
-    for name in ("resnet10t", "resnet14t"):
-        found = matched_comparator(tmp_path, plan(match, filters), name, IMAGES)
-        assert found.startswith(f"{name}:")
-        network = build_comparator(found, image_size=32, **SHAPE)
-        assert count(network) / target == pytest.approx(1, rel=0.03)
-        assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    found = matched_comparator(tmp_path, plan(match, filters), "resnet10t", IMAGES)
+    assert found.startswith("resnet10t:")
+    network = build_comparator(found, image_size=32, **SHAPE)
+    assert count(network) / target == pytest.approx(1, rel=0.03)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
 
 
 def test_what_was_measured_stays_with_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(device_prices, "SECONDS", 0.0)
-    seconds = plan("seconds")
+    seconds, images = plan("seconds"), replace(IMAGES, image_size=16)
     block = BLOCKS["inception"]
-    first = matched_network(tmp_path, seconds, block, IMAGES)
-    model = matched_comparator(tmp_path, seconds, "resnet10t", IMAGES)
+    first = matched_network(tmp_path, seconds, block, images)
+    model = matched_comparator(tmp_path, seconds, "resnet10t", images)
     monkeypatch.setattr("blockqnn.training.final.matched.measured_prices", None)  # would raise
     monkeypatch.setattr("blockqnn.training.final.matched.matched_widths", None)
-    assert matched_network(tmp_path, seconds, block, IMAGES) == first
-    assert matched_comparator(tmp_path, seconds, "resnet10t", IMAGES) == model
+    assert matched_network(tmp_path, seconds, block, images) == first
+    assert matched_comparator(tmp_path, seconds, "resnet10t", images) == model
     assert first.match == "none"
+    workers = replace(seconds.workers, threads=2, parallel=2)  # may change, as elsewhere
+    assert matched_network(tmp_path, replace(seconds, workers=workers), block, images) == first
     pinned = "resnet10t:8-16-16-16"
-    assert matched_comparator(tmp_path, seconds, pinned, IMAGES) == pinned
-    assert matched_comparator(tmp_path, plan("none"), "resnet10t", IMAGES) == "resnet10t"
+    assert matched_comparator(tmp_path, seconds, pinned, images) == pinned
+    assert matched_comparator(tmp_path, plan("none"), "resnet10t", images) == "resnet10t"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from blockqnn.search.history import read_search
 from blockqnn.workers.inline import InlineWorker
 from blockqnn.workers.leash import descendants
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied
+from blockqnn.workers.protocol import WorkerDied, candidate_task, task_of
 
 SMALL = {
     "batch": 3,
@@ -63,7 +63,7 @@ def expected(tmp_path_factory):
     directory = tmp_path_factory.mktemp("undisturbed")
     settings = tiny_settings(**SMALL, workers={"kind": "inline", "device": "cpu"})
     worker = InlineWorker(settings, settings.workers, directory)
-    finish(directory, settings, lambda c: worker.train(c.number, str(c.block)))
+    finish(directory, settings, lambda c: worker.train(task_of(c)))
     records = timeless(directory)
     trained = [r for r in records if r["type"] == "outcome" and "same_as" not in r]
     assert len(trained) >= 4
@@ -98,7 +98,7 @@ class Running:
     def _train(self, candidate):
         for _ in range(self._settings.workers.retries):
             with suppress(WorkerDied):
-                return self.workers.train(candidate.number, str(candidate.block))
+                return self.workers.train(task_of(candidate))
         raise AssertionError(f"every attempt at {candidate} failed")
 
     def end(self):
@@ -280,7 +280,7 @@ def test_no_node_with_room(cluster, tmp_path, caplog):
     try:
         wait_for(lambda: "no node has that" in caplog.text, "the warning")
         cluster.add(num_cpus=3)
-        assert workers.train(0, CODE).kind == "trained"
+        assert workers.train(candidate_task(0, CODE)).kind == "trained"
         assert caplog.text.count("no node has that") == 1
     finally:
         workers.close()

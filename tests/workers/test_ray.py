@@ -17,6 +17,7 @@ from worker_processes import CODE, PARENT, alive, holder
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.workers.leash import descendants
 from blockqnn.workers.open import open_workers
+from blockqnn.workers.protocol import candidate_task
 
 pytest.importorskip("ray")
 ALONE = {"kind": "ray", "count": 1, "gpus_per_candidate": 0}
@@ -56,7 +57,7 @@ def test_it_listens_here_alone_and_leaves_nothing(tmp_path, scratch):
     workers = open_workers(tiny_settings(workers=ALONE), tmp_path)
     try:
         assert workers.slots == 1
-        first = workers.train(0, CODE)
+        first = workers.train(candidate_task(0, CODE))
         assert first.kind == "trained"
         gateway = gateway_of(os.getpid())
         family = [gateway, *descendants(gateway)]
@@ -64,7 +65,8 @@ def test_it_listens_here_alone_and_leaves_nothing(tmp_path, scratch):
         assert listening(family)
         os.kill(gateway, signal.SIGKILL)
         all_gone(family)
-        assert workers.train(0, CODE) == first  # by another gateway and Ray; it was on disk
+        again = workers.train(candidate_task(0, CODE))
+        assert again == first  # by another gateway and Ray; it was on disk
         gateway = gateway_of(os.getpid())
         family = [gateway, *descendants(gateway)]
     finally:

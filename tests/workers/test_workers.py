@@ -22,7 +22,7 @@ from blockqnn.training.checkpoint import Checkpoint
 from blockqnn.workers.inline import InlineWorker
 from blockqnn.workers.local import LocalWorkers
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied
+from blockqnn.workers.protocol import WorkerDied, candidate_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def test_inline_and_processes_give_the_same_outcome(tmp_path, opened):
     assert isinstance(inline, InlineWorker)
     assert isinstance(processes, LocalWorkers)
     assert inline.slots == processes.slots == 1
-    first, second = inline.train(0, CODE), processes.train(0, CODE)
+    first, second = inline.train(candidate_task(0, CODE)), processes.train(candidate_task(0, CODE))
     assert without_times(first.to_dict()) == without_times(second.to_dict())
     assert first.kind == "trained"
     assert len(first.curve) == 3
@@ -73,20 +73,20 @@ def test_a_worker_killed_in_a_training_is_replaced_and_the_training_resumed(tmp_
     own = identity(Block.parse(CODE), settings, load(settings.data, 0).fingerprint)
     done = Checkpoint(checkpoint, own).load(torch.device("cpu"))["curve"]
     assert 0 < len(done) < 20
-    outcome = workers.train(0, CODE)
+    outcome = workers.train(candidate_task(0, CODE))
     kept = [{name: epoch[name] for name in outcome.curve[0]} for epoch in done]
     assert list(outcome.curve[: len(done)]) == kept  # seconds too: these epochs were not run again
     assert len(outcome.curve) == 20
     assert not checkpoint.exists()
     inline = opened(tiny_settings(workers={"kind": "inline"}, recipe={"epochs": 20}), tmp_path)
-    uninterrupted = inline.train(1, CODE)
+    uninterrupted = inline.train(candidate_task(1, CODE))
     assert without_times(outcome.to_dict()) == without_times(uninterrupted.to_dict())
 
 
 def test_an_outcome_that_could_not_be_answered_is_not_trained_again(tmp_path, opened):
     workers = opened(tiny_settings(workers=ONE), tmp_path)
-    first = workers.train(0, CODE)
-    assert workers.train(0, CODE) == first  # the very seconds
+    first = workers.train(candidate_task(0, CODE))
+    assert workers.train(candidate_task(0, CODE)) == first  # the very seconds
 
 
 @pytest.mark.fault(
@@ -133,7 +133,7 @@ def test_missing_data_are_explained_by_the_worker(tmp_path, opened):
     data = {"name": "cifar10", "root": str(tmp_path / "nowhere")}
     workers = opened(tiny_settings(workers=ONE, data=data), tmp_path)
     with pytest.raises(SearchError, match="data.download=true"):
-        workers.train(0, CODE)
+        workers.train(candidate_task(0, CODE))
 
 
 def pretend(tmp_path, monkeypatch, script):
@@ -161,7 +161,7 @@ def test_a_worker_that_ends_without_an_answer_is_lost(
     workers = opened(tiny_settings(workers=ONE), tmp_path)
     for _ in range(2):
         with pytest.raises(WorkerDied, match=message):
-            workers.train(0, CODE)
+            workers.train(candidate_task(0, CODE))
     if "torch" in script:
         assert "no module named torch" in (tmp_path / "workers" / "0.log").read_text()
 
@@ -186,7 +186,7 @@ def test_what_does_not_fit_beside_others_is_tried_alone(tmp_path, opened, monkey
     workers = opened(big, tmp_path)
     assert workers.slots == 2
     small = in_background(workers, 1, "(1,7,0,0,0)")
-    outcome = workers.train(0, CODE)
+    outcome = workers.train(candidate_task(0, CODE))
     assert small.result(PATIENCE).kind in ("trained", "diverged")
     assert not outcome.out_of_memory
 
@@ -195,7 +195,7 @@ def test_a_worker_that_cannot_be_started_stops_the_search(tmp_path, opened, monk
     workers = opened(tiny_settings(workers=ONE), tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     with pytest.raises(SearchError, match="cannot start a worker"):
-        workers.train(0, CODE)
+        workers.train(candidate_task(0, CODE))
 
 
 @pytest.mark.fault("the disk is full in a training", "the search stops and says what to do")
@@ -208,7 +208,7 @@ def test_a_full_disk_stops_the_search_and_is_no_outcome(tmp_path, opened, kind):
     with small_disk(tmp_path / "disk", 200) as disk:
         workers = opened(settings, disk)
         with pytest.raises(SearchError, match="free some space"):
-            workers.train(0, CODE)
+            workers.train(candidate_task(0, CODE))
         own = candidate_directory(disk, 0)
         assert not (own / "outcome.json").exists()
         assert not list(own.glob("*.tmp"))
@@ -219,7 +219,7 @@ def test_a_disk_too_full_for_a_log_is_explained(tmp_path, opened):
     workers = opened(tiny_settings(workers=ONE), tmp_path)
     (tmp_path / "workers" / "0.log").mkdir()  # as good as a full disk
     with pytest.raises(SearchError, match="cannot start a worker"):
-        workers.train(0, CODE)
+        workers.train(candidate_task(0, CODE))
 
 
 def test_two_workers_train_at_one_time(tmp_path, opened):

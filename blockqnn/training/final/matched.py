@@ -4,7 +4,6 @@ What was measured for it is kept in the run's directory, so that the same plan t
 networks whenever it is begun again.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from blockqnn.errors import SearchError
 from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings
 from blockqnn.settings.network import MEASURED
 from blockqnn.space import Block
-from blockqnn.storage import read_json, write_json
+from blockqnn.storage import as_json, read_json, write_json
 from blockqnn.training.device_prices import Request, matched_widths, measured_prices
 from blockqnn.training.devices import usable_cores
 from blockqnn.zoo import BLOCKS
@@ -34,10 +33,9 @@ def matched_network(run: Path, plan: Plan, block: Block, images: ImageFacts) -> 
         return network
     prices = None
     if network.match in MEASURED:
-        request = _request(plan, images)
-        known = _known(run, request)
+        known = _known(run, plan, images)
         if "prices" not in known:
-            known = {**known, "prices": measured_prices(request).to_dict()}
+            known = {**known, "prices": measured_prices(_request(plan, images)).to_dict()}
             _keep(run, known)
         prices = DeviceCost.from_dict(known["prices"])
     shape = {"num_classes": len(images.classes), "in_channels": images.in_channels}
@@ -53,25 +51,27 @@ def matched_comparator(run: Path, plan: Plan, name: str, images: ImageFacts) -> 
     """
     if plan.network.match == "none" or ":" in name:
         return name
-    request = _request(plan, images)
-    known = _known(run, request)
+    known = _known(run, plan, images)
     found = known.get("timm", {})
     if name not in found:
-        widths = matched_widths({**request, "name": name, "match": plan.network.match})
+        match = plan.network.match
+        widths = matched_widths({**_request(plan, images), "name": name, "match": match})
         found = {**found, name: f"{name}:{'-'.join(map(str, widths))}"}
         _keep(run, {**known, "timm": found})
     return str(found[name])
 
 
 def _request(plan: Plan, images: ImageFacts) -> Request:
-    """What is to be measured: the plan's networks in its recipe's steps."""
+    """What is to be measured: the plan's networks in the steps of its recipe on one device."""
     workers, recipe = plan.workers, plan.recipe
-    own = {name: getattr(recipe, name) for name in ("batch", "optimizer", "momentum", "precision")}
-    settings = Settings(network=replace(plan.network, match="none"), recipe=Recipe(epochs=1, **own))
-    plain: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))  # as a file has it
+    own = {name: getattr(recipe, name) for name in ("optimizer", "momentum", "precision")}
+    batch = max(2, recipe.batch // (workers.processes * recipe.accumulate))
+    settings = Settings(
+        network=replace(plan.network, match="none"), recipe=Recipe(epochs=1, batch=batch, **own)
+    )
     together = (workers.parallel or 1) * workers.processes
     return {
-        "settings": plain,
+        "settings": settings.to_dict(),
         "spaces": ["v1", "v2"],
         "device": (*workers.devices, "auto")[0],
         "threads": workers.threads or max(1, usable_cores() // together),
@@ -81,14 +81,19 @@ def _request(plan: Plan, images: ImageFacts) -> Request:
     }
 
 
-def _known(run: Path, request: Request) -> dict[str, Any]:
-    """What was measured in this run for the same request."""
+def _known(run: Path, plan: Plan, images: ImageFacts) -> dict[str, Any]:
+    """What was measured in this run for such networks and images, on whatever workers it had then:
+    these may change, and the trainings go on.
+    """
+    recipe = {name: getattr(plan.recipe, name) for name in ("batch", "optimizer", "precision")}
+    facts = (len(images.classes), images.in_channels, images.image_size)
+    of = as_json({"network": plan.network.described(), "recipe": recipe, "images": facts})
     try:
         known: dict[str, Any] = read_json(run / FILE)
-        return known if known.get("request") == request else {"request": request}
+        return known if known["of"] == of else {"of": of}
     except FileNotFoundError:
-        return {"request": request}
-    except (OSError, ValueError, AttributeError) as error:
+        return {"of": of}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SearchError(f"{run / FILE} is damaged ({error}): delete it and go on") from None
 
 
