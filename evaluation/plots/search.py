@@ -30,6 +30,7 @@ from evaluation.plots.style import (
 
 BANDS = ("#ffffff", "#edf1f5")
 """Colours of the phases of epsilon, in turn."""
+LEGEND_COLUMNS = 3
 NARROW = 0.03
 """Share of the width below which only every second phase has a label; up to twice as wide the label
 is the number alone, without "ε ="."""
@@ -51,8 +52,8 @@ def learning_curve(history: History, name: str) -> Figure:
     """Accuracy (above) and reward (below) against the iteration of the search `name`.
 
     Each panel has the iteration's mean, the best so far and a dot for each candidate, an empty one
-    where the training was stopped and the numbers are predictions; shaded bands are the phases of
-    epsilon.
+    where the training was stopped and the numbers are predictions, a triangle for one that was
+    trained further; shaded bands are the phases of epsilon.
     """
     iterations = iterations_of(history.results, history.task.chance)
     figure = blank(6.2, top=0.845, bottom=0.13, hspace=0.08)
@@ -67,7 +68,10 @@ def learning_curve(history: History, name: str) -> Figure:
         _mark_not_trained(above, iterations, history.task.chance)
     if iterations:
         handles, labels = above.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=9, frameon=False)
+        if len(handles) > LEGEND_COLUMNS:  # a second row
+            figure.subplots_adjust(bottom=0.16)
+        where: dict[str, Any] = {"ncols": LEGEND_COLUMNS, "loc": "lower center"}
+        figure.legend(handles, labels, **where, fontsize=9, frameon=False)
         below.set_xlim(iterations[0].number - 0.5, iterations[-1].number + 0.5)
     return figure
 
@@ -122,28 +126,38 @@ def _draw_panel(
     means = [fmean(i.first(group)) for i, group in pairs]
     best = list(accumulate((i.best(group) for i, group in pairs), max))
     dots = [dot for i, group in pairs for dot in _dots(i, group, "trained")]
+    further = [dot for i, group in pairs for dot in _dots(i, group, "trained", further=True)]
     predicted = [dot for i, group in pairs for dot in _dots(i, group, "stopped")]
-    size = 12.0 if len(dots) + len(predicted) < 1000 else 2.5
+    size = 12.0 if len(dots) + len(further) + len(predicted) < 1000 else 2.5
     filled: dict[str, Any] = {"color": DOT_COLOUR, "alpha": 0.5, "linewidths": 0}
     axes.scatter([x for x, _ in dots], [y for _, y in dots], s=size, **filled)
+    if further:
+        label = f"{len(further):,} trained further"
+        x, y = zip(*further, strict=True)
+        axes.scatter(x, y, s=2 * size, marker="^", label=label, **filled)
     if predicted:
         label = f"{len(predicted):,} stopped, as predicted"
         empty: dict[str, Any] = {"facecolors": "none", "edgecolors": DOT_COLOUR, "linewidths": 0.7}
         x, y = zip(*predicted, strict=True)
         axes.scatter(x, y, s=size, label=label, **empty)
-    best_and_mean(axes, numbers, best, means)
-    axes.set_ylim(*_limits(means, best, [y for _, y in [*dots, *predicted]]))
+    mean = "mean of first trainings" if further else "mean of the iteration"
+    best_and_mean(axes, numbers, best, means, mean)
+    axes.set_ylim(*_limits(means, best, [y for _, y in [*dots, *further, *predicted]]))
 
 
-def _dots(iteration: Iteration, values: Sequence[float], wanted: Kind) -> list[tuple[float, float]]:
-    """Places of the wanted kind's candidates; those of all kinds stand side by side in the order in
-    which they were proposed."""
+def _dots(
+    iteration: Iteration, values: Sequence[float], wanted: Kind, *, further: bool = False
+) -> list[tuple[float, float]]:
+    """Places of the wanted kind's candidates, on their first rung or on `further` ones; those of
+    all kinds stand side by side in the order in which they were proposed."""
     step = 0.8 / len(values)
     first = iteration.number - 0.4 + step / 2
     return [
         (first + i * step, value)
-        for i, (value, kind) in enumerate(zip(values, iteration.kinds, strict=True))
-        if kind == wanted
+        for i, (value, kind, rung) in enumerate(
+            zip(values, iteration.kinds, iteration.rungs, strict=True)
+        )
+        if kind == wanted and (rung > 0) == further
     ]
 
 

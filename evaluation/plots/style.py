@@ -72,13 +72,17 @@ def pareto_steps(axes: Axes, front: Sequence[tuple[float, float]], end: float, *
 
 
 def best_and_mean(
-    axes: Axes, numbers: Sequence[float], best: Sequence[float], means: Sequence[float]
+    axes: Axes,
+    numbers: Sequence[float],
+    best: Sequence[float],
+    means: Sequence[float],
+    mean: str = "mean of the iteration",
 ) -> None:
     """Draw a search's best so far and the mean of each iteration, by the iteration's number."""
     marker = "o" if len(numbers) <= MARKED else ""
     line: dict[str, Any] = {"marker": marker, "markersize": 4.0, "linewidth": 1.8}
     axes.plot(numbers, best, color=BEST_COLOUR, label="best so far", **line)
-    axes.plot(numbers, means, color=MEAN_COLOUR, label="mean of the iteration", **line)
+    axes.plot(numbers, means, color=MEAN_COLOUR, label=mean, **line)
 
 
 def legend(of: Axes | Figure, **where: Any) -> None:

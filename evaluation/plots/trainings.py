@@ -117,13 +117,14 @@ def training_curves(networks: Sequence[Network]) -> Figure:
     return figure
 
 
-def held_out_curves(contenders: Sequence[tuple[str, Curve]]) -> Figure:
-    """Held-out accuracy by epoch of the selection's trainings, given as pairs of name and curve."""
+def held_out_curves(contenders: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
+    """Held-out accuracy by epoch of the selection's blocks, given as pairs of a name and the curves
+    of its seeds."""
     figure = _above_names(3.9, len(contenders))
     axes = figure.subplots()
     frame(axes, "epoch", "held-out accuracy (%)")
-    for number, (name, curve) in enumerate(contenders):
-        _draw(axes, [curve], "accuracy", name, style_of(number))
+    for number, (name, curves) in enumerate(contenders):
+        _draw(axes, curves, "accuracy", name, style_of(number))
     _limits(axes)
     _name_lines(figure, axes)
     return figure

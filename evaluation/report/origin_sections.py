@@ -122,10 +122,9 @@ def selection_section(run: Run) -> Section | None:
     winner = (selection.get("winner") or {}).get("block")
     elements: list[Element] = [Text(text), _ranking_table(ranking, winner)]
     contenders = [
-        (str(row.get("label", "")), result["curve"])
+        (str(row.get("label", "")), curves)
         for row in ranking
-        for result in run.selecting
-        if result.get("block") == row.get("block") and result["curve"]
+        if (curves := [r["curve"] for r in run.selecting if _is_of(r, row) and r["curve"]])
     ]
     if contenders:
         picture = plot(
@@ -136,6 +135,11 @@ def selection_section(run: Run) -> Section | None:
         )
         elements.append(Pictures([picture]))
     return Section("Selection", elements)
+
+
+def _is_of(result: Record, row: Record) -> bool:
+    """Whether a training is one of those that a row of the ranking is made of."""
+    return bool(result.get("block") == row.get("block"))
 
 
 def _ranking_table(ranking: Sequence[Record], winner: str | None) -> Table:

@@ -73,6 +73,23 @@ def test_what_was_predicted_is_in_the_mean_and_never_the_best(tmp_path: Path) ->
     assert "1 not trained, counted as 10 % accurate" in texts(tmp_path / "curve.svg")
 
 
+def test_what_was_trained_further_is_the_best_but_not_in_the_mean(tmp_path: Path) -> None:
+    results = [result(0, 0, 40.0), result(1, 0, 60.0)]
+    gone_on = result(2, 1, 95.0)
+    gone_on = replace(gone_on, candidate=replace(gone_on.candidate, rung=1, of=1))
+    results += [gone_on, result(3, 1, 70.0)]
+    alone = result(4, 2, 97.0)
+    results.append(replace(alone, candidate=replace(alone.candidate, rung=2, of=2)))
+    before, after, last = iterations_of(results, 10.0)
+    assert before.first(before.accuracies) == [40.0, 60.0]
+    assert after.first(after.accuracies) == [70.0]
+    assert after.best(after.accuracies) == 95.0
+    assert last.first(last.accuracies) == [97.0]  # nothing was new there
+    draw_search(history(results), tmp_path / "curve.svg")
+    shown = texts(tmp_path / "curve.svg")
+    assert "2 trained further" in shown and "mean of first trainings" in shown
+
+
 def test_late_arrivals_count_where_they_were_proposed() -> None:
     arrived = [result(2, 1, 90.0), result(0, 0, 80.0), result(3, 1, 70.0), result(1, 0, 60.0)]
     assert [i.accuracies for i in iterations_of(arrived, 10.0)] == [(80.0, 60.0), (90.0, 70.0)]

@@ -14,6 +14,7 @@ from tiny_search import finish, supplied, tiny_settings
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
+from evaluation.plots.trainings import held_out_curves
 from evaluation.report import results_sections, write_report
 from evaluation.report.search_summary import read_searched, searched
 from evaluation.results import compare, run_of
@@ -324,6 +325,30 @@ def test_what_is_kept_of_a_search_is_enough(tmp_path, search):
     assert f"over 5 iterations, {trained} distinct blocks trained." in page.text
     assert "The blocks on the fronts" in page.text
     assert "Search" in page.sections
+
+
+def test_a_selection_by_several_seeds_has_their_mean_and_one_curve_a_block(tmp_path):
+    run = whole_run(tmp_path / "train-pets")
+    selection = json.loads((run / "selection.json").read_text())
+    for row, accuracies in zip(selection["ranking"], ([78.0, 80.0], [70.0, 86.0]), strict=True):
+        row |= {"accuracies": accuracies, "accuracy": sum(accuracies) / 2}
+        write(run, result(row["label"], 1, split="train", block=row["block"], seconds=1.0))
+    (run / "selection.json").write_text(json.dumps(selection))
+    page = Page(write_report(run, tmp_path / "out"))
+    assert "Each was trained with 2 seeds: the mean ranks, ± is their deviation." in page.text
+    cells = [row[3] for row in page.rows if len(row) == 6 and row[1] in ("block-1", "block-2")]
+    assert cells == ["79.00 ± 1.41", "78.00 ± 11.31"]
+
+
+SEEDS = ((50.0, 70.0), (70.0, 80.0))
+"""Held-out accuracies of two trainings after two epochs."""
+
+
+def test_the_curve_of_a_block_in_the_selection_is_the_mean_of_its_seeds():
+    curves = [[{"epoch": 1, "accuracy": a}, {"epoch": 2, "accuracy": b}] for a, b in SEEDS]
+    (axes,) = held_out_curves([("block-1", curves), ("block-2", curves[:1])]).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert drawn == {"block-1": [60.0, 75.0], "block-2": [50.0, 70.0]}
 
 
 def test_the_command_shows_the_search_of_the_selection(tmp_path):
