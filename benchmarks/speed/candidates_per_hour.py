@@ -14,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +25,7 @@ from blockqnn.params import load_settings
 from blockqnn.settings import InlineSettings, LocalSettings, RaySettings, Settings
 from blockqnn.training.devices import usable_cores
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import Workers
+from blockqnn.workers.protocol import Workers, candidate_task
 
 
 def train_all(workers: Workers, codes: list[str], directory: Path) -> float:
@@ -33,7 +34,7 @@ def train_all(workers: Workers, codes: list[str], directory: Path) -> float:
     shutil.rmtree(directory / "candidates", ignore_errors=True)
     begun = time.perf_counter()
     with ThreadPoolExecutor(workers.slots) as pool:
-        list(pool.map(workers.train, range(len(codes)), codes))
+        list(pool.map(workers.train, starmap(candidate_task, enumerate(codes))))
     return 3600 * len(codes) / (time.perf_counter() - begun)
 
 

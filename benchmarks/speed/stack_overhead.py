@@ -40,7 +40,7 @@ from blockqnn.search.outcome import Outcome  # noqa: E402
 from blockqnn.search.search import Candidate  # noqa: E402
 from blockqnn.settings import Settings  # noqa: E402
 from blockqnn.workers.leash import descendants  # noqa: E402
-from blockqnn.workers.protocol import CandidateTask  # noqa: E402
+from blockqnn.workers.protocol import CandidateTask, task_of  # noqa: E402
 
 SLOTS = 2
 TEN_SECONDS = 10_000
@@ -125,7 +125,7 @@ def bare_search(settings: Settings, directory: Path, workers: Sleepers) -> None:
     with Search.open(directory, settings) as search, ThreadPoolExecutor(SLOTS) as pool:
         while not search.finished:
             while len(running) < SLOTS and (candidate := search.ask()) is not None:
-                future = pool.submit(workers.train, candidate.number, str(candidate.block))
+                future = pool.submit(workers.train, task_of(candidate))
                 running[future] = candidate
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 search.tell(running.pop(future), future.result())
