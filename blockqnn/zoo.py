@@ -7,7 +7,7 @@ what a searched block has to beat.
 """
 
 from blockqnn.errors import SettingsError
-from blockqnn.space import LONGEST, Block
+from blockqnn.space import LONGEST, Block, Shape
 
 BLOCKS: dict[str, Block] = {
     name: Block.parse(code)
@@ -51,3 +51,18 @@ def named_block(text: str, what: str = "blocks has", also: str = "") -> tuple[st
             "(1,1,3,0,0)(2,7,0,0,0)"
         ) from None
     return f"block-{block.key[:6]}", block
+
+
+def named_design(text: str, what: str = "blocks has", also: str = "") -> tuple[str, Block, Shape]:
+    """Return the label of a block as `named_block` does, the block, and what is given of the shape
+    of its network behind colons, as in `residual:half:1-2-1`.
+
+    Raises `SettingsError` for what is none of these.
+    """
+    name, _, parts = text.partition(":")
+    label, block = named_block(name, what, also)
+    try:
+        shape = Shape.parse(parts)
+    except ValueError as error:
+        raise SettingsError(f"{what} {text!r}: {error}") from None
+    return f"{label}:{shape}".rstrip(":"), block, shape

@@ -74,7 +74,7 @@ def _row(rank: int, result: Result, balanced: bool, measured: bool, further: boo
         "iteration": candidate.iteration,
         "epsilon": candidate.epsilon,
         "seconds": outcome.seconds,
-        "code": str(candidate.block),
+        "code": str(candidate.design),
     }
     for column, digits in DIGITS.items():
         if row.get(column) is not None:

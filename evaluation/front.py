@@ -65,7 +65,7 @@ def points_of(history: History) -> list[Point]:
             result.cost.macs,
             result.cost.parameters,
             result.outcome.latency,
-            str(result.candidate.block),
+            str(result.candidate.design),
         )
         for result in history.results
         if result.same_as is None

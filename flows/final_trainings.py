@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.search.history import read_search
 from blockqnn.settings import Plan
-from blockqnn.space import LONGEST, Block
+from blockqnn.space import Block, Shape, design_of
 from blockqnn.training.final.job import prepare_job
 from blockqnn.training.final.result import TrainingResult, read_result
-from blockqnn.zoo import named_block
+from blockqnn.zoo import named_design
 from evaluation.stages.search import read_search_summary
-from evaluation.stages.selection import SELECTION, WINNER, Contender, read_selection
+from evaluation.stages.selection import SELECTION, WINNER, Contender, read_selection, winner_of
 from flows.runs import search_directory
 
 NO_BLOCK = "train without one with --set top=0"
@@ -60,7 +60,9 @@ class PlannedTrainings:
         self._runs = runs
         self._prepare = partial(prepare_job, directory, data=data, plan=plan)
         self._ranks = winner is None  # else the winner is known
-        self._blocks = dict(named_block(name) for name in plan.blocks)
+        self._blocks = {
+            label: (block, shape) for label, block, shape in map(named_design, plan.blocks)
+        }
         self.labels = [*self._blocks, *plan.compare]
         if plan.top or winner is not None:
             self.labels.insert(0, WINNER)
@@ -129,11 +131,11 @@ class PlannedTrainings:
 
         Raises `SearchError` when it is the winner and none was selected.
         """
-        block = self._blocks.get(label)
-        if label == WINNER:
-            block = Block.parse(read_selection(self.selection_file)["winner"]["block"], LONGEST)
-        timm = label if block is None else None
-        prepare = partial(self._prepare, label=label, split="everything", block=block, timm=timm)
+        network: dict[str, Any] = {"timm": label}
+        if label == WINNER or label in self._blocks:
+            block, shape = self._blocks.get(label) or winner_of(read_selection(self.selection_file))
+            network = {"block": block, "shape": shape}
+        prepare = partial(self._prepare, label=label, split="everything", **network)
         return [prepare(seed=seed) for seed in range(self.plan.seeds)]
 
     def _finals(self, labels: Iterable[str]) -> list[Path]:
@@ -144,27 +146,30 @@ class PlannedTrainings:
         name, best = self._best_blocks()
         seeds = range(self.plan.seed, self.plan.seed + self.plan.selection_seeds)
         found = []
-        for number, block in best:
-            prepare = partial(
-                self._prepare, split="train", label=f"block-{block.key[:6]}", block=block
-            )
-            found.append(Contender(number, block, tuple(prepare(seed=seed) for seed in seeds)))
+        for number, block, shape in best:
+            label = f"block-{design_of(block, shape).key[:6]}"
+            prepare = partial(self._prepare, split="train", label=label, block=block, shape=shape)
+            trainings = tuple(prepare(seed=seed) for seed in seeds)
+            found.append(Contender(number, block, shape, trainings))
         return name, found
 
-    def _best_blocks(self) -> tuple[str, list[tuple[int, Block]]]:
-        """The search's name, and its best blocks with the numbers of their candidates."""
+    def _best_blocks(self) -> tuple[str, list[tuple[int, Block, Shape]]]:
+        """The search's name, and its best blocks with the numbers of their candidates and what was
+        chosen of the shapes of their networks.
+        """
         name, top = self.plan.search or "", self.plan.top
         if name.endswith(".json"):  # what `blockqnn search --to` wrote
             summary = read_search_summary(Path(name))
             if not summary.blocks:
                 raise SearchError(f"{name} has no block: {NO_BLOCK}")
-            return summary.search, [(best.number, best.block) for best in summary.blocks[:top]]
+            return summary.search, [(b.number, b.block, b.shape) for b in summary.blocks[:top]]
         history = read_search(search_directory(self._runs, name))
         best = history.best(top)
         if not best:
             remedy = NO_BLOCK if history.finished else f"let it run on; or {NO_BLOCK}"
             raise SearchError(f"search {name}: {history.why_none()}; {remedy}")
-        return name, [(result.candidate.number, result.candidate.block) for result in best]
+        candidates = [result.candidate for result in best]
+        return name, [(each.number, each.block, each.shape.chosen) for each in candidates]
 
 
 def _results(directories: Iterable[Path]) -> dict[Path, TrainingResult]:

@@ -90,7 +90,7 @@ def summary(history: History) -> dict[str, Any]:
         "trained": sum(r.outcome.kind == "trained" and r.same_as is None for r in history.results),
         "best_reward": best[0].reward if best else None,
         "best_accuracy": best[0].outcome.accuracy if best else None,
-        "best_code": str(best[0].candidate.block) if best else None,
+        "best_code": str(best[0].candidate.design) if best else None,
     }
 
 

@@ -112,7 +112,7 @@ class QLearning(Generic[D]):
         if self.space.narrowed:  # some actions of the row may be illegal after these layers
             return max(row.get(a, self.initial_q) for a in self.space.choices(layers))
         tried, _ = self._leading(state, row)
-        if len(row) < len(self.space.next_layers(state.index + 1)):
+        if len(row) < len(self.space.next_layers(len(layers) + 1)):
             return max(tried, self.initial_q)
         return tried
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from blockqnn.space import Block, Layer, Op
-from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
+from blockqnn.space.skeleton import STEM_POOLS, stage_repeats, stem_width
 
 # Looking up a member of an Enum takes long.
 _CONV, _SEPARABLE, _MAX_POOL, _AVG_POOL, _ADD, _CONCAT = map(
@@ -55,9 +55,12 @@ def network_layers(
             f"image_size is {image_size}: {pools} poolings need {2**pools} pixels or more"
         )
     computing = block.computing_layers()
-    width, size = filters[0], image_size
+    width, size = stem_width(filters, skeleton), image_size
     stem = [NetworkLayer("stem", 3, in_channels, width, size)]
-    if skeleton == "imagenet":
+    if skeleton == "half":
+        size //= 2
+        stem.append(NetworkLayer("pool", 2, width, width, size))
+    elif skeleton == "imagenet":
         half, size = size // 2, size // 2 // 2
         stem += [
             NetworkLayer("pool", 2, width, width, half),

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from blockqnn.network.cells import Convolution, Pcc
 from blockqnn.network.stage import Stage
 from blockqnn.space import Block
-from blockqnn.space.skeleton import STEM_POOLS, stage_repeats
+from blockqnn.space.skeleton import STEM_POOLS, stage_repeats, stem_width
 
 
 class BlockNetwork(nn.Module):
@@ -60,7 +60,7 @@ class BlockNetwork(nn.Module):
         self.global_pool = "avg"
         self.grad_checkpointing = False
         self.feature_info: list[dict[str, Any]] = []
-        width, reduction = filters[0], 2 ** STEM_POOLS[skeleton]
+        width, reduction = stem_width(filters, skeleton), 2 ** STEM_POOLS[skeleton]
         self.stem = _stem(skeleton, in_channels, width)
         rates = (drop_path * number / sum(each) for number in range(1, sum(each) + 1))
         for stage, (stage_filters, count) in enumerate(zip(filters, each, strict=True), start=1):
@@ -215,6 +215,8 @@ def _seen(module: nn.Module) -> Iterator[None]:
 
 def _stem(skeleton: str, in_channels: int, width: int) -> nn.Sequential:
     stem: list[nn.Module] = [Convolution(in_channels, width, 3), nn.BatchNorm2d(width)]
-    if skeleton == "imagenet":
+    if skeleton == "half":
+        stem.append(nn.MaxPool2d(2))
+    elif skeleton == "imagenet":
         stem += [nn.MaxPool2d(2), Pcc(width, width, 3), nn.MaxPool2d(2)]
     return nn.Sequential(*stem)

@@ -41,7 +41,7 @@ def kept_outcome(directory: Path, identity: str) -> Outcome | None:
 def identity(block: Block, settings: Settings, fingerprint: str, rung: int = 0) -> str:
     """A hash of all that a block's outcome on a rung depends on; `fingerprint` is the data set's.
 
-    The settings have the filters of the block's own network.
+    The settings have what the block's network has of its own.
     """
     network, recipe = settings.network.described(), settings.recipe.described()
     parts: list[object] = [str(block), settings.seed, network, recipe, fingerprint]

@@ -8,11 +8,8 @@ from blockqnn.cost import Cost, DeviceCost
 from blockqnn.cost.match import TOLERANCE
 from blockqnn.search.records import Task
 from blockqnn.settings import Budget, Recipe, Settings
-from blockqnn.space import Block
+from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.zoo import BLOCKS
-
-Filters = tuple[int, ...] | None
-"""Filters of a network's stages; None for those of the settings."""
 
 
 class Costs:
@@ -30,22 +27,21 @@ class Costs:
         self.plain = self.of(BLOCKS["plain"])
         """That of block plain's network, beside which others are held."""
 
-    def of(self, block: Block, filters: Filters = None) -> Cost:
+    def of(self, block: Block, shape: Shape = AS_SET) -> Cost:
         """The cost of the network of a block."""
-        network = self._settings.network
-        if filters is not None:
-            network = replace(network, filters=filters)
+        network = self._settings.network.shaped(shape)
         return network.cost(block, prices=self._prices, **self._images)
 
-    def filters(self, block: Block) -> Filters:
-        """The filters with which the block's network costs what block plain's does, None if
-        networks are not matched.
+    def matched(self, block: Block, shape: Shape) -> Shape:
+        """The shape with the filters by which the block's network costs what block plain's does;
+        as it is if networks are not matched.
         """
         network = self._settings.network
         if network.match == "none":
-            return None
+            return shape
         like = BLOCKS["plain"]
-        return network.matched(block, like, prices=self._prices, **self._images).filters
+        found = network.matched(block, like, shape=shape, prices=self._prices, **self._images)
+        return replace(shape, filters=found.filters)
 
     def over_budget(self, cost: Cost) -> str:
         """Why a network with that cost may not be trained; empty when it may."""

@@ -14,7 +14,7 @@ from blockqnn.search.outcome import Outcome
 from blockqnn.search.pending import Waiting
 from blockqnn.search.records import Candidate, Result, Standing, Task
 from blockqnn.settings import Settings
-from blockqnn.space import Block
+from blockqnn.space import Block, Shape
 
 JOURNAL = "journal.jsonl"
 """Name of the journal in a search's directory."""
@@ -90,8 +90,8 @@ class History:
                 iteration,
                 record["epsilon"],
                 block,
-                key=block.key if self._version == 1 else record["key"],
-                filters=tuple(record["filters"]) if "filters" in record else None,
+                block.key if self._version == 1 else record["key"],
+                Shape.from_dict(record),
                 rung=record.get("rung", 0),
                 of=record.get("of"),
             )
@@ -302,8 +302,7 @@ def proposal_record(candidate: Candidate, time: float) -> Record:
     record: Record = {"type": "proposal", "number": candidate.number}
     record |= {"iteration": candidate.iteration, "epsilon": candidate.epsilon}
     record |= {"code": str(candidate.block), "key": candidate.key}
-    if candidate.filters is not None:
-        record["filters"] = list(candidate.filters)
+    record |= candidate.shape.to_dict()
     if candidate.of is not None:
         record |= {"rung": candidate.rung, "of": candidate.of}
     return {**record, "time": time}

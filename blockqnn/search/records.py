@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockqnn.cost import Cost
 from blockqnn.search.outcome import Outcome
-from blockqnn.space import Block
+from blockqnn.space import AS_SET, Block, Shape, ShapedBlock, design_of
 
 if TYPE_CHECKING:  # importing it imports torch, which reading a search does without
     from blockqnn.data import Dataset
@@ -58,8 +58,8 @@ class Task:
 class Candidate:
     """A block with its number in the search, from 0, and the iteration that proposed it.
 
-    `filters` are those of its network, None for those of the settings. On a further `rung` it goes
-    on with the training of the candidate with the number `of`.
+    `shape` is what its network has of its own beside the settings'. On a further `rung` it goes on
+    with the training of the candidate with the number `of`.
     """
 
     number: int
@@ -67,9 +67,14 @@ class Candidate:
     epsilon: float
     block: Block
     key: str
-    filters: tuple[int, ...] | None = None
+    shape: Shape = AS_SET
     rung: int = 0
     of: int | None = None
+
+    @property
+    def design(self) -> Block | ShapedBlock:
+        """What was proposed: the block, in a shape where that was chosen too."""
+        return design_of(self.block, self.shape)
 
     @property
     def work(self) -> str:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import ChainMap
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ from blockqnn.search.rungs import Rungs
 from blockqnn.search.stopping import Stopping
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
+from blockqnn.space import Block, ShapedBlock, parts_of
+from blockqnn.space.design import Choices
 from blockqnn.space.skeleton import STEM_POOLS
 from blockqnn.storage import DirectoryLock, as_search_error
-from blockqnn.surrogate import StoppingRule, block_features
+from blockqnn.surrogate import Array, StoppingRule, block_features
 from blockqnn.training.device_prices import measured_prices
 
 __all__ = ["Candidate", "Result", "Search", "Task", "candidate_directory", "read_search"]
@@ -158,7 +161,7 @@ class Search(History):
         It rests on the whole iterations that have ended, so that an interrupted search has the same
         rules.
         """
-        cost = self._costs.of(candidate.block, candidate.filters)
+        cost = self._costs.of(candidate.block, candidate.shape)
         return self._stopping.rule(candidate, cost, self._objective, self.results)
 
     def released(self) -> list[int]:
@@ -206,12 +209,9 @@ class Search(History):
             settings = self.settings
             self._costs = costs = Costs(settings, self.task, self.prices)
             self._rungs = Rungs(settings.rungs, settings.batch)
-            self._agent = build_agent(
-                settings.space.build(),
-                settings.agent,
-                settings.batch,
-                lambda block: block_features(block, costs.of(block)),
-            )
+            space: Choices[Any] = settings.designs
+            encode = partial(_features, costs)
+            self._agent = build_agent(space, settings.agent, settings.batch, encode)
         elif kind == "proposal" and (candidate := self.candidates[-1]).of is not None:
             self._rungs.promoted(candidate)
 
@@ -224,10 +224,10 @@ class Search(History):
             self._over.append(of)
         if len(self.results) % together == 0:
             last = self.results[-together:]
-            further = [(r.candidate.block, self._rungs.value(r)) for r in last if r.candidate.rung]
-            self._corrected |= {block.key: value for block, value in further}
+            further = [(r.candidate.design, self._rungs.value(r)) for r in last if r.candidate.rung]
+            self._corrected |= {design.key: value for design, value in further}
             new = [  # one that is proposed again is worth what it came to meanwhile
-                (r.candidate.block, self._corrected.get(r.candidate.block.key, r.reward))
+                (r.candidate.design, self._corrected.get(r.candidate.key, r.reward))
                 for r in last
                 if not r.candidate.rung
             ]
@@ -274,10 +274,11 @@ class Search(History):
                     of=of,
                 )
             else:
-                block = self._agent.propose(epsilon, self._draws(number), taken)
-                fresh[block.key] = number
-                filters = self._costs.filters(block)
-                candidate = Candidate(number, iteration, epsilon, block, block.key, filters)
+                design = self._agent.propose(epsilon, self._draws(number), taken)
+                fresh[design.key] = number
+                block, shape = parts_of(design)
+                shape = self._costs.matched(block, shape)
+                candidate = Candidate(number, iteration, epsilon, block, design.key, shape)
             records.append(proposal_record(candidate, time.time()))
         self._append(records)
         for candidate in self.candidates[first:]:
@@ -292,7 +293,7 @@ class Search(History):
             number = earlier.candidate.number
             self._waiting.add(Waiting(candidate, earlier.cost, earlier.outcome, same_as=number))
             return
-        cost = self._costs.of(candidate.block, candidate.filters)
+        cost = self._costs.of(candidate.block, candidate.shape)
         if not candidate.rung and (reason := self._costs.over_budget(cost)):
             kept = Outcome(kind="infeasible", reason=reason)
         self._waiting.add(Waiting(candidate, cost, kept))
@@ -329,7 +330,7 @@ class Search(History):
         return outcome_record(waiting, value, time.time())
 
     def _identity(self, candidate: Candidate) -> str:
-        settings = self.settings.with_filters(candidate.filters)
+        settings = self.settings.shaped(candidate.shape)
         return identity(candidate.block, settings, self.task.fingerprint, candidate.rung)
 
     def _append(self, records: list[Record]) -> None:
@@ -356,6 +357,12 @@ def _prices(settings: Settings, task: Task) -> DeviceCost:
     )
 
 
+def _features(costs: Costs, design: Block | ShapedBlock) -> Array:
+    """What a surrogate is told of a design."""
+    block, shape = parts_of(design)
+    return block_features(block, costs.of(block, shape), shape)
+
+
 def _check_images(settings: Settings, task: Task) -> None:
     """Refuse rungs that want other numbers of training images than there are."""
     named = {"recipe.images": settings.recipe.images}
@@ -369,7 +376,8 @@ def _check_images(settings: Settings, task: Task) -> None:
 
 
 def _check_image_size(settings: Settings, task: Task) -> None:
-    pools = len(settings.network.filters) - 1 + STEM_POOLS[settings.network.skeleton]
+    skeletons = settings.space.skeletons or (settings.network.skeleton,)
+    pools = len(settings.network.filters) - 1 + max(STEM_POOLS[each] for each in skeletons)
     if task.image_size >> pools == 0:
         raise SettingsError(
             f"network.filters is {settings.network.filters!r}: {pools} poolings leave nothing of "

@@ -42,7 +42,7 @@ class Stopping:
             self._learn(results[:known])
         if self._surrogate is None:
             return None
-        features = block_features(candidate.block, cost)
+        features = block_features(candidate.block, cost, candidate.shape)
         needed = objective.accuracy_for(self._enough, candidate.block, cost)
         metric = self._settings.reward.metric
         return StoppingRule.of(self._surrogate, features, needed, stopping.certainty, metric)
@@ -63,7 +63,8 @@ class Stopping:
         for row, result in zip(curves, shown, strict=True):
             seen = [entry[self._settings.reward.metric] for entry in result.outcome.curve]
             row[: len(seen)] = seen
-        features = np.array([block_features(r.candidate.block, r.cost) for r in shown])
+        own = [(r.candidate.block, r.cost, r.candidate.shape) for r in shown]
+        features = np.array([block_features(*each) for each in own])
         self._surrogate = Surrogate().fit(features, curves)
         rewards = [result.reward for result in shown]
         self._enough = float(np.quantile(rewards, self._settings.stopping.worse))

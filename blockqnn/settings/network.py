@@ -8,7 +8,8 @@ from blockqnn.cost import Cost, DeviceCost, network_cost, network_layers
 from blockqnn.cost.layers import Run
 from blockqnn.cost.match import matched_filters
 from blockqnn.settings.checks import Section
-from blockqnn.space import Block
+from blockqnn.space import AS_SET, Block, Shape
+from blockqnn.space.block import one_of
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 
 Match = Literal["none", "macs", "parameters", "seconds", "latency"]
@@ -21,7 +22,8 @@ class NetworkSettings(Section, section="network"):
     """The network that is stacked from a block for the search (paper figure 3)."""
 
     skeleton: str = "cifar"
-    """What surrounds the blocks: cifar or imagenet (paper figure 3)."""
+    """What surrounds the blocks: cifar or imagenet (paper figure 3), or half, whose first stage has
+    half the image's height and width (ours)."""
     filters: tuple[int, ...] = (32, 64, 128)
     """Filters of the convolutions in each stage."""
     repeats: int | tuple[int, ...] = 4
@@ -38,7 +40,7 @@ class NetworkSettings(Section, section="network"):
 
     def __post_init__(self) -> None:
         self.require("match", self.match in get_args(Match), f"choose {', '.join(get_args(Match))}")
-        self.require("skeleton", self.skeleton in STEM_POOLS, "choose cifar or imagenet")
+        self.require("skeleton", self.skeleton in STEM_POOLS, f"choose {one_of(STEM_POOLS)}")
         whole = len(self.filters) > 0 and min(self.filters) >= 1
         self.require("filters", whole, "give at least one number of filters >= 1")
         if isinstance(self.repeats, int):
@@ -48,8 +50,8 @@ class NetworkSettings(Section, section="network"):
             fits = len(self.repeats) == len(self.filters) and min(self.repeats) >= 1
             self.require("repeats", fits, "give one number >= 1 for each stage")
             most = max(self.repeats)
-        choice = f"choose {', '.join(CONNECTIONS[:-1])} or {CONNECTIONS[-1]}"
-        self.require("connections", self.connections in CONNECTIONS, choice)
+        known = self.connections in CONNECTIONS
+        self.require("connections", known, f"choose {one_of(CONNECTIONS)}")
         remedy = "it joins blocks of a stage; give network.repeats of 2 or more, or shortcut"
         self.require("connections", self.connections != "concat" or most > 1, remedy)
 
@@ -82,32 +84,50 @@ class NetworkSettings(Section, section="network"):
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
         return network_layers(block, **(self._shape() | images))
 
+    def shaped(self, shape: Shape) -> Self:
+        """Return the settings with what a network has of its own; with own filters nothing is
+        matched.
+        """
+        if shape == AS_SET:
+            return self
+        own: dict[str, Any] = {name: getattr(shape, name) for name in shape.to_dict()}
+        if shape.repeats is not None and len(shape.repeats) == 1:
+            own["repeats"] = shape.repeats[0]
+        elif shape.repeats is not None:
+            own.setdefault("filters", self.filters[: len(shape.repeats)])
+        if shape.filters is not None:
+            own["match"] = "none"
+        return replace(self, **own)
+
     def matched(
         self,
         block: Block,
         like: Block,
         *,
+        shape: Shape = AS_SET,
         num_classes: int,
         in_channels: int,
         image_size: int,
         prices: DeviceCost | None = None,
     ) -> Self:
-        """Return settings that match nothing further, with the filters by which the block's network
-        costs what the network of `like` does with these, one block a stage, or nearest to it.
+        """Return settings of that shape that match nothing further, with the filters by which the
+        block's network costs what the network of `like` does with these, one block a stage, or
+        nearest to it.
 
         `prices` are those of the device, for a match in seconds or latency.
         """
-        if self.match == "none":
-            return self
+        shaped = self.shaped(shape)
+        if shaped.match == "none":
+            return shaped
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
 
         def cost(filters: tuple[int, ...]) -> float:
-            found = replace(self, filters=filters).cost(block, prices=prices, **images)
+            found = replace(shaped, filters=filters).cost(block, prices=prices, **images)
             return self.matched_cost(found)
 
         target = self.matched_cost(self.reference.cost(like, prices=prices, **images))
-        filters = matched_filters(cost, self.filters, target)
-        return replace(self, filters=filters, match="none")
+        filters = matched_filters(cost, shaped.filters, target)
+        return replace(shaped, filters=filters, match="none")
 
     @property
     def reference(self) -> Self:

@@ -11,6 +11,7 @@ from blockqnn.settings.network import MEASURED, NetworkSettings
 from blockqnn.settings.recipe import Recipe
 from blockqnn.settings.space import SpaceSettings
 from blockqnn.settings.workers import LocalSettings, WorkerSettings
+from blockqnn.space import Shape, ShapedSpace, Space
 
 PAPER_SCHEDULE: tuple[tuple[float, int], ...] = (
     (1.0, 95),
@@ -240,6 +241,7 @@ class Settings(Section):
         remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
         self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
         self._check_rungs()
+        self._check_shapes()
         # as a candidate is one process, and compiling takes longer than its training
         remedy = "only final trainings have it; leave it out"
         self.recipe.require_default(remedy, "sync_batch_norm", "compile")
@@ -254,11 +256,26 @@ class Settings(Section):
             rung.require("epochs", warm, "give more than recipe.warmup_epochs")
             before = rung.images
 
-    def with_filters(self, filters: tuple[int, ...] | None) -> Self:
-        """Return the settings with filters of a candidate's own unless they are None."""
-        if filters is None:
-            return self
-        return replace(self, network=replace(self.network, filters=filters, match="none"))
+    def _check_shapes(self) -> None:
+        """Every shape that may be chosen makes a network."""
+        shapes, one = self.space.shapes(len(self.network.filters)), self.network.repeats == 1
+        joins = "concat" in self.space.connections and not shapes
+        joins |= any(s.connections == "concat" and s.repeats is None and one for s in shapes)
+        remedy = "it joins blocks of a stage; offer space.repeats of 2 or more too"
+        self.space.require("connections", not joins, remedy)
+        lost = self.network.connections == "concat" and 1 in self.space.repeats
+        self.space.require("repeats", not lost, "network.connections concat wants 2 or more")
+
+    @property
+    def designs(self) -> Space | ShapedSpace:
+        """What may be proposed: blocks, or blocks in a shape."""
+        return self.space.designs(len(self.network.filters))
+
+    def shaped(self, shape: Shape) -> Self:
+        """Return the settings with what a candidate's network has of its own, and nothing of that
+        left to choose.
+        """
+        return replace(self, network=self.network.shaped(shape), space=self.space.blocks)
 
     def recipe_of(self, rung: int) -> Recipe:
         """Return how candidates are trained on a rung, of which 0 is the first."""

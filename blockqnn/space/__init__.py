@@ -4,7 +4,9 @@ It is pure Python and NumPy, imports nothing else of the package, and everything
 """
 
 from blockqnn.space.block import KERNELS, LONGEST, MERGES, WIRES, Block, Layer, Op, predecessors
+from blockqnn.space.shape import AS_SET, Shape, ShapedBlock, ShapedSpace, design_of, parts_of
 from blockqnn.space.spaces import V1, V2, VERSIONS, Space
 
-__all__ = ["Block", "KERNELS", "LONGEST", "Layer", "MERGES", "Op", "Space", "V1", "V2", "VERSIONS"]
-__all__ += ["WIRES", "predecessors"]
+__all__ = ["AS_SET", "Block", "KERNELS", "LONGEST", "Layer", "MERGES", "Op", "Shape", "ShapedBlock"]
+__all__ += ["ShapedSpace", "Space", "V1", "V2", "VERSIONS", "WIRES", "design_of", "parts_of"]
+__all__ += ["predecessors"]

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from blockqnn.cost import Cost
-from blockqnn.space import KERNELS, WIRES, Block, Layer, Op, predecessors
+from blockqnn.space import AS_SET, KERNELS, WIRES, Block, Layer, Op, Shape, predecessors
 from blockqnn.space.block import CONVOLUTIONS
+from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 from blockqnn.surrogate.kernel import Array
 
 _COUNTED = {
@@ -25,9 +26,22 @@ _COUNTED = {
 """(kind, kernel) of the layers that compute something, by name."""
 
 
-def block_features(block: Block, cost: Cost) -> Array:
-    """The numbers of `named_features`, shape (len(FEATURES),)."""
-    return np.array(list(named_features(block, cost).values()))
+MOST_STAGES = 8
+"""Stages of which a surrogate is told the blocks."""
+
+
+def block_features(block: Block, cost: Cost, shape: Shape = AS_SET) -> Array:
+    """The numbers of `named_features`, and behind these what was chosen of the network's shape.
+
+    Filters are not told, as the cost tells what follows from them. In one search all shapes have
+    the same parts, so that all vectors have one length.
+    """
+    numbers = list(named_features(block, cost).values())
+    if shape.repeats is not None:  # stages that are not there have no blocks
+        numbers += [len(shape.repeats), *shape.repeats, *([0] * (MOST_STAGES - len(shape.repeats)))]
+    for known, chosen in ((STEM_POOLS, shape.skeleton), (CONNECTIONS, shape.connections)):
+        numbers += [float(each == chosen) for each in known if chosen is not None]
+    return np.array(numbers)
 
 
 def named_features(block: Block, cost: Cost) -> dict[str, float]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, product
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ from blockqnn.cost.device import (
 from blockqnn.network import build_network
 from blockqnn.network.cells import Add, AveragePool, Concat, Convolution, Pcc, Separable
 from blockqnn.params import settings_from_dict
-from blockqnn.settings import Settings
-from blockqnn.space import VERSIONS, Block, Space
+from blockqnn.settings import NetworkSettings, Settings, SpaceSettings
+from blockqnn.space import AS_SET, VERSIONS, Block, Space
 from blockqnn.training.device_prices import Request
 from blockqnn.training.devices import device_name, resolve
 from blockqnn.training.optimisation import create_optimizer
@@ -48,6 +49,8 @@ LARGEST = 10**8
 """Multiply-accumulates an image above which a network is not among these."""
 CPU_VALUES = 64 * 32 * 32
 """Most pixels of all images of a measured step on a CPU, where more take longer in proportion."""
+Design = tuple[NetworkSettings, Block]
+"""A block and the network that is stacked from it."""
 IN_A_ROW = 10
 """Passes on a GPU between two waits for it, as many wait in line in a training."""
 
@@ -69,15 +72,15 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
     spaces = [settings.space.build()]
     if versions := request.get("spaces"):
         spaces = [VERSIONS[version] for version in versions]
-    blocks = _typical_blocks(settings, spaces, images)
-    shapes = _typical_layers(settings, blocks, images)
+    designs = _typical_designs(settings.network, settings.space, spaces, images)
+    shapes = _typical_layers(designs, images)
     meter = Meter(device, settings, request["image_size"])
     layers = [meter.layer(shape) for shape in shapes]
-    whole = blocks[:NETWORKS]
-    networks = [meter.network(settings, block, images) for block in whole]
+    whole = designs[:NETWORKS]
+    networks = [meter.network(*design, images) for design in whole]
     meter.run([*layers, *networks], seconds)
 
-    runs = [list(settings.network.layers(block, **images)) for block in whole]
+    runs = [list(network.layers(block, **images)) for network, block in whole]
 
     def prices(of: Callable[["Subject"], float], terms: Terms = layer_terms) -> Prices:
         alone = fit_prices(shapes, [of(layer) for layer in layers], terms)
@@ -95,34 +98,33 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
     )
 
 
-def _typical_blocks(
-    settings: Settings, spaces: Sequence[Space], images: dict[str, int]
-) -> list[Block]:
-    """Random blocks of the spaces, in turn, that make networks of usual size."""
+def _typical_designs(
+    network: NetworkSettings, space: SpaceSettings, spaces: Sequence[Space], images: dict[str, int]
+) -> list[Design]:
+    """Random blocks of the spaces, and shapes that networks may have, in turn, which make networks
+    of usual size.
+    """
     rng = np.random.default_rng(0)
-    sampled = [space.sample(rng) for _ in range(SAMPLED) for space in spaces]
-    costs = [
-        settings.network.cost(
-            block,
-            num_classes=images["num_classes"],
-            in_channels=images["in_channels"],
-            image_size=images["image_size"],
-        ).macs
-        for block in sampled
+    offered = space.shapes(len(network.filters)) or (AS_SET,)
+    shapes = cycle(offered[place] for place in rng.permutation(len(offered)))
+    sampled = [
+        (network.shaped(next(shapes)), space.sample(rng))
+        for _ in range(SAMPLED)
+        for space in spaces
     ]
+    costs = [own.cost(block, prices=None, **images).macs for own, block in sampled]
     limit = max(LARGEST, min(costs))
-    return [block for block, macs in zip(sampled, costs, strict=True) if macs <= limit]
+    return [design for design, macs in zip(sampled, costs, strict=True) if macs <= limit]
 
 
-def _typical_layers(
-    settings: Settings, blocks: Sequence[Block], images: dict[str, int]
-) -> list[NetworkLayer]:
-    """Layers of the networks of these blocks and of those with a name, which they are held
-    against: of each kind a few, from the cheapest to the dearest.
+def _typical_layers(designs: Sequence[Design], images: dict[str, int]) -> list[NetworkLayer]:
+    """Layers of these networks and of those of blocks with a name, which they are held against: of
+    each kind a few, from the cheapest to the dearest.
     """
     found: dict[str, set[NetworkLayer]] = {}
-    for block in (*blocks, *BLOCKS.values()):
-        for _, layers in settings.network.layers(block, **images):
+    named = product({network for network, _ in designs}, BLOCKS.values())
+    for network, block in (*designs, *named):
+        for _, layers in network.layers(block, **images):
             for layer in layers:
                 found.setdefault(layer_kind(layer), set()).add(layer)
     typical = []
@@ -189,9 +191,9 @@ class Meter:
             module = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
         return self.subject(module, reads, gradient=kind != "stem")
 
-    def network(self, settings: Settings, block: Block, images: dict[str, int]) -> Subject:
+    def network(self, network: NetworkSettings, block: Block, images: dict[str, int]) -> Subject:
         """A whole network."""
-        network, channels = settings.network, images["in_channels"]
+        channels = images["in_channels"]
         module = build_network(
             block,
             filters=network.filters,

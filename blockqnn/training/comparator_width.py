@@ -92,7 +92,7 @@ def find(request: WidthRequest) -> Widths:
         "image_size": size,
     }
     meter, match = Meter(device, settings, size), request["match"]
-    plain = meter.network(settings, BLOCKS["plain"], images)
+    plain = meter.network(settings.network, BLOCKS["plain"], images)
 
     def model(widths: Widths) -> nn.Module:
         return build_comparator(with_widths(request["name"], widths), **images)

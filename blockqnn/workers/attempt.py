@@ -18,7 +18,7 @@ from blockqnn.search.candidate_files import (
 )
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import Settings
-from blockqnn.space import Block
+from blockqnn.space import Block, Shape
 from blockqnn.storage import DirectoryInUse, DirectoryLock, as_search_error
 from blockqnn.storage.lock import LOCK_WAIT
 from blockqnn.surrogate import StoppingRule
@@ -70,7 +70,7 @@ class Reading(NamedTuple):
 
     block: Block
     settings: Settings
-    """With the filters of the candidate's own network."""
+    """With what the candidate's network has of its own."""
     further: Further | None
     """What it goes on from, if it does."""
     rule: StoppingRule | None
@@ -78,10 +78,10 @@ class Reading(NamedTuple):
 
 def read_task(task: CandidateTask, settings: Settings, place: Path) -> Reading:
     """What a task of a search with these settings stands for; its work lies below `place`."""
-    filters, of, rule = task["filters"], task["of"], task["rule"]
+    of, rule = task["of"], task["rule"]
     return Reading(
         Block.parse(task["code"], settings.space.max_index),
-        settings.with_filters(None if filters is None else tuple(filters)),
+        settings.shaped(Shape.from_dict(task["shape"])),
         None if of is None else Further(task["rung"], candidate_directory(place, of)),
         None if rule is None else StoppingRule.from_dict(rule),
     )

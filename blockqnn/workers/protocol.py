@@ -53,8 +53,8 @@ class CandidateTask(TypedDict):
 
     number: int
     code: str
-    filters: list[int] | None
-    """Those of its network; None for those of the settings."""
+    shape: dict[str, Any]
+    """What its network has of its own beside the settings': a `Shape` as plain values."""
     rung: int
     of: int | None
     """Number of its candidate on the rung before, where its weights are."""
@@ -68,7 +68,7 @@ def candidate_task(number: int, code: str) -> CandidateTask:
     first: CandidateTask = {
         "number": number,
         "code": code,
-        "filters": None,
+        "shape": {},
         "rung": 0,
         "of": None,
         "alone": False,
@@ -81,7 +81,7 @@ def task_of(candidate: Candidate, rule: StoppingRule | None = None) -> Candidate
     """The training of a candidate, which the rule may stop early."""
     return {
         **candidate_task(candidate.number, str(candidate.block)),
-        "filters": None if candidate.filters is None else list(candidate.filters),
+        "shape": candidate.shape.to_dict(),
         "rung": candidate.rung,
         "of": candidate.of,
         "rule": None if rule is None else rule.to_dict(),

@@ -14,7 +14,7 @@ from typing import Any
 from blockqnn.errors import SearchError
 from blockqnn.search.history import History
 from blockqnn.search.records import Result
-from blockqnn.space import LONGEST, Block
+from blockqnn.space import LONGEST, Block, Shape
 from blockqnn.storage import read_json, write_json, write_rows
 from evaluation.front import points_of, write_front
 from evaluation.iterations import iterations_of
@@ -42,6 +42,8 @@ class SummaryBlock:
     number: int
     """Number of its candidate."""
     block: Block
+    shape: Shape
+    """What was chosen of the shape of its network."""
     reward: float
     accuracy: float
     """Held-out accuracy in percent."""
@@ -82,8 +84,8 @@ def write_search(history: History, name: str, to: Path) -> None:
         "data": history.task.data,
         "fingerprint": history.task.fingerprint,
         "blocks": [
-            {"rank": rank, **vars(best), "block": str(best.block)}
-            for rank, best in enumerate(map(summary_block, history.best(KEPT)), start=1)
+            {"rank": rank, **_row(summary_block(result))}
+            for rank, result in enumerate(history.best(KEPT), start=1)
         ],
     }
     write_json(content, to / BEST)
@@ -94,6 +96,7 @@ def summary_block(result: Result) -> SummaryBlock:
     return SummaryBlock(
         number=result.candidate.number,
         block=result.candidate.block,
+        shape=result.candidate.shape.chosen,
         reward=result.reward,
         accuracy=result.outcome.accuracy or 0.0,
         macs=result.cost.macs,
@@ -128,10 +131,17 @@ def read_search_summary(path: Path) -> SearchSummary:
         ) from None
 
 
+def _row(best: SummaryBlock) -> dict[str, Any]:
+    """A block as it stands in the file: without a shape where none was chosen."""
+    row = {**vars(best), "block": str(best.block), "shape": str(best.shape)}
+    return {name: value for name, value in row.items() if value != ""}
+
+
 def _block(row: Mapping[str, Any]) -> SummaryBlock:
     return SummaryBlock(
         number=int(row["number"]),
         block=Block.parse(row["block"], LONGEST),
+        shape=Shape.parse(row.get("shape", "")),
         reward=float(row["reward"]),
         accuracy=float(row["accuracy"]),
         macs=int(row["macs"]),

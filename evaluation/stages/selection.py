@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from blockqnn.errors import SearchError
-from blockqnn.space import LONGEST, Block
+from blockqnn.space import LONGEST, Block, Shape, design_of
 from blockqnn.storage import read_json, write_json
 from blockqnn.training.final.result import TrainingResult
 
@@ -28,6 +28,8 @@ class Contender:
     number: int
     """Number of its candidate in the search."""
     block: Block
+    shape: Shape
+    """What was chosen of the shape of its network."""
     directories: tuple[Path, ...]
     """Directories of its trainings, one a seed."""
 
@@ -62,7 +64,9 @@ def write_selection(
         "version": VERSION,
         "search": search,
         "ranking": ranking,
-        "winner": {key: best[key] for key in ("block", "accuracy", "number")},
+        "winner": {
+            key: best[key] for key in ("block", "shape", "accuracy", "number") if key in best
+        },
     }
     write_json(selection, directory / SELECTION)
     return selection
@@ -77,7 +81,7 @@ def read_selection(path: Path) -> dict[str, Any]:
                 f"{path} has format {selection['version']}, this version reads {VERSION}: select "
                 "again with blockqnn train --step selection"
             )
-        Block.parse(selection["winner"]["block"], LONGEST)
+        winner_of(selection)
         return selection
     except OSError as error:
         raise SearchError(
@@ -91,6 +95,12 @@ def read_selection(path: Path) -> dict[str, Any]:
         ) from None
 
 
+def winner_of(selection: Mapping[str, Any]) -> tuple[Block, Shape]:
+    """The block that won, and what was chosen of the shape of its network."""
+    winner = selection["winner"]
+    return Block.parse(winner["block"], LONGEST), Shape.parse(winner.get("shape", ""))
+
+
 def _row(contender: Contender, results: Sequence[TrainingResult]) -> dict[str, Any]:
     first = results[0]
     accuracies = [result["accuracy"] for result in results]
@@ -99,7 +109,8 @@ def _row(contender: Contender, results: Sequence[TrainingResult]) -> dict[str, A
         "label": first["label"],
         "number": contender.number,
         "block": str(contender.block),
-        "key": contender.block.key,
+        **({"shape": str(contender.shape)} if str(contender.shape) else {}),
+        "key": design_of(contender.block, contender.shape).key,
         "accuracy": fmean(known) if len(known) == len(accuracies) else None,
         **{name: first[name] for name in ("parameters", "macs")},
         "seconds": sum(result["seconds"] for result in results),

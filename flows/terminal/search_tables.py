@@ -5,8 +5,8 @@ from pathlib import Path
 from blockqnn.errors import SettingsError
 from blockqnn.search.history import History, read_search
 from blockqnn.settings import NetworkSettings
-from blockqnn.space import Block
-from blockqnn.zoo import named_block
+from blockqnn.space import AS_SET, Block, Shape, design_of
+from blockqnn.zoo import named_design
 from evaluation.after_search import BEST
 from evaluation.best_table import BALANCED, LATENCY, RUNG, best_table
 from evaluation.drawing import draw_block
@@ -47,7 +47,7 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
     `text` is a name, a code, or the number of a candidate of the search in `directory`. Raises
     `SettingsError` for anything else.
     """
-    history = None
+    history, shape = None, AS_SET
     if text.isdecimal() and len(text) < 10:
         history = read_search(directory)
         if int(text) >= len(history.candidates):
@@ -55,10 +55,11 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
                 f"candidate is {text}: the search in {directory} has 0 to "
                 f"{len(history.candidates) - 1}"
             )
-        block = history.candidates[int(text)].block
+        candidate = history.candidates[int(text)]
+        block, shape = candidate.block, candidate.shape
     else:
-        _, block = named_block(text, "block is", ", a candidate's number")
-    for name, value in _facts(block, history, text).items():
+        _, block, shape = named_design(text, "block is", ", a candidate's number")
+    for name, value in _facts(block, shape, history, text).items():
         print(f"{name:<21} {value}")
     if drawing is not None:
         try:
@@ -68,13 +69,14 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
         print(f"drawn to {drawing}")
 
 
-def _facts(block: Block, history: History | None, text: str) -> dict[str, str]:
-    facts = {"code": str(block), "key": block.key, "density": f"{block.density:.3f}"}
+def _facts(block: Block, shape: Shape, history: History | None, text: str) -> dict[str, str]:
+    design = design_of(block, shape)
+    facts = {"code": str(design), "key": design.key, "density": f"{block.density:.3f}"}
     facts["leaves"] = ", ".join(map(str, block.leaves)) or "none"
-    network, classes, channels, size = NetworkSettings(), 10, 3, 32
+    network, classes, channels, size = NetworkSettings().shaped(shape), 10, 3, 32
     if history is not None:
         candidate, task = history.candidates[int(text)], history.task
-        network = history.settings.with_filters(candidate.filters).network
+        network = history.settings.shaped(candidate.shape).network
         if candidate.of is not None:
             facts["rung"] = f"{candidate.rung + 1}, from candidate {candidate.of}"
         classes, channels, size = task.num_classes, task.in_channels, task.image_size

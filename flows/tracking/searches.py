@@ -140,12 +140,11 @@ class _Portion:
         run_id = run.info.run_id
         params = {
             **known,
-            "code": str(candidate.block),
+            "code": str(candidate.design),
             "epsilon": candidate.epsilon,
             "layers": len(candidate.block.layers) - 1,
         }
-        if candidate.filters is not None:
-            params["filters"] = str(list(candidate.filters))
+        params |= {name: str(value) for name, value in candidate.shape.to_dict().items()}
         if candidate.of is not None:
             params |= {"rung": candidate.rung + 1, "goes_on_from": candidate.of}
         self._experiment.write(run_id, metrics=child_metrics(result, end), params=params)

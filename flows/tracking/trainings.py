@@ -20,7 +20,7 @@ from blockqnn.space import LONGEST, Block
 from blockqnn.storage import read_json
 from blockqnn.training.final.job import Job, read_job
 from blockqnn.training.final.result import TrainingResult
-from blockqnn.zoo import named_block
+from blockqnn.zoo import named_design
 from evaluation.stages.selection import SELECTION, WINNER, read_selection
 from flows.tracking.experiment import Experiment
 from flows.tracking.metrics import ALL_CURVES, curve_metrics, milliseconds, points
@@ -177,7 +177,7 @@ class TrainingRuns:
 
         trained = self._versions.values()
         plan = max((files for files, _ in trained), key=lambda files: files.moment).job.plan
-        labels = [WINNER, *(named_block(name)[0] for name in plan.blocks), *plan.compare]
+        labels = [WINNER, *(named_design(name)[0] for name in plan.blocks), *plan.compare]
         ranked = [
             (labels.index(files.job.label), files.job.seed, -files.moment, version, files.job.data)
             for files, version in trained

@@ -77,7 +77,7 @@ def counted(block, *, in_channels=3, image_size=32, **arguments):
     num_classes=st.integers(1, 20),
     in_channels=st.integers(1, 4),
     image_size=st.integers(16, 33),
-    skeleton=st.sampled_from(["cifar", "imagenet"]),
+    skeleton=st.sampled_from(["cifar", "half", "imagenet"]),
 )
 def test_random_blocks(seed, **arguments):
     block = Space(23).sample(np.random.default_rng(seed))
@@ -129,7 +129,7 @@ def test_a_separable_block_by_hand():
     seed=SEEDS,
     filters=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     repeats=st.integers(1, 3),
-    skeleton=st.sampled_from(["cifar", "imagenet"]),
+    skeleton=st.sampled_from(["cifar", "half", "imagenet"]),
     connections=st.sampled_from(["none", "shortcut", "concat"]),
 )
 def test_random_connected_blocks_of_v2(seed, **arguments):

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from ports import LOOPBACK, listening
 from safetensors import safe_open
-from tiny_search import small_disk
+from tiny_search import finish, small_disk, tiny_settings
 from tiny_trainings import Place, ended, sentence, untouched
 
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.search.history import read_search
 from blockqnn.settings import TrainingWorkers
-from blockqnn.space import Block
+from blockqnn.space import AS_SET, Block
 from blockqnn.storage import DirectoryLock
 from blockqnn.workers.leash import descendants
 from blockqnn.workers.training_processes import TrainingProcesses
@@ -213,6 +213,37 @@ def test_a_diverged_training_is_a_result(place):
     assert not (place.runs / "wild" / "selection.json").exists()
 
 
+def test_networks_keep_the_shape_that_was_designed(tmp_path, api):
+    place = Place(tmp_path, api)
+    space = {"max_index": 4, "skeletons": ["half"], "repeats": [1, 2]}
+    finish(place.runs / "tiny", tiny_settings(space=space, network={"filters": [8]}))
+    named = "blocks=[plain:cifar:3:shortcut]"
+    chosen = ("--set", "top=2", named, "compare=[]", "network.match=macs")
+    status, _, errors = place.call("train", *chosen)
+    assert status == 0, errors
+    best = read_search(place.runs / "tiny").best(2)
+    found = {name: result(path) for name, path in place.trainings().items()}
+    ranked = {each["block"]: each["network"] for each in found.values() if each["split"] == "train"}
+    for candidate in (each.candidate for each in best):
+        network = ranked[str(candidate.block)]
+        assert (network["skeleton"], network["repeats"]) == ("half", candidate.shape.repeats[0])
+    selection = read_selection(place.run / "selection.json")
+    assert {row["shape"] for row in selection["ranking"]} == {str(c.candidate.shape) for c in best}
+    winner = found["winner-everything-0"]
+    assert selection["winner"]["shape"] == f"half:{winner['network']['repeats']}"
+    assert selection["winner"]["block"] == winner["block"]
+    hand_made = found["plain-cifar-3-shortcut-everything-0"]
+    network = hand_made["network"]
+    assert (network["skeleton"], network["repeats"]) == ("cifar", 3)
+    assert network["connections"] == "shortcut"
+    # one 8x8 stage of 8 filters: the stem, two convolutions and the linear layer, by hand
+    target = 64 * (9 * 1 * 8 + 2 * 9 * 8 * 8) + 8 * 10
+    assert hand_made["macs"] <= 1.03 * target
+    status, output, _ = place.call("show", "plain:half:2")
+    assert status == 0
+    assert "half, filters (32, 64, 128), repeats 2, 32x32 images" in output
+
+
 def test_a_disk_that_fills_up_and_is_freed(place, tmp_path):
     with small_disk(tmp_path / "disk", 400) as disk:
         ballast = disk / "ballast"
@@ -232,7 +263,7 @@ def test_a_disk_that_fills_up_and_is_freed(place, tmp_path):
 def contenders(tmp_path):
     """Five blocks, best of the search first."""
     block = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
-    return [Contender(n, block, (tmp_path / str(n),)) for n in (40, 30, 20, 10, 0)]
+    return [Contender(n, block, AS_SET, (tmp_path / str(n),)) for n in (40, 30, 20, 10, 0)]
 
 
 def outcome(accuracy):
@@ -263,7 +294,7 @@ def test_the_mean_of_several_seeds_ranks_and_no_seed_may_diverge(tmp_path):
     block = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
     accuracies = {1: (50.0, 90.0), 2: (71.0, 72.0), 3: (99.0, None)}
     contenders = [
-        Contender(n, block, (tmp_path / f"{n}-0", tmp_path / f"{n}-1")) for n in accuracies
+        Contender(n, block, AS_SET, (tmp_path / f"{n}-0", tmp_path / f"{n}-1")) for n in accuracies
     ]
     results = {
         place: outcome(accuracy)

@@ -103,7 +103,7 @@ def test_costs_by_hand():
 
 @pytest.mark.parametrize("build", [build_network, network_cost])
 def test_what_has_no_meaning_is_refused(build):
-    with pytest.raises(ValueError, match="connections is 'dense': give none, shortcut, concat"):
+    with pytest.raises(ValueError, match="connections is 'dense': give none, shortcut or concat"):
         build(FORK, **SIZES, connections="dense")
     message = "connections is 'concat', of blocks within a stage, but repeats is 1: give 2 or more"
     with pytest.raises(ValueError, match=message):

@@ -54,7 +54,7 @@ def test_parameters_of_the_published_networks(name, filters, repeats, num_classe
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize(("skeleton", "size"), [("cifar", 9), ("imagenet", 35)])
+@pytest.mark.parametrize(("skeleton", "size"), [("cifar", 9), ("half", 9), ("imagenet", 35)])
 def test_logits_and_gradients_are_finite(name, skeleton, size):
     torch.manual_seed(0)
     net = build_network(BLOCKS[name], **SMALL, in_channels=1, skeleton=skeleton)
@@ -67,7 +67,7 @@ def test_logits_and_gradients_are_finite(name, skeleton, size):
 
 def test_image_sizes_through_the_skeletons():
     sizes = []
-    for skeleton, size in (("cifar", 32), ("imagenet", 224)):
+    for skeleton, size in (("cifar", 32), ("half", 32), ("imagenet", 224)):
         net = on_meta(
             BLOCKS["residual"], filters=(2, 4, 8, 16), repeats=1, num_classes=3, skeleton=skeleton
         )
@@ -77,6 +77,7 @@ def test_image_sizes_through_the_skeletons():
         net(torch.empty(1, 3, size, size, device="meta"))
     assert sizes == [
         (2, 32, 32), (4, 16, 16), (8, 8, 8), (16, 4, 4),
+        (2, 16, 16), (4, 8, 8), (8, 4, 4), (16, 2, 2),
         (2, 56, 56), (4, 28, 28), (8, 14, 14), (16, 7, 7),
     ]  # fmt: skip
 
@@ -314,7 +315,7 @@ def test_shares_to_drop_are_below_one(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"skeleton": "vgg"}, "skeleton is 'vgg': give cifar or imagenet"),
+        ({"skeleton": "vgg"}, "skeleton is 'vgg': give cifar, half or imagenet"),
         ({"filters": ()}, "filters is []: give one positive width a stage"),
         ({"filters": (4, 0)}, "filters is [4, 0]: give one positive width a stage"),
         ({"repeats": 0}, "repeats is 0: give 1 block a stage or more"),

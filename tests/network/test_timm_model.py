@@ -61,7 +61,8 @@ def test_rates_to_drop_reach_the_network():
 
 
 @pytest.mark.parametrize(
-    ("skeleton", "reductions"), [("cifar", [1, 2, 4, 8]), ("imagenet", [4, 8, 16, 32])]
+    ("skeleton", "reductions"),
+    [("cifar", [1, 2, 4, 8]), ("half", [2, 4, 8, 16]), ("imagenet", [4, 8, 16, 32])],
 )
 def test_features_are_a_map_a_stage(skeleton, reductions):
     """Channels of the residual block: the stage's filters, projected where they differ."""
@@ -210,7 +211,7 @@ def test_a_pretrained_cfg_is_kept():
     ("change", "message"),
     [
         ({"block": "T"}, r"block is 'T': layer 1: .*; give one of A, B, S"),
-        ({"skeleton": "vgg"}, "skeleton is 'vgg': give cifar or imagenet"),
+        ({"skeleton": "vgg"}, "skeleton is 'vgg': give cifar, half or imagenet"),
         ({"drop_path_rate": 1.5}, "drop_path is 1.5: give 0 to below 1"),
         (
             {"pretrained": True, "pretrained_cfg_overlay": {"file": "absent.safetensors"}},

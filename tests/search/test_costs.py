@@ -25,9 +25,9 @@ def fast(monkeypatch):
     monkeypatch.setattr(device_prices, "SECONDS", 0.0)
 
 
-def macs(block, filters):
+def macs(block, filters, **shape):
     """Multiply-accumulates of a network as torch counts them."""
-    network = build_network(block, filters=filters, **SHAPE).eval()
+    network = build_network(block, filters=filters, **{**SHAPE, **shape}).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 8, 8))
     return counter.get_total_flops() / 2
@@ -41,18 +41,44 @@ def test_candidates_are_as_wide_as_their_network_may_be(tmp_path):
     trained = 0
     for result in history.results:
         candidate = result.candidate
-        assert all(filters % 8 == 0 for filters in candidate.filters)
+        assert all(filters % 8 == 0 for filters in candidate.shape.filters)
         if result.outcome.kind == "trained" and result.same_as is None:
-            assert macs(candidate.block, candidate.filters) <= 1.03 * plain
-            assert result.cost.macs == pytest.approx(macs(candidate.block, candidate.filters))
-            trained += macs(candidate.block, candidate.filters) >= 0.97 * plain
+            assert macs(candidate.block, candidate.shape.filters) <= 1.03 * plain
+            assert result.cost.macs == pytest.approx(macs(candidate.block, candidate.shape.filters))
+            trained += macs(candidate.block, candidate.shape.filters) >= 0.97 * plain
         elif "times the macs" in result.outcome.reason:
             assert macs(candidate.block, (8, 8)) > 1.03 * plain
     assert trained >= 5
     # one network, one width
     widths = {}
     for candidate in history.candidates:
-        assert widths.setdefault(candidate.key, candidate.filters) == candidate.filters
+        assert widths.setdefault(candidate.key, candidate.shape.filters) == candidate.shape.filters
+
+
+def test_networks_of_every_shape_cost_the_same(tmp_path):
+    network = {"filters": FILTERS, "match": "macs"}
+    space = {"max_index": 4, "skeletons": ["cifar", "half"], "repeats": [1, 2]}
+    budget = {"times_plain": None}
+    history = finish(tmp_path, tiny_settings(network=network, space=space, budget=budget))
+    plain = macs(BLOCKS["plain"], FILTERS)
+    equal, shapes = 0, set()
+    for result in history.trainings:
+        candidate = result.candidate
+        own = {"skeleton": candidate.shape.skeleton, "repeats": candidate.shape.repeats}
+        counted = macs(candidate.block, candidate.shape.filters, **own)
+        assert result.cost.macs == pytest.approx(counted)
+        assert counted <= 1.03 * plain
+        equal += counted >= 0.97 * plain
+        shapes.add(candidate.shape.chosen)
+        of_design = [c for c in history.candidates if c.key == candidate.key]
+        assert {c.shape for c in of_design} == {candidate.shape}
+    assert equal >= 0.6 * len(history.trainings)
+    assert len(shapes) >= 5
+    journal = {record["number"]: record for record in journal_of(tmp_path)[1:] if "code" in record}
+    for candidate in history.candidates:
+        record = journal[candidate.number]
+        assert tuple(record["repeats"]) == candidate.shape.repeats
+        assert record["skeleton"] == candidate.shape.skeleton
 
 
 def test_prices_are_measured_once_and_stay_with_the_search(tmp_path, monkeypatch):

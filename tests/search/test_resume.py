@@ -144,6 +144,9 @@ REFUSED = {
     "space.max_index": ({"max_index": 3}, 4, 3),
     "space.version": ({"version": "v2"}, "v1", "v2"),
     "space.max_width": ({"max_width": 3}, None, 3),
+    "space.skeletons": ({"skeletons": ["cifar", "half"]}, (), ("cifar", "half")),
+    "space.repeats": ({"repeats": [1, 2]}, (), (1, 2)),
+    "space.connections": ({"connections": ["none", "shortcut"]}, (), ("none", "shortcut")),
     "agent.kind": ({"kind": "random"}, "q_learning", "random"),
     "agent.learning_rate": ({"learning_rate": 0.1}, 0.2, 0.1),
     "agent.discount": ({"discount": 0.9}, 1.0, 0.9),
@@ -247,7 +250,7 @@ def test_the_table_of_refused_settings_is_complete():
     trade_off = {f"reward.trade_off.{cost}" for cost in costs}  # refused in paper
     unchanged = rest - harmless - elsewhere - streamed - final - cosine - stopping - latency
     unchanged -= trade_off
-    assert unchanged == {"network.skeleton", "budget.memory", "rungs"}
+    assert unchanged == {"network.skeleton", "space.stages", "budget.memory", "rungs"}
 
 
 def test_how_a_latency_is_measured_stays(tmp_path):
@@ -287,15 +290,33 @@ def test_a_journal_that_names_no_version_is_of_the_papers_space(uninterrupted, t
         Search.open(tmp_path, tiny_settings(space={"version": "v2"}))
 
 
-def test_a_search_of_v2_goes_on_as_one(tmp_path):
-    settings = tiny_settings(space={"version": "v2", "max_index": 7, "max_width": 2})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"space": {"version": "v2", "max_index": 7, "max_width": 2}},
+        {"space": {"max_index": 4, "skeletons": ["cifar", "half"], "repeats": [1, 2]}},
+        {
+            "space": {
+                "max_index": 3,
+                "stages": [2, 3],
+                "repeats": [1, 2],
+                "connections": ["none", "shortcut"],
+            },
+            "agent": {"kind": "dyna_q"},
+            "network": {"filters": [8, 16, 24], "match": "macs"},
+        },
+    ],
+    ids=["v2", "shapes", "shapes of one cost"],
+)
+def test_a_search_of_another_space_goes_on_as_one(tmp_path, changes):
+    settings = tiny_settings(**changes)
     finish(tmp_path / "whole", settings)
     for _ in range(100):
         if finish(tmp_path / "stopped", settings, rng=random.Random(1), most=3).finished:
             break
     assert timeless(tmp_path / "stopped") == timeless(tmp_path / "whole")
     for candidate in read_search(tmp_path / "whole").candidates:
-        settings.space.build().check(candidate.block)
+        settings.designs.check(candidate.design)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,30 @@ WRONG = [
     ({"space": {"version": "v3"}}, "space.version is 'v3': choose v1 or v2"),
     ({"space": {"max_width": 0}}, "space.max_width is 0: give 1 or more, or null"),
     ({"space": {"max_width": "4"}}, "space.max_width is '4': give a whole number or null"),
+    (
+        {"space": {"skeletons": ["cifar", "vgg"]}},
+        "space.skeletons is ('cifar', 'vgg'): choose among cifar, half, imagenet, each once",
+    ),
+    ({"space": {"repeats": [0]}}, "space.repeats is (0,): give numbers of 1 or more, each once"),
+    ({"space": {"repeats": [1, 1]}}, "space.repeats is (1, 1): give numbers of 1 or more, each"),
+    ({"space": {"stages": [1], "repeats": [1]}}, "space.stages is (1,): give numbers of 2 or more"),
+    ({"space": {"stages": [2]}}, "space.stages is (2,): it wants space.repeats to choose from"),
+    (
+        {"space": {"stages": [2, 4], "repeats": [1]}},
+        "space.stages is (2, 4): network.filters has 3",
+    ),
+    (
+        {"space": {"connections": ["add"]}},
+        "space.connections is ('add',): choose among none, shortcut, concat, each once",
+    ),
+    (
+        {"space": {"connections": ["concat"]}, "network": {"repeats": 1}},
+        "space.connections is ('concat',): it joins blocks of a stage",
+    ),
+    (
+        {"space": {"repeats": [*range(1, 100)]}},
+        "shapes with 3 stages; 4,096 are the most",
+    ),
     ({"agent": {"kind": "sarsa"}}, "agent.kind is 'sarsa': choose one of q_learning, random"),
     ({"agent": {"kind": ["random"]}}, "agent.kind is ['random']: choose one of"),
     (
@@ -75,7 +99,7 @@ WRONG = [
     ({"data": {"name": "folder", "root": "x"}}, "data.image_size is None: give 8 to 1024"),
     ({"data": {"name": "folder", "root": "x", "image_size": 7}}, "data.image_size is 7: give 8"),
     ({"data": None}, "data is None: give a section"),
-    ({"network": {"skeleton": "vgg"}}, "network.skeleton is 'vgg': choose cifar or imagenet"),
+    ({"network": {"skeleton": "vgg"}}, "network.skeleton is 'vgg': choose cifar, half or imagenet"),
     ({"network": {"filters": []}}, "network.filters is (): give at least one"),
     ({"network": {"filters": [8, 0]}}, "network.filters is (8, 0): give"),
     ({"network": {"repeats": 0}}, "network.repeats is 0: give 1 or more"),

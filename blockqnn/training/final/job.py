@@ -15,7 +15,7 @@ from blockqnn.errors import SearchError, SettingsError
 from blockqnn.network.timm_networks import build_comparator
 from blockqnn.params import plan_from_dict
 from blockqnn.settings import DataSettings, Plan, Recipe
-from blockqnn.space import Block
+from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.storage import as_json, read_json, write_json
 from blockqnn.training.final.matched import matched_comparator, matched_network
 
@@ -62,12 +62,14 @@ def prepare_job(
     data: str,
     plan: Plan,
     block: Block | None = None,
+    shape: Shape = AS_SET,
     timm: str | None = None,
 ) -> Path:
     """Write a training's job.json under `run` unless it has a result, and return its directory.
 
     The directory's name holds the identity of all that the result depends on, so that a changed
-    setting or other images mean another training. The filters of a block's network and the widths
+    setting or other images mean another training. `shape` is what a block's network has of its own
+    beside the plan's. The filters of a block's network and the widths
     of a timm model are those that `network.match` asks for. What else the plan says (where the
     images lie, loaders, checkpoints) may change until the training has ended. Raises
     `SettingsError` for data that is not to be had and a timm model that does not fit it,
@@ -85,7 +87,7 @@ def prepare_job(
     )
     images = _image_facts(plan.data, plan.seed)
     if block is not None:
-        network = matched_network(run, plan, block, images)
+        network = matched_network(run, plan, block, shape, images)
         job = replace(job, plan=replace(plan, network=network))
     elif timm is not None:
         job = replace(job, timm=(timm := matched_comparator(run, plan, timm, images)))

@@ -11,9 +11,9 @@ from typing import Any
 from blockqnn.cost import DeviceCost
 from blockqnn.data.images import ImageFacts
 from blockqnn.errors import SearchError
-from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings
+from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings, SpaceSettings
 from blockqnn.settings.network import MEASURED
-from blockqnn.space import Block
+from blockqnn.space import Block, Shape
 from blockqnn.storage import as_json, read_json, write_json
 from blockqnn.training.device_prices import Request, matched_widths, measured_prices
 from blockqnn.training.devices import usable_cores
@@ -23,14 +23,17 @@ FILE = "matched.json"
 """File in a run's directory of the device's prices and of the widths of timm's models."""
 
 
-def matched_network(run: Path, plan: Plan, block: Block, images: ImageFacts) -> NetworkSettings:
-    """The plan's network with filters by which the block costs what block plain does.
+def matched_network(
+    run: Path, plan: Plan, block: Block, shape: Shape, images: ImageFacts
+) -> NetworkSettings:
+    """The plan's network in that shape, with filters by which the block costs what block plain
+    does.
 
     Raises `SearchError` for a device that cannot be measured, and OSError.
     """
     network = plan.network
     if network.match == "none":
-        return network
+        return network.shaped(shape)
     prices = None
     if network.match in MEASURED:
         known = _known(run, plan, images)
@@ -38,9 +41,15 @@ def matched_network(run: Path, plan: Plan, block: Block, images: ImageFacts) -> 
             known = {**known, "prices": measured_prices(_request(plan, images)).to_dict()}
             _keep(run, known)
         prices = DeviceCost.from_dict(known["prices"])
-    shape = {"num_classes": len(images.classes), "in_channels": images.in_channels}
-    like = BLOCKS["plain"]
-    return network.matched(block, like, image_size=images.image_size, prices=prices, **shape)
+    return network.matched(
+        block,
+        BLOCKS["plain"],
+        shape=shape,
+        num_classes=len(images.classes),
+        in_channels=images.in_channels,
+        image_size=images.image_size,
+        prices=prices,
+    )
 
 
 def matched_comparator(run: Path, plan: Plan, name: str, images: ImageFacts) -> str:
@@ -66,9 +75,8 @@ def _request(plan: Plan, images: ImageFacts) -> Request:
     workers, recipe = plan.workers, plan.recipe
     own = {name: getattr(recipe, name) for name in ("optimizer", "momentum", "precision")}
     batch = max(2, recipe.batch // (workers.processes * recipe.accumulate))
-    settings = Settings(
-        network=replace(plan.network, match="none"), recipe=Recipe(epochs=1, batch=batch, **own)
-    )
+    network, recipe = replace(plan.network, match="none"), Recipe(epochs=1, batch=batch, **own)
+    settings = Settings(space=_offered(network, images), network=network, recipe=recipe)
     together = (workers.parallel or 1) * workers.processes
     return {
         "settings": settings.to_dict(),
@@ -79,6 +87,13 @@ def _request(plan: Plan, images: ImageFacts) -> Request:
         "in_channels": images.in_channels,
         "image_size": images.image_size,
     }
+
+
+def _offered(network: NetworkSettings, images: ImageFacts) -> SpaceSettings:
+    """The shapes that a plan's networks may have: those of small images come in two skeletons."""
+    fits = images.image_size >> len(network.filters) > 0
+    both = network.skeleton in ("cifar", "half") and fits
+    return SpaceSettings(skeletons=("cifar", "half") if both else ())
 
 
 def _known(run: Path, plan: Plan, images: ImageFacts) -> dict[str, Any]:

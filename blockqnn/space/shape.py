@@ -1,0 +1,205 @@
+"""How blocks are stacked, as a choice of the search: the shape of a network is designed too."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product, zip_longest
+from typing import Any, Self
+
+from numpy.random import Generator
+
+from blockqnn.space.block import Block
+from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
+from blockqnn.space.spaces import Space
+
+MUTATED = 3
+"""One of so many mutations changes the shape, the others the block."""
+
+MOST = 4096
+"""Most shapes of a space."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What a network has of its own; the rest, which is None, is as the settings have it.
+
+    Its text has the parts that were chosen, such as `half:1-2-1:shortcut`, without filters.
+    """
+
+    filters: tuple[int, ...] | None = None
+    """Filters of the stages."""
+    skeleton: str | None = None
+    """What surrounds the blocks: a name in `STEM_POOLS`."""
+    repeats: tuple[int, ...] | None = None
+    """Blocks of each stage, which are the first ones of the settings, or one number for all."""
+    connections: str | None = None
+    """How the blocks of a stage are connected: one of `CONNECTIONS`."""
+
+    def __str__(self) -> str:
+        repeats = "-".join(map(str, self.repeats or ()))
+        return ":".join(filter(None, (self.skeleton, repeats, self.connections)))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the shape with that text, its parts in any order.
+
+        Raises `ValueError` that names the part and what to give instead.
+        """
+        found: dict[str, Any] = {}
+        for part in filter(None, text.split(":")):
+            name = "repeats"
+            if part in STEM_POOLS or part in CONNECTIONS:
+                name = "skeleton" if part in STEM_POOLS else "connections"
+            if name in found:
+                raise ValueError(f"{part!r} is a second value for {name}: give one")
+            found[name] = _repeats(part) if name == "repeats" else part
+        return cls(**found)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the shape of `to_dict`; other values are passed over."""
+        own: dict[str, Any] = {name: values[name] for name in cls.__slots__ if name in values}
+        for name in own.keys() & {"filters", "repeats"}:
+            own[name] = tuple(own[name])
+        return cls(**own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without those that are None."""
+        own = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in own.items()
+            if value is not None
+        }
+
+    @property
+    def chosen(self) -> Self:
+        """What of it is chosen: filters follow from the cost that a network shall have."""
+        return type(self)(
+            skeleton=self.skeleton, repeats=self.repeats, connections=self.connections
+        )
+
+
+AS_SET = Shape()
+"""The shape of a network that is all as the settings have it."""
+
+
+@dataclass(frozen=True)
+class ShapedBlock:
+    """A design of a space in which the shape is chosen first, then the layers of the block."""
+
+    shape: Shape
+    block: Block
+
+    def __str__(self) -> str:
+        return f"{self.block}:{self.shape}"
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        """The shape, and the block's layers."""
+        return (self.shape, *self.block.layers)
+
+    @cached_property
+    def key(self) -> str:
+        """32 hex digits that designs share exactly when shape and block's key are the same."""
+        return hashlib.sha256(f"{self.shape} {self.block.key}".encode()).hexdigest()[:32]
+
+
+def design_of(block: Block, shape: Shape) -> Block | ShapedBlock:
+    """Return the design that was chosen: the block alone where nothing of the shape was."""
+    return block if shape.chosen == AS_SET else ShapedBlock(shape.chosen, block)
+
+
+def parts_of(design: Block | ShapedBlock) -> tuple[Block, Shape]:
+    """Return the block of a design and what was chosen of the shape."""
+    return (design.block, design.shape) if isinstance(design, ShapedBlock) else (design, AS_SET)
+
+
+def shapes_of(
+    stages: Sequence[int],
+    skeletons: Sequence[str],
+    repeats: Sequence[int],
+    connections: Sequence[str],
+) -> tuple[Shape, ...]:
+    """Return every shape with one of the numbers of `stages`, one of the repeats for each stage,
+    one of the skeletons and one of the connections; what is offered nothing of is left as it is.
+    Connection concat, which joins blocks of a stage, is left out where every stage has one block.
+    """
+    each: list[tuple[int, ...] | None] = [None]
+    if repeats:
+        each = [own for count in stages for own in product(repeats, repeat=count)]
+    found = product(skeletons or (None,), each, connections or (None,))
+    return tuple(
+        Shape(skeleton=skeleton, repeats=own, connections=connection)
+        for skeleton, own, connection in found
+        if not (connection == "concat" and own is not None and max(own) == 1)
+    )
+
+
+@dataclass(frozen=True)
+class ShapedSpace:
+    """All blocks of a space in every one of the shapes."""
+
+    space: Space
+    shapes: tuple[Shape, ...]
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether what may come next depends on more than the number of choices made."""
+        return self.space.narrowed
+
+    def next_layers(self, index: int) -> tuple[Any, ...]:
+        """The shapes, then every layer that some block of the space has at a place."""
+        return self.shapes if index == 1 else self.space.next_layers(index - 1)
+
+    def choices(self, layers: Sequence[Any]) -> tuple[Any, ...]:
+        """The shapes, then what may come after the first layers of a block."""
+        return self.space.choices(layers[1:]) if layers else self.shapes
+
+    def design(self, layers: Sequence[Any]) -> ShapedBlock:
+        """The design of a shape and the layers of a block, the terminal among them."""
+        return ShapedBlock(layers[0], self.space.design(layers[1:]))
+
+    def sample(self, rng: Generator) -> ShapedBlock:
+        """A design in which every choice is equally likely."""
+        shape = self.shapes[int(rng.integers(len(self.shapes)))]
+        return ShapedBlock(shape, self.space.sample(rng))
+
+    def mutate(self, design: ShapedBlock, rng: Generator) -> ShapedBlock:
+        """Another design with one layer of the block changed, or one part of the shape."""
+        near = self._near(design.shape)
+        if near and rng.integers(MUTATED) == 0:
+            return ShapedBlock(near[int(rng.integers(len(near)))], design.block)
+        return ShapedBlock(design.shape, self.space.mutate(design.block, rng))
+
+    def check(self, design: ShapedBlock) -> None:
+        """Raise `ValueError` for a shape or a block that is not of this space."""
+        if design.shape not in self.shapes:
+            raise ValueError(f"shape is {design.shape}: this space has {len(self.shapes)} others")
+        self.space.check(design.block)
+
+    def _near(self, shape: Shape) -> list[Shape]:
+        """The shapes that differ from one in a single part; each stage's blocks are one, and so is
+        a last stage.
+        """
+        parts = _parts(shape)
+        return [
+            other
+            for other in self.shapes
+            if sum(a != b for a, b in zip_longest(parts, _parts(other))) == 1
+        ]
+
+
+def _parts(shape: Shape) -> tuple[Any, ...]:
+    return (shape.skeleton, shape.connections, *(shape.repeats or ()))
+
+
+def _repeats(part: str) -> tuple[int, ...]:
+    numbers = part.split("-")
+    if not all(number.isdecimal() and 1 <= int(number) <= 999 for number in numbers):
+        raise ValueError(
+            f"{part!r} is no part of a network's shape: give {', '.join(STEM_POOLS)}, "
+            f"{', '.join(CONNECTIONS)}, or blocks a stage such as 2 or 1-2-1"
+        )
+    return tuple(map(int, numbers))
