@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, TypeVar, cast
 
+from blockqnn.cost.match import TOLERANCE
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
+from blockqnn.training.final.matched import Matched
 from blockqnn.training.final.result import TrainingResult
 from evaluation.front import front_of
 from evaluation.metrics import wilson
@@ -86,6 +88,8 @@ class Network:
     """Median over all epochs of the images trained on in a second."""
     speed: tuple[Record, ...]
     """Latency and throughput, one record for each device and batch."""
+    matched: Matched | None
+    """What it costs alike with block plain's network."""
     results: tuple[TrainingResult, ...] = field(repr=False)
     evaluations: tuple[Record, ...] = field(repr=False)
 
@@ -168,6 +172,41 @@ def compare(run: Run) -> list[Network]:
     return sorted(rows, key=lambda row: (row.accuracy is None, -(row.accuracy or 0), row.macs))
 
 
+MATCHED = {
+    "macs": "as many multiply-accumulates as",
+    "parameters": "as many parameters as",
+    "seconds": "as long to train as",
+    "latency": "as long for a forward pass as",
+}
+"""What networks of equal cost take, by what they were matched in."""
+
+
+def cost_in_words(networks: Sequence[Network]) -> str:
+    """Whether networks may be compared by their accuracies alone, in a sentence or two."""
+    matched = [network.matched for network in networks]
+    known = [each for each in matched if each is not None]
+    kinds = {each["by"] for each in known}
+    if len(kinds) != 1:
+        return (
+            "These networks differ in cost (network.match makes it equal): hold accuracies against "
+            "parameters and multiply-accumulates."
+        )
+    (kind,) = kinds
+    off = [
+        f"{network.label} {each['ratio']:.2f} times"
+        for network, each in zip(networks, matched, strict=True)
+        if each is not None and abs(each["ratio"] - 1) > TOLERANCE
+    ]
+    free = [network.label for network in networks if network.matched is None]
+    says = f"Every network takes {MATCHED[kind]} block plain's, within {100 * TOLERANCE:.0f} %"
+    says += f" (network.match={kind})"
+    if off:
+        says += f"; no filters make it so for {', '.join(off)}"
+    if free:
+        says += f"; {', '.join(free)} has the widths that were given"
+    return says + "."
+
+
 def pareto(networks: Iterable[Network]) -> list[Network]:
     """The Pareto front of the evaluated networks, by multiply-accumulates; the cheapest first."""
     tested = [network for network in networks if network.accuracy is not None]
@@ -208,6 +247,7 @@ def _network(results: Sequence[TrainingResult], run: Run) -> Network:
         seconds=fmean(result["seconds"] for result in results),
         images_per_second=median(rates) if rates else None,
         speed=_speeds(judged),
+        matched=last.get("matched"),
         results=tuple(results),
         evaluations=tuple(judged),
     )
@@ -224,7 +264,7 @@ def _held_out(final: TrainingResult, run: Run) -> float | None:
         entry["accuracy"]
         for result in run.results
         if result["split"] == "train"
-        and (result.get("block"), result.get("timm")) == (final.get("block"), final.get("timm"))
+        and all(result.get(name) == final.get(name) for name in ("block", "timm", "network"))
         for entry in result["curve"]
         if entry.get("accuracy") is not None
     ]

@@ -1,12 +1,14 @@
 """Settings of the network around the blocks, the section `network` of params.yaml."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Self, get_args
 
 from blockqnn.cost import Cost, DeviceCost, network_cost, network_layers
 from blockqnn.cost.layers import Run
-from blockqnn.cost.match import matched_filters
+from blockqnn.cost.match import TOLERANCE, matched_filters
 from blockqnn.settings.checks import Section
 from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.space.block import one_of
@@ -37,9 +39,16 @@ class NetworkSettings(Section, section="network"):
     block a stage, within 3 %: macs (multiply-accumulates), parameters, seconds (of training on the
     device at hand) or latency (of a forward pass there). Its own filters are then other multiples
     of 8, in about the same proportion. none gives every network these filters."""
+    match_repeats: tuple[int, ...] = ()
+    """Numbers of blocks a stage among which the match of a final training chooses the one whose
+    filters are nearest to these, such as [1, 2, 3]; none leaves `repeats`."""
 
     def __post_init__(self) -> None:
         self.require("match", self.match in get_args(Match), f"choose {', '.join(get_args(Match))}")
+        fits = all(each >= 1 for each in self.match_repeats)
+        self.require("match_repeats", fits, "give numbers of 1 or more")
+        if self.match == "none":
+            self.require_default("nothing is matched; give network.match too", "match_repeats")
         self.require("skeleton", self.skeleton in STEM_POOLS, f"choose {one_of(STEM_POOLS)}")
         whole = len(self.filters) > 0 and min(self.filters) >= 1
         self.require("filters", whole, "give at least one number of filters >= 1")
@@ -120,14 +129,34 @@ class NetworkSettings(Section, section="network"):
         if shaped.match == "none":
             return shaped
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-
-        def cost(filters: tuple[int, ...]) -> float:
-            found = replace(shaped, filters=filters).cost(block, prices=prices, **images)
-            return self.matched_cost(found)
-
         target = self.matched_cost(self.reference.cost(like, prices=prices, **images))
-        filters = matched_filters(cost, shaped.filters, target)
-        return replace(shaped, filters=filters, match="none")
+
+        def cost(network: Self) -> float:
+            return self.matched_cost(network.cost(block, prices=prices, **images))
+
+        def fitted(network: Self) -> Self:
+            of_width = partial(replace, network)
+            return of_width(
+                filters=matched_filters(
+                    lambda filters: cost(of_width(filters=filters)), network.filters, target
+                )
+            )
+
+        def unlike(network: Self) -> tuple[bool, float]:
+            away = abs(math.log(network.filters[0] / shaped.filters[0]))
+            return abs(cost(network) / target - 1) > TOLERANCE, away
+
+        offered = self.match_repeats if shape.repeats is None else ()
+        base = replace(shaped, match="none", match_repeats=())
+        found = [fitted(replace(base, repeats=each)) for each in offered or (base.repeats,)]
+        return min(found, key=unlike) if len(found) > 1 else found[0]
+
+    def times_reference(self, network: Self, block: Block, like: Block, **images: Any) -> float:
+        """Return how many times what is matched the block's network costs of what the network of
+        `like` does with these settings; the images and prices are as in `matched`.
+        """
+        target = self.matched_cost(self.reference.cost(like, **images))
+        return self.matched_cost(network.cost(block, **images)) / target
 
     @property
     def reference(self) -> Self:
@@ -149,8 +178,8 @@ class NetworkSettings(Section, section="network"):
         """Return plain values that name the network, without connections and matching if there are
         none: networks from before there were any keep their name."""
         values = self.to_dict()
-        return {name: value for name, value in values.items() if value != "none"}
+        return {name: value for name, value in values.items() if value not in ("none", [], ())}
 
     def _shape(self) -> dict[str, Any]:
         """The fields that make a network, by name."""
-        return {name: value for name, value in vars(self).items() if name != "match"}
+        return {name: value for name, value in vars(self).items() if "match" not in name}

@@ -240,6 +240,8 @@ class Settings(Section):
         self.data.require("name", not self.data.streamed, remedy)
         remedy = "images in memory have none; leave it out, or see recipe.crop and cutout"
         self.recipe.require_default(remedy, *IN_MEMORY_UNUSED)
+        remedy = "in a search the agent chooses them; give space.repeats"
+        self.network.require_default(remedy, "match_repeats")
         self._check_rungs()
         self._check_shapes()
         # as a candidate is one process, and compiling takes longer than its training

@@ -1,6 +1,7 @@
 """How wide a timm model has to be, as `python -m blockqnn.training.comparator_width`.
 
-It reads a `WidthRequest` as JSON from standard input and writes the widths to standard output.
+It reads a `WidthRequest` as JSON from standard input and writes the `widths`, and the `ratio` of
+what the model then costs to what block plain's network does, to standard output.
 Multiply-accumulates and parameters are counted. Seconds and latency are measured, in turn with
 block plain's network, so that a busy neighbour slows both.
 """
@@ -75,8 +76,9 @@ def fitting_widths(
     return best()
 
 
-def find(request: WidthRequest) -> Widths:
-    """The widths of the timm model `request["name"]`; torch's threads are set for the process.
+def find(request: WidthRequest) -> tuple[Widths, float]:
+    """The widths of the timm model `request["name"]`, and its cost with them beside that of block
+    plain's network; torch's threads are set for the process.
 
     Raises `SettingsError` for a model whose width cannot be chosen or that does not fit.
     """
@@ -116,13 +118,20 @@ def find(request: WidthRequest) -> Widths:
             return taken(pair[0]) / taken(pair[1])
         return counted(model(widths)) / counted(plain.module)
 
-    return fitting_widths(ratio, usual_widths(request["name"]))
+    ratios: dict[Widths, float] = {}
+
+    def known(widths: Widths) -> float:
+        return ratios.setdefault(widths, ratio(widths))
+
+    found = fitting_widths(known, usual_widths(request["name"]))
+    return found, ratios[found]
 
 
 def main() -> None:
     """Answer the request on standard input; what a user can mend is one sentence."""
     try:
-        json.dump(find(json.load(sys.stdin)), sys.stdout)
+        widths, ratio = find(json.load(sys.stdin))
+        json.dump({"widths": widths, "ratio": ratio}, sys.stdout)
     except UserError as error:
         json.dump({"error": str(error)}, sys.stdout)
 

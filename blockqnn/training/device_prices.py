@@ -58,8 +58,9 @@ def measured_prices(request: Request) -> DeviceCost:
     return DeviceCost.from_dict(json.loads(done.stdout))
 
 
-def matched_widths(request: WidthRequest) -> tuple[int, ...]:
-    """The widths of a timm model's stages with which it costs what block plain's network does.
+def matched_widths(request: WidthRequest) -> tuple[tuple[int, ...], float]:
+    """The widths of a timm model's stages with which it costs what block plain's network does, and
+    its cost beside that one's.
 
     Raises `SettingsError` for a model whose widths cannot be chosen, and `SearchError` if the
     device cannot be measured.
@@ -74,9 +75,9 @@ def matched_widths(request: WidthRequest) -> tuple[int, ...]:
             f"measured ({_last_words(done)}): mend that, or give network.match none"
         )
     found = json.loads(done.stdout)
-    if isinstance(found, dict):
+    if "error" in found:
         raise SettingsError(found["error"])
-    return tuple(found)
+    return tuple(found["widths"]), float(found["ratio"])
 
 
 def _run(module: Sequence[str], request: Request) -> subprocess.CompletedProcess[str]:

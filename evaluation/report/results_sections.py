@@ -20,7 +20,7 @@ from evaluation.report.document import (
     table_of,
 )
 from evaluation.report.picture import plot
-from evaluation.results import Network, Record, Run
+from evaluation.results import Network, Record, Run, cost_in_words
 
 MATRIX_CLASSES = 20
 """Classes up to which the confusion matrix is shown whole, and every class in a table."""
@@ -121,6 +121,8 @@ def _how_sure(networks: Sequence[Network], run: Run) -> Iterator[str]:
         "ECE: expected calibration error over 15 equal-width bins of the confidence. MACs: "
         "multiply-accumulates of one image."
     )
+    if len(networks) > 1:
+        yield cost_in_words(networks)
     missing = [n.label for n in networks if n.accuracy is None]
     if missing:
         yield f"Not evaluated yet: {', '.join(missing)}."

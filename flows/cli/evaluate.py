@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Judge the networks, print their table, and write the files of a pipeline's stage."""
-    from flows.terminal.training_tables import network_table, print_networks
+    from flows.terminal.training_tables import print_networks
 
     planned = shared.planned_trainings(options)
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     shared.run_flow("evaluate", options, lambda: bool(found()[1]))
     trained, evaluations = found()
     results = [each.result for each in trained]
-    print_networks(network_table(results, evaluations))
+    print_networks(results, evaluations)
     if options.to is not None:
         with shared.writing(options.to):
             write_judged(options.name, results, evaluations, options.to)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.results import Network, compare, run_of
+from evaluation.results import Network, compare, cost_in_words, run_of
 from flows.terminal.say import clock, print_table
 
 Row = dict[str, Any]
@@ -26,13 +26,24 @@ def network_table(
     The accuracy on the test images is in percent: its mean and standard deviation over the seeds,
     and the ends of its 95 % interval for so many images. Milliseconds are of the smallest batch.
     """
-    networks = compare(run_of("", results, evaluations))
-    return [_network_row(network) for network in networks if network.accuracies]
+    return [_network_row(network) for network in _tested(results, evaluations)]
 
 
-def print_networks(rows: Sequence[Row]) -> None:
-    """Print rows of `network_table` for a terminal of 80 columns."""
-    print_table(rows, left=("network", "test"))
+def print_networks(
+    results: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
+) -> None:
+    """Print the table of networks for a terminal of 80 columns, and whether they cost the same."""
+    print_table(network_table(results, evaluations), left=("network", "test"))
+    networks = _tested(results, evaluations)
+    if len(networks) > 1:
+        print(cost_in_words(networks))
+
+
+def _tested(
+    results: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]
+) -> list[Network]:
+    """The networks that were evaluated, best first."""
+    return [n for n in compare(run_of("", results, evaluations)) if n.accuracies]
 
 
 def outcome_in_words(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Rows of the result table, by hand."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from tiny_run import evaluation, name_of, result, write
 
 from blockqnn.errors import SearchError
 from blockqnn.zoo import BLOCKS
-from evaluation.results import compare, device_hours, pareto, read_run, run_of
+from evaluation.results import compare, cost_in_words, device_hours, pareto, read_run, run_of
 
 S = str(BLOCKS["S"])
 
@@ -52,6 +53,38 @@ def test_earlier_settings_are_not_mixed_in(tmp_path):
     assert (row.accuracies, run.superseded) == ((90.0, 90.0), 2)
     chosen = read_run(tmp_path, [name_of(content) for content in old])
     assert compare(chosen)[0].accuracies == (10.0, 10.0)
+
+
+def matched(by, ratio=1.0):
+    return {"matched": {"by": by, "ratio": ratio}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sentence"),
+    [
+        ({}, {}, "These networks differ in cost"),
+        (matched("macs"), matched("seconds"), "These networks differ in cost"),
+        (
+            matched("seconds", 1.02),
+            matched("seconds", 0.98),
+            r"Every network takes as long to train as block plain's, within 3 % \(.*=seconds\)\.$",
+        ),
+        (
+            matched("macs", 1.364),
+            matched("macs"),
+            r"as many multiply-accumulates as .*; no filters make it so for S 1\.36 times\.$",
+        ),
+        (
+            matched("latency"),
+            {},
+            r"as long for a forward pass as .*; resnet10t has the widths that were given\.$",
+        ),
+    ],
+)
+def test_it_is_said_whether_networks_cost_the_same(tmp_path, ours, theirs, sentence):
+    write(tmp_path, result("S", block=S, **ours), hits=(90, 90, 90))
+    write(tmp_path, result("resnet10t", **theirs), hits=(80, 80, 80))
+    assert re.search(sentence, cost_in_words(compare(read_run(tmp_path))))
 
 
 def test_diverged_and_unfinished_trainings_make_no_row(tmp_path):

@@ -129,7 +129,8 @@ class TestNameBySettings:
 class TestCommands:
     def test_a_plan_is_spelled_out(self, tmp_path):
         to = tmp_path / "made" / "plan.json"
-        arguments = ["--data", "cifar10", "--set", "recipe.epochs=7", "--to", str(to)]
+        changes = ["--set", "recipe=cifar-2018", "recipe.epochs=7"]
+        arguments = ["--data", "cifar10", *changes, "--to", str(to)]
         assert main(["plan", *arguments]) == 0
         plan = json.loads(to.read_text())
         assert plan["recipe"]["epochs"] == 7

@@ -62,7 +62,7 @@ class TestParamsFile:
 
         tree = yaml.safe_load(PARAMS.read_text())["search"]
         # what a search has no use for, or no need to set, is described in blockqnn/settings
-        rare = {"data.reader", "data.loaders"} | {
+        rare = {"data.reader", "data.loaders", "network.match_repeats"} | {
             f"recipe.{field.name}" for field in dataclasses.fields(Recipe)
         } - {f"recipe.{name}" for name in tree["recipe"]}
         assert set(missing(Settings(), tree)) <= rare
@@ -102,7 +102,7 @@ class TestParamsFile:
 
 class TestProfiles:
     def test_the_promised_ones_are_there(self):
-        assert {"demo", "paper", "cifar10-small"} <= set(profiles(PARAMS))
+        assert {"demo", "paper", "cifar10-laptop", "own-images"} <= set(profiles(PARAMS))
 
     def test_paper_is_the_default_but_for_the_download(self):
         data = dataclasses.replace(Settings().data, download=True)

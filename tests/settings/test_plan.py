@@ -12,14 +12,14 @@ from blockqnn.params import load_plan, plan_from_dict
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
-@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "imagenet"])
+@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "own-images", "imagenet"])
 def test_they_survive_json(data):
     plan = load_plan(PARAMS, data)
     assert plan_from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
 def test_the_papers_recipes():
-    cifar = load_plan(PARAMS, "cifar10").recipe
+    cifar = load_plan(PARAMS, "cifar10", None, {"recipe": "cifar-2018"}).recipe
     assert (cifar.epochs, cifar.batch, cifar.optimizer) == (300, 128, "momentum")
     assert (cifar.learning_rate, cifar.momentum, cifar.weight_decay) == (0.1, 0.9, 5e-4)
     assert (cifar.schedule, cifar.milestones, cifar.decay) == ("multistep", (150, 225), 0.1)
@@ -34,7 +34,7 @@ def test_the_papers_recipes():
 
 
 @pytest.mark.parametrize(
-    "recipe", ["quick", "cifar-2018", "cifar-strong", "imagenet-2018", "imagenet-strong"]
+    "recipe", ["quick", "short", "cifar-2018", "cifar-strong", "imagenet-2018", "imagenet-strong"]
 )
 def test_every_recipe_can_be_chosen(recipe):
     data = "imagenet" if recipe.startswith("imagenet") else "cifar10"
@@ -54,7 +54,7 @@ def test_a_recipe_by_name_with_changes():
     ("data", "changes", "message"),
     [
         ("mnist", {}, "data is 'mnist': choose one of digits, cifar10"),
-        ("digits", {"recipe": "fast"}, "recipe is 'fast': choose one of quick, cifar-2018"),
+        ("digits", {"recipe": "fast"}, "recipe is 'fast': choose one of quick, short"),
         ("digits", {"recipe.base": ["quick"]}, "recipe is ['quick']: choose one of quick"),
         ("digits", {"recipe.epoch": 1}, "recipe.epoch is not a setting: did you mean epochs?"),
         ("digits", {"seeds": 0}, "seeds is 0: give 1 or more"),

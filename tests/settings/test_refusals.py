@@ -100,6 +100,11 @@ WRONG = [
     ({"data": {"name": "folder", "root": "x", "image_size": 7}}, "data.image_size is 7: give 8"),
     ({"data": None}, "data is None: give a section"),
     ({"network": {"skeleton": "vgg"}}, "network.skeleton is 'vgg': choose cifar, half or imagenet"),
+    (
+        {"network": {"match": "macs", "match_repeats": [1, 2]}},
+        "network.match_repeats is (1, 2): in a search the agent chooses them; give space.repeats",
+    ),
+    ({"network": {"match_repeats": [1]}}, "network.match_repeats is (1,): nothing is matched"),
     ({"network": {"filters": []}}, "network.filters is (): give at least one"),
     ({"network": {"filters": [8, 0]}}, "network.filters is (8, 0): give"),
     ({"network": {"repeats": 0}}, "network.repeats is 0: give 1 or more"),

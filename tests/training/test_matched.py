@@ -11,6 +11,7 @@ from blockqnn.errors import SettingsError
 from blockqnn.network import build_network
 from blockqnn.network.timm_networks import build_comparator
 from blockqnn.params import plan_from_dict
+from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.training import device_prices
 from blockqnn.training.comparator_width import fitting_widths
 from blockqnn.training.final.matched import matched_comparator, matched_network
@@ -61,10 +62,12 @@ def test_widths_by_hand():
 def test_timm_models_are_as_wide_as_they_may_be(tmp_path, match, count):
     filters = (32, 64, 128)
     target = count(build_network(BLOCKS["plain"], filters=filters, repeats=1, **SHAPE))
-    found = matched_comparator(tmp_path, plan(match, filters), "resnet10t", IMAGES)
+    found, matched = matched_comparator(tmp_path, plan(match, filters), "resnet10t", IMAGES)
     assert found.startswith("resnet10t:")
     network = build_comparator(found, image_size=32, **SHAPE)
     assert count(network) / target == pytest.approx(1, rel=0.03)
+    assert matched["by"] == match
+    assert matched["ratio"] == pytest.approx(count(network) / target, rel=1e-3)
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
 
 
@@ -72,18 +75,21 @@ def test_what_was_measured_stays_with_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(device_prices, "SECONDS", 0.0)
     seconds, images = plan("seconds"), replace(IMAGES, image_size=16)
     block = BLOCKS["inception"]
-    first = matched_network(tmp_path, seconds, block, images)
+    first = matched_network(tmp_path, seconds, block, AS_SET, images)
     model = matched_comparator(tmp_path, seconds, "resnet10t", images)
     monkeypatch.setattr("blockqnn.training.final.matched.measured_prices", None)  # would raise
     monkeypatch.setattr("blockqnn.training.final.matched.matched_widths", None)
-    assert matched_network(tmp_path, seconds, block, images) == first
+    assert matched_network(tmp_path, seconds, block, AS_SET, images) == first
     assert matched_comparator(tmp_path, seconds, "resnet10t", images) == model
-    assert first.match == "none"
+    network, matched = first
+    assert network.match == "none"
+    assert (matched["by"], model[1]["by"]) == ("seconds", "seconds")
     workers = replace(seconds.workers, threads=2, parallel=2)  # may change, as elsewhere
-    assert matched_network(tmp_path, replace(seconds, workers=workers), block, images) == first
+    others = replace(seconds, workers=workers)
+    assert matched_network(tmp_path, others, block, AS_SET, images) == first
     pinned = "resnet10t:8-16-16-16"
-    assert matched_comparator(tmp_path, seconds, pinned, images) == pinned
-    assert matched_comparator(tmp_path, plan("none"), "resnet10t", images) == "resnet10t"
+    assert matched_comparator(tmp_path, seconds, pinned, images) == (pinned, None)
+    assert matched_comparator(tmp_path, plan("none"), "resnet10t", images) == ("resnet10t", None)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +108,22 @@ def test_a_model_that_cannot_be_matched_is_one_sentence(tmp_path, name, sentence
 def test_widths_that_are_none(widths):
     with pytest.raises(SettingsError, match=r"give 4 widths, as in resnet10t:64-128-256-512"):
         build_comparator(f"resnet10t:{widths}", image_size=32, **SHAPE)
+
+
+def test_the_blocks_of_a_stage_are_chosen_with_the_filters(tmp_path):
+    """One 1x1 convolution is cheap: more blocks a stage keep the network as narrow as it was."""
+    of_macs = plan("macs")
+    network = replace(of_macs.network, match_repeats=(1, 2, 3))
+    cheap, dear = Block.parse("(1,1,1,0,0)(2,7,0,0,0)"), BLOCKS["S"]
+    target = macs(build_network(BLOCKS["plain"], filters=(16, 32, 64), repeats=1, **SHAPE))
+    for block, repeats in ((cheap, 3), (dear, 1), (BLOCKS["plain"], 1)):
+        found, matched = matched_network(
+            tmp_path, replace(of_macs, network=network), block, AS_SET, IMAGES
+        )
+        assert found.repeats == repeats
+        built = build_network(block, filters=found.filters, repeats=found.repeats, **SHAPE)
+        assert matched["ratio"] == pytest.approx(macs(built) / target, rel=1e-3)
+        assert found.match_repeats == ()
+    own = Shape(repeats=(2,))  # what was designed stays
+    found, _ = matched_network(tmp_path, replace(of_macs, network=network), cheap, own, IMAGES)
+    assert found.repeats == 2

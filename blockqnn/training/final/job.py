@@ -17,7 +17,7 @@ from blockqnn.params import plan_from_dict
 from blockqnn.settings import DataSettings, Plan, Recipe
 from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.storage import as_json, read_json, write_json
-from blockqnn.training.final.matched import matched_comparator, matched_network
+from blockqnn.training.final.matched import Matched, matched_comparator, matched_network
 
 VERSION = 1
 """Format of job.json; another one is refused."""
@@ -46,6 +46,8 @@ class Job:
     plan: Plan
     identity: str
     """Hash of everything that the result depends on."""
+    matched: Matched | None = None
+    """What it costs alike with block plain's network, None if it was not made to."""
 
     @property
     def subject(self) -> str:
@@ -87,10 +89,11 @@ def prepare_job(
     )
     images = _image_facts(plan.data, plan.seed)
     if block is not None:
-        network = matched_network(run, plan, block, shape, images)
-        job = replace(job, plan=replace(plan, network=network))
+        network, matched = matched_network(run, plan, block, shape, images)
+        job = replace(job, plan=replace(plan, network=network), matched=matched)
     elif timm is not None:
-        job = replace(job, timm=(timm := matched_comparator(run, plan, timm, images)))
+        timm, matched = matched_comparator(run, plan, timm, images)
+        job = replace(job, timm=timm, matched=matched)
     job = replace(job, identity=identity_of(job, images.fingerprint))
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40] or "network"
     directory = run / "trainings" / f"{name}-{split}-{seed}-{job.identity[:8]}"

@@ -6,7 +6,7 @@ networks whenever it is begun again.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from blockqnn.cost import DeviceCost
 from blockqnn.data.images import ImageFacts
@@ -23,17 +23,26 @@ FILE = "matched.json"
 """File in a run's directory of the device's prices and of the widths of timm's models."""
 
 
+class Matched(TypedDict):
+    """That a network was made to cost what block plain's does, and how well that went."""
+
+    by: str
+    """What they cost alike, as in `network.match`."""
+    ratio: float
+    """Its cost beside that of block plain's network."""
+
+
 def matched_network(
     run: Path, plan: Plan, block: Block, shape: Shape, images: ImageFacts
-) -> NetworkSettings:
+) -> tuple[NetworkSettings, Matched | None]:
     """The plan's network in that shape, with filters by which the block costs what block plain
-    does.
+    does; and how it was matched, None if it was not.
 
     Raises `SearchError` for a device that cannot be measured, and OSError.
     """
     network = plan.network
     if network.match == "none":
-        return network.shaped(shape)
+        return network.shaped(shape), None
     prices = None
     if network.match in MEASURED:
         known = _known(run, plan, images)
@@ -41,33 +50,38 @@ def matched_network(
             known = {**known, "prices": measured_prices(_request(plan, images)).to_dict()}
             _keep(run, known)
         prices = DeviceCost.from_dict(known["prices"])
-    return network.matched(
-        block,
-        BLOCKS["plain"],
-        shape=shape,
-        num_classes=len(images.classes),
-        in_channels=images.in_channels,
-        image_size=images.image_size,
-        prices=prices,
-    )
+    given: dict[str, Any] = {
+        "num_classes": len(images.classes),
+        "in_channels": images.in_channels,
+        "image_size": images.image_size,
+        "prices": prices,
+    }
+    like = BLOCKS["plain"]
+    found = network.matched(block, like, shape=shape, **given)
+    ratio = network.times_reference(found, block, like, **given)
+    return found, {"by": network.match, "ratio": round(ratio, 4)}
 
 
-def matched_comparator(run: Path, plan: Plan, name: str, images: ImageFacts) -> str:
-    """The name of the timm model with widths by which it costs what block plain's network does.
+def matched_comparator(
+    run: Path, plan: Plan, name: str, images: ImageFacts
+) -> tuple[str, Matched | None]:
+    """The name of the timm model with widths by which it costs what block plain's network does; and
+    how it was matched, None if it was not.
 
     A name that has widths already stays. Raises `SettingsError` for a model whose width cannot be
     chosen, `SearchError` for a device that cannot be measured, and OSError.
     """
-    if plan.network.match == "none" or ":" in name:
-        return name
+    match = plan.network.match
+    if match == "none" or ":" in name:
+        return name, None
     known = _known(run, plan, images)
     found = known.get("timm", {})
     if name not in found:
-        match = plan.network.match
-        widths = matched_widths({**_request(plan, images), "name": name, "match": match})
-        found = {**found, name: f"{name}:{'-'.join(map(str, widths))}"}
+        widths, ratio = matched_widths({**_request(plan, images), "name": name, "match": match})
+        own = {"name": f"{name}:{'-'.join(map(str, widths))}", "ratio": round(ratio, 4)}
+        found = {**found, name: own}
         _keep(run, {**known, "timm": found})
-    return str(found[name])
+    return str(found[name]["name"]), {"by": match, "ratio": float(found[name]["ratio"])}
 
 
 def _request(plan: Plan, images: ImageFacts) -> Request:
@@ -102,7 +116,9 @@ def _known(run: Path, plan: Plan, images: ImageFacts) -> dict[str, Any]:
     """
     recipe = {name: getattr(plan.recipe, name) for name in ("batch", "optimizer", "precision")}
     facts = (len(images.classes), images.in_channels, images.image_size)
-    of = as_json({"network": plan.network.described(), "recipe": recipe, "images": facts})
+    of = as_json(
+        {"version": 2, "network": plan.network.described(), "recipe": recipe, "images": facts}
+    )
     try:
         known: dict[str, Any] = read_json(run / FILE)
         return known if known["of"] == of else {"of": of}

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from blockqnn import __version__
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
+from blockqnn.training.final.matched import Matched
 
 
 class ResultImages(TypedDict):
@@ -54,6 +55,7 @@ class TrainingResult(TypedDict):
     precision: str
     data: ResultImages
     network: dict[str, Any] | None
+    matched: NotRequired[Matched | None]
     recipe: dict[str, Any]
     commit: str | None
     versions: dict[str, str]

@@ -160,6 +160,7 @@ def _result(
         precision=resolve_precision(device, trainer.recipe.precision),
         data=cast(ResultImages, {"label": job.data, **asdict(images.facts)}),
         network=job.plan.network.described() if job.block is not None else None,
+        matched=job.matched,
         recipe=asdict(trainer.recipe),
         commit=commit(),
         versions=versions(),
