@@ -265,6 +265,9 @@ class Settings(Section):
         joins |= any(s.connections == "concat" and s.repeats is None and one for s in shapes)
         remedy = "it joins blocks of a stage; offer space.repeats of 2 or more too"
         self.space.require("connections", not joins, remedy)
+        several = len(self.space.connections) > 1
+        remedy = "networks that are the same but for it share a training; offer one connection"
+        self.recipe.require("drop_path", not (several and self.recipe.drop_path), remedy)
         lost = self.network.connections == "concat" and 1 in self.space.repeats
         self.space.require("repeats", not lost, "network.connections concat wants 2 or more")
 

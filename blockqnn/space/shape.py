@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product, zip_longest
 from typing import Any, Self
 
 from numpy.random import Generator
 
-from blockqnn.space.block import Block
+from blockqnn.space.block import CONVOLUTIONS, MERGES, Block, Layer, Op, terminal
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 from blockqnn.space.spaces import Space
 
@@ -102,8 +102,34 @@ class ShapedBlock:
 
     @cached_property
     def key(self) -> str:
-        """32 hex digits that designs share exactly when shape and block's key are the same."""
-        return hashlib.sha256(f"{self.shape} {self.block.key}".encode()).hexdigest()[:32]
+        """32 hex digits that designs share when they make the same network.
+
+        Blocks that compute nothing are wires, however many of them are not connected. A shortcut
+        around a block that ends in one convolution is an add within the block.
+        """
+        block, shape = self.block, self.shape
+        layers, ends = block.computing_layers()
+        unconnected = shape.connections == "none"
+        if not layers and unconnected and shape.repeats is not None:
+            shape = replace(shape, repeats=(1,) * len(shape.repeats))
+        made_by = {layer.index: layer.op for layer in layers}
+        if shape.connections == "shortcut" and made_by.get(ends[-1]) in CONVOLUTIONS:
+            if len(ends) == 1:
+                block, shape = _with_add(layers, ends[0]), replace(shape, connections="none")
+        return hashlib.sha256(f"{shape} {block.key}".encode()).hexdigest()[:32]
+
+
+def _with_add(layers: Sequence[Layer], end: int) -> Block:
+    """The block of layers that compute something, the output of whose layer `end` is added to its
+    input.
+    """
+    place = {0: 1} | {layer.index: number for number, layer in enumerate(layers, start=2)}
+    moved = [Layer(1, Op.IDENTITY, 0, 0, 0)]  # only a first layer may read the input
+    for index, op, kernel, first, second in layers:
+        other = place[second] if op in MERGES else 0
+        moved.append(Layer(place[index], op, kernel, place[first], other))
+    index = len(moved) + 1
+    return Block((*moved, Layer(index, Op.ADD, 0, 1, place[end]), terminal(index + 1)))
 
 
 def design_of(block: Block, shape: Shape) -> Block | ShapedBlock:

@@ -242,7 +242,7 @@ def test_the_table_of_refused_settings_is_complete():
     elsewhere = {"data.name", "data.root", "data.download", "data.image_size"}
     streamed = {"data.reader", "data.loaders", "recipe.auto_augment", "recipe.random_erasing"}
     streamed |= {"recipe.augment_repeats"}
-    final = {"recipe.sync_batch_norm", "recipe.compile"}
+    final = {"recipe.sync_batch_norm", "recipe.compile", "network.match_repeats"}
     cosine = {"recipe.milestones", "recipe.min_learning_rate"}  # refused with another schedule
     stopping = {"stopping.certainty", "stopping.after", "stopping.spared"}  # refused without worse
     latency = {"latency.source", "latency.batch", "latency.passes"}  # refused where none is used

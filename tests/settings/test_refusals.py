@@ -60,6 +60,10 @@ WRONG = [
         "space.connections is ('concat',): it joins blocks of a stage",
     ),
     (
+        {"space": {"connections": ["none", "shortcut"]}, "recipe": {"drop_path": 0.1}},
+        "recipe.drop_path is 0.1: networks that are the same but for it share a training",
+    ),
+    (
         {"space": {"repeats": [*range(1, 100)]}},
         "shapes with 3 stages; 4,096 are the most",
     ),

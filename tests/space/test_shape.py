@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from blockqnn.errors import SettingsError
+from blockqnn.network import build_network
 from blockqnn.settings import SpaceSettings
 from blockqnn.space import AS_SET, Block, Shape, ShapedBlock, Space, design_of
 from blockqnn.zoo import BLOCKS, named_design
@@ -91,6 +93,50 @@ def test_designs_share_a_key_exactly_when_their_networks_are_the_same():
     }
     assert len(keys) == 4
     assert alone.key not in keys
+
+
+EMPTY = Block.parse("(1,7,0,0,0)")
+POOL = Block.parse("(1,2,3,0,0)(2,7,0,0,0)")
+FORK = Block.parse("(1,4,0,0,0)(2,1,3,1,0)(3,1,3,1,0)(4,7,0,0,0)")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ((BLOCKS["plain"], "1-2:shortcut"), (BLOCKS["residual"], "1-2:none"), True),
+        ((BLOCKS["plain"], "1-2:shortcut"), (BLOCKS["residual"], "2-1:none"), False),
+        ((BLOCKS["plain"], "1-2:shortcut"), (BLOCKS["plain"], "1-2:none"), False),
+        ((BLOCKS["residual"], "1-2:shortcut"), (BLOCKS["residual"], "1-2:none"), False),
+        ((POOL, "1-2:shortcut"), (POOL, "1-2:none"), False),
+        ((FORK, "1-2:shortcut"), (FORK, "1-2:none"), False),
+        ((EMPTY, "1-2:none"), (EMPTY, "3-3:none"), True),
+        ((EMPTY, "1-2:none"), (EMPTY, "1-2-1:none"), False),
+        ((EMPTY, "1-2:shortcut"), (EMPTY, "3-3:shortcut"), False),
+    ],
+)
+def test_one_network_has_one_key(one, other, same):
+    """The networks are built, and given the same weights they say the same, or they do not."""
+    designs = [ShapedBlock(Shape.parse(text), block) for block, text in (one, other)]
+    assert (designs[0].key == designs[1].key) == same
+    torch.manual_seed(0)
+    networks = [
+        build_network(
+            design.block,
+            filters=(4, 6, 8)[: len(design.shape.repeats)],
+            repeats=design.shape.repeats,
+            connections=design.shape.connections,
+            num_classes=3,
+        ).eval()
+        for design in designs
+    ]
+    first, second = (list(network.parameters()) for network in networks)
+    fits = [a.shape for a in first] == [b.shape for b in second]
+    if fits:
+        with torch.no_grad():
+            for a, b in zip(first, second, strict=True):
+                b.copy_(a)
+    images = torch.randn(2, 3, 8, 8)
+    assert (fits and torch.allclose(*(network(images) for network in networks))) == same
 
 
 @pytest.mark.parametrize(
