@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes clean help
+.PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
 	@echo "make bench-recipes [DATA=DIR]  what each part of a short recipe brings, into docs/results/ (hours with DATA)"
+	@echo "make winner [DATA=DIR]  what a search of CIFAR-10 ends with, beside networks of one cost (a night with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
 
 search: $(READY)
@@ -88,6 +89,9 @@ bench-fast: $(READY)
 
 bench-proxies: $(READY)
 	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA))
+
+winner: $(READY)
+	$(BIN)/python -m benchmarks.studies.winner $(if $(DATA),--data $(DATA))
 
 bench-recipes: $(READY)
 	$(BIN)/python -m benchmarks.studies.recipe_parts $(if $(DATA),--data $(DATA))

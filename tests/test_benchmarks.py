@@ -31,7 +31,7 @@ COMPARISON = {
 FOLDERS = {
     "speed": SCRIPTS,
     "scale": SCALE,
-    "studies": ("fast_search", "proxies", "recipe_parts", "surrogate_comparison"),
+    "studies": ("fast_search", "proxies", "recipe_parts", "surrogate_comparison", "winner"),
 }
 
 
