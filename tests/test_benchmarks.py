@@ -24,6 +24,8 @@ COMPARISON = {
     "fast_search": r"seed 0: every block \d+ of 354, cifar10-small \d+ of \d+",
     "proxies": r"\d+ blocks: tau of e4 .* \d\.\d\d; the cheapest as good .*, ratio \d\.\d\d of",
     "recipe_parts": r"recipe parts: .*; \d+\.\d % of digits",
+    # 1, 1.5 and 1 by seed: their mean, and Student's t for three of them
+    "winner": r"ahead of random search by \+1\.17 \(\+0\.45 to \+1\.88\)",
     "surrogate_comparison": r"tau of Gaussian process 0\.\d+ from \d+ curves \(best .*\), fitted",
 }
 
