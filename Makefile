@@ -17,7 +17,7 @@ help:
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (half an hour)"
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
-	@echo "make bench-fast  what profile fast saves on a table of trained blocks, into docs/results/ (ten minutes)"
+	@echo "make bench-fast  what profile paper-faster saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
 	@echo "make bench-recipes [DATA=DIR]  what each part of a short recipe brings, into docs/results/ (hours with DATA)"
 	@echo "make winner [DATA=DIR]  what a search of CIFAR-10 ends with, beside networks of one cost (a night with DATA)"

@@ -21,7 +21,7 @@ COMPARISON = {
     "async_search": r"utilisation async \d+\.\d\d % \(aim 97\), sync \d+\.\d\d %",
     "million_candidates": r"ratio \d+\.\d\d at random and \d+\.\d\d greedily of the CPU time",
     "flow_limits": r"the flow carries \d+ candidates a second, the mirror \d+\.\d distinct",
-    "fast_search": r"seed 0: every block \d+ of 354, cifar10-small \d+ of \d+",
+    "fast_search": r"seed 0: every block \d+ of 354, paper-small \d+ of \d+",
     "proxies": r"\d+ blocks: tau of e4 .* \d\.\d\d; the cheapest as good .*, ratio \d\.\d\d of",
     "recipe_parts": r"recipe parts: .*; \d+\.\d % of digits",
     # 1, 1.5 and 1 by seed: their mean, and Student's t for three of them

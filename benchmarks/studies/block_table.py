@@ -44,7 +44,7 @@ TABLES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "digits": (None, {}),  # as the demo of params.yaml trains its candidates
     "digits-sample": (None, {"space.max_index": 8}),
     "cifar10": (
-        "cifar10-small",
+        "paper-small",
         {"data.holdout": 0.5, "recipe.epochs": 6, "recipe.decay_epochs": 3},
     ),
 }

@@ -1,4 +1,4 @@
-"""How many trainings profile `fast` needs for what a full search finds.
+"""How many trainings profile `paper-faster` needs for what a full search finds.
 
     python -m benchmarks.studies.fast_search [--quick] [--to DIR]
 
@@ -6,10 +6,10 @@ Whole searches (ask, tell, agent, journal, early stopping) on the table of netwo
 CIFAR-10 (benchmarks/studies/block_table.py): nothing is trained again, and a training that is
 stopped early is cut there. Three searches are full: every block of the table, whose best reward is
 the highest there is; the 2018 agent with the paper's schedule of 178 iterations of 64; and the
-agent and schedule of profile `cifar10-small`. Seed by seed profile `fast`, its schedule prolonged,
-goes on until a training that was not stopped has the best reward of each; what it began is counted,
-stopped trainings too. Written are fast.csv and the table of fast.md between its marks. Takes some
-minutes on one core.
+agent and schedule of profile `paper-small`. Seed by seed profile `paper-faster`, its schedule
+prolonged, goes on until a training that was not stopped has the best reward of each; what it began
+is counted, stopped trainings too. Written are fast.csv and the table of fast.md between its marks.
+Takes some minutes on one core.
 """
 
 import argparse
@@ -38,16 +38,16 @@ from evaluation.comparison.significance import half_width
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 20
-FULL = ("paper", "cifar10-small")
+FULL = ("paper", "paper-small")
 """Profiles whose agent and schedule make a full search."""
 TABLE = "every block"
 LONG = ((1.0, 2), (0.0, 100))
-"""The schedule of `fast` until nothing is left to find."""
+"""The schedule of `paper-faster` until nothing is left to find."""
 
 
 class Row(NamedTuple):
-    """One seed: a full search's trainings and its best reward; and what `fast` began until it had
-    it: trainings, trainings that were stopped, and epochs.
+    """One seed: a full search's trainings and its best reward; and what `paper-faster` began until
+    it had it: trainings, trainings that were stopped, and epochs.
     """
 
     full: str
@@ -76,7 +76,7 @@ def settings(profile: str, images: Path, seed: int) -> Settings:
         "budget.memory": None,
         "tracking": False,
     }
-    if profile == "fast":
+    if profile == "paper-faster":
         changes["schedule"] = LONG
     return load_settings(ROOT / "params.yaml", profile, changes)
 
@@ -143,7 +143,7 @@ def course(table: Table, wanted: Settings) -> Iterator[Step]:
 
 
 def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) -> list[Row]:
-    """Every full search against `fast`, seed by seed."""
+    """Every full search against `paper-faster`, seed by seed."""
     blocks = {block.key: block for block in every_block(SPACE)}
     highest = BlockBenchmark(table, place("cifar10")).about.best
     assert highest is not None
@@ -152,7 +152,7 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
         ends = {TABLE: Step(len(blocks), 0, 0, highest)}
         ends |= {name: list(course(table, settings(name, images, seed)))[-1] for name in full}
         steps: list[Step] = []
-        for step in course(table, settings("fast", images, seed)):
+        for step in course(table, settings("paper-faster", images, seed)):
             steps.append(step)
             if step.best >= highest:
                 break
@@ -160,7 +160,9 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
             # The rewards of a search and of the table come from the same sums in the same order.
             reached = next((step for step in steps if step.best >= end.best), None)
             if reached is None:
-                raise SystemExit(f"seed {seed}: fast never had {end.best}, which {name} has")
+                raise SystemExit(
+                    f"seed {seed}: paper-faster never had {end.best}, which {name} has"
+                )
             rows.append(Row(name, seed, end.begun, end.best, *reached[:3]))
         of = rows[-len(ends) :]
         print(f"seed {seed}: " + ", ".join(f"{r.full} {r.fast} of {r.trainings}" for r in of))
@@ -170,7 +172,7 @@ def compare(table: Table, images: Path, seeds: int, full: Iterable[str] = FULL) 
 def tables(rows: list[Row]) -> str:
     """Markdown: a line a full search."""
     lines = [
-        "| full search | its trainings | best reward | `fast` began | stopped | epochs "
+        "| full search | its trainings | best reward | `paper-faster` began | stopped | epochs "
         "| share of trainings |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -201,7 +203,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, threadpool_limits(1):
         images = Path(directory)
         write_images(images)
-        of = (1, ["cifar10-small"]) if options.quick else (SEEDS, FULL)
+        of = (1, ["paper-small"]) if options.quick else (SEEDS, FULL)
         rows = compare(read_table("cifar10"), images, *of)
     if options.quick:
         return

@@ -1,10 +1,11 @@
-"""Which short training ranks blocks as a longer one does: the evidence for profile `fast`.
+"""Which short training ranks blocks as a longer one does: the evidence for profile `paper-faster`.
 
     python -m benchmarks.studies.proxies [--data ROOT] [--blocks N] [--quick] [--to DIR]
 
-Random blocks of profile `fast` are trained on CIFAR-10 in every way of `PROXIES`, and longer, as
-`LONGER` says. With --data (the official files under ROOT) all of that is done, some three hours on
-two cores, and the table of it written to benchmarks/data; what is done is kept under runs/tables,
+Random blocks of profile `paper-faster` are trained on CIFAR-10 in every way of `PROXIES`, and
+longer, as `LONGER` says. With --data (the official files under ROOT) all of that is done, some
+three hours on two cores, and the table of it written to benchmarks/data; what is done is kept under
+runs/tables,
 and the same command goes on there. Without, the table that is there is read. Either way
 proxies.csv, proxies.png and the tables of proxies.md between its marks are written; what is said
 around them is kept.
@@ -88,11 +89,11 @@ PROXIES = (
     Way(images=2000, filters=16),
     Way(images=2000, epochs=2, repeats=2),
 )
-"""The first is what profile `fast` did before this was measured."""
+"""The first is what profile `paper-faster` did before this was measured."""
 
 
 def settings_of(way: Way, data: str | None) -> Settings:
-    """Profile `fast` but for the way."""
+    """Profile `paper-faster` but for the way."""
     where = {} if data is None else {"data.root": data}
     changes = {
         "data.images": way.images + way.held_out,
@@ -105,7 +106,7 @@ def settings_of(way: Way, data: str | None) -> Settings:
         "budget.memory": None,
         "tracking": False,
     }
-    return load_settings(ROOT / "params.yaml", "fast", changes | where)
+    return load_settings(ROOT / "params.yaml", "paper-faster", changes | where)
 
 
 def cost_of(block: Block, settings: Settings) -> Cost:
@@ -116,7 +117,7 @@ def cost_of(block: Block, settings: Settings) -> Cost:
 
 def drawn(count: int) -> list[Block]:
     """Random distinct blocks that the profile's budget allows in every way."""
-    profile = load_settings(ROOT / "params.yaml", "fast", {"budget.times_plain": None})
+    profile = load_settings(ROOT / "params.yaml", "paper-faster", {"budget.times_plain": None})
     # Not the profile's network, which this measurement may change: the blocks stay the same.
     drawn_for = [settings_of(way, None) for way in (*PROXIES, LONGER)]
     space = profile.space.build()

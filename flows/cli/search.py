@@ -15,7 +15,10 @@ from flows.runs import name_by_settings, search_directory
 def add(commands: Any) -> None:
     parser = commands.add_parser("search", help="search for blocks, or go on with a search")
     shared.add_search_name(parser)
-    profiles = "laid over the params file: demo (default), cifar10-small, fast, paper, none"
+    profiles = (
+        "laid over the params file: demo (default), own-images, cifar10-laptop, paper, "
+        "paper-small, paper-faster, none"
+    )
     shared.add_settings(parser, "demo", profiles)
     text = "append to the name a hash of settings and images: others are another search"
     parser.add_argument("--by-settings", action="store_true", help=text)
