@@ -20,7 +20,7 @@ help:
 	@echo "make bench-fast  what profile paper-faster saves on a table of trained blocks, into docs/results/ (ten minutes)"
 	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
 	@echo "make bench-recipes [DATA=DIR]  what each part of a short recipe brings, into docs/results/ (hours with DATA)"
-	@echo "make winner [DATA=DIR]  what a search of CIFAR-10 ends with, beside networks of one cost (a night with DATA)"
+	@echo "make winner [DATA=DIR] [TASK=cifar10|cifar100-50|imagenette]  what a search ends with, beside networks of one cost (a night with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
 
 search: $(READY)
@@ -90,8 +90,10 @@ bench-fast: $(READY)
 bench-proxies: $(READY)
 	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA))
 
+TASK ?= cifar10
+
 winner: $(READY)
-	$(BIN)/python -m benchmarks.studies.winner $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.studies.winner --task $(TASK) $(if $(DATA),--data $(DATA))
 
 bench-recipes: $(READY)
 	$(BIN)/python -m benchmarks.studies.recipe_parts $(if $(DATA),--data $(DATA))

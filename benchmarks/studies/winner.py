@@ -8,7 +8,7 @@ and the same command goes on where it was stopped: everything lies under runs/. 
 1. the search of the task's profile, and the selection among its best designs;
 2. a random search as long in core seconds, and the selection among its best;
 3. of each hand-made block, the best of one, two and three blocks a stage, with shortcuts and
-   without, by one short training of each;
+   without, by one training of each for half of the epochs;
 4. the final trainings of all of them and of timm's models, three seeds each, all as long to train
    as block plain; and once more, all as quick in a forward pass;
 5. the evaluation on the test images.
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -38,7 +38,7 @@ from benchmarks.__main__ import commit
 from benchmarks.studies.many_trainings import Training, read_kept, train_many
 from benchmarks.studies.pages import RESULTS, put
 from blockqnn.cost.match import TOLERANCE
-from blockqnn.params import load_plan, load_settings
+from blockqnn.params import load_plan
 from blockqnn.search.costs import Costs
 from blockqnn.search.history import History, read_search
 from blockqnn.settings import Recipe
@@ -51,8 +51,6 @@ ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
 RUNS = ROOT / "runs"
 SEEDS = 3
-VARIANT_EPOCHS = 8
-"""Epochs of the trainings that choose among the variants of a hand-made block."""
 HAND_MADE = ("plain", "residual", "inception")
 PUBLISHED = ("A:half", "B:half", "S:half")
 """Published blocks; in skeleton cifar even the narrowest of their networks cost more than plain."""
@@ -61,17 +59,49 @@ TIMM = ("resnet10t", "resnet14t", "convnext_atto")
 
 @dataclass(frozen=True)
 class TaskOf:
-    """One data set: its profile, its plan and what both are told of it."""
+    """One data set: the profile of its search, its plan, and settings beside theirs, `{root}` for
+    the directory that was given.
+    """
 
     profile: str
     plan: str
-    changes: Mapping[str, Any]
-    """Settings of search and plan beside those of the profile, `{root}` for the images."""
+    both: Mapping[str, Any]
+    """Settings of search and plan."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    final: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[str, ...] = ("plain:half", "residual:half")
-    """Hand-made networks in what the search may choose and they usually are not."""
+    """Hand-made networks in a skeleton that the search may choose."""
 
 
-TASKS = {"cifar10": TaskOf("cifar10-laptop", "cifar10", {"data.root": "{root}"})}
+CIFAR100 = {"name": "cifar100", "root": "{root}", "images": 5000, "holdout": 0.2}
+IMAGENETTE = {"root": "{root}/imagenette2-64", "image_size": 64, "holdout": 0.2}
+TASKS = {
+    "cifar10": TaskOf("cifar10-laptop", "cifar10", {"data.root": "{root}"}),
+    "cifar100-50": TaskOf(  # 50 images a class
+        "own-images",
+        "cifar100",
+        {"data": CIFAR100, "network.skeleton": "cifar", "network.filters": [24, 48, 96]},
+        {
+            "recipe.epochs": 4,
+            "rungs": [{"share": 0.25, "epochs": 8}, {"share": 0.25, "epochs": 30}],
+            "space.skeletons": ["cifar", "half"],
+        },
+        {"recipe.epochs": 60, "workers.parallel": 2, "workers.threads": 1},
+    ),
+    "imagenette": TaskOf(
+        "own-images",
+        "imagenet",
+        {"network.skeleton": "half", "network.filters": [32, 64, 128], "network.repeats": 1},
+        {"data": {"name": "folder", **IMAGENETTE}},
+        {
+            "data": {"name": "imagenet", "loaders": 1, **IMAGENETTE},
+            "recipe": {"base": "short", "epochs": 30, "crop": 0},
+            "evaluation.larger": None,
+            "workers.parallel": 2,
+            "workers.threads": 1,
+        },
+    ),
+}
 
 
 def blockqnn(command: str, *arguments: str) -> None:
@@ -79,12 +109,11 @@ def blockqnn(command: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "flows.cli", command, *arguments], cwd=ROOT, check=True)
 
 
-def overrides(task: TaskOf, root: str) -> dict[str, Any]:
-    """The settings that both a search and a plan of the task are told."""
-    return {
-        name: value.format(root=root) if isinstance(value, str) else value
-        for name, value in task.changes.items()
-    } | {"tracking": False}
+def told(settings: Any, root: str) -> Any:
+    """The settings with the directory of the images in its place."""
+    if isinstance(settings, Mapping):
+        return {name: told(value, root) for name, value in settings.items()}
+    return settings.replace("{root}", root) if isinstance(settings, str) else settings
 
 
 def spelled(changes: Mapping[str, Any]) -> list[str]:
@@ -97,7 +126,7 @@ def search(name: str, task: TaskOf, root: str, seconds: float | None = None) -> 
     core seconds.
     """
     directory = RUNS / name
-    changes = overrides(task, root)
+    changes = told({**task.both, **task.search, "tracking": False}, root)
     if seconds is not None:
         changes |= {"agent": {"kind": "random"}, "schedule": [[1.0, 10_000]]}
     arguments = ["--name", name, "--profile", task.profile, *spelled(changes)]
@@ -126,10 +155,16 @@ def spent(history: History) -> float:
     return 3600 * history.device_hours
 
 
+def plan_changes(task: TaskOf, root: str) -> dict[str, Any]:
+    """The settings of the task's plan beside those of the profile."""
+    changes: dict[str, Any] = told({**task.both, **task.final, "tracking": False}, root)
+    return changes
+
+
 def select(name: str, task: TaskOf, root: str) -> str:
     """The design that wins the selection among a search's best, as its code and shape."""
     run = f"{name}-selection"
-    changes = overrides(task, root) | {"search": name, "top": 4, "selection_seeds": 2}
+    changes = plan_changes(task, root) | {"search": name, "top": 4, "selection_seeds": 2}
     blockqnn(
         "train", "--data", task.plan, "--profile", task.profile, "--name", run,
         "--step", "selection", *spelled(changes),
@@ -141,10 +176,12 @@ def select(name: str, task: TaskOf, root: str) -> str:
 def best_variants(name: str, task: TaskOf, root: str) -> dict[str, str]:
     """Of each hand-made block the best of its variants of equal cost, by held-out accuracy."""
     history = read_search(RUNS / name)
-    settings = load_settings(PARAMS, task.profile, overrides(task, root))
-    plan = load_plan(PARAMS, task.plan, task.profile, overrides(task, root))
+    settings = history.settings
+    plan = load_plan(PARAMS, task.plan, task.profile, plan_changes(task, root))
     costs = Costs(history.settings, history.task, history.prices)
-    recipe: Recipe = replace(plan.recipe, epochs=VARIANT_EPOCHS)
+    recipe: Recipe = replace(
+        plan.recipe, epochs=max(2, plan.recipe.epochs // 2), crop=settings.recipe.crop
+    )
     wanted: dict[str, list[str]] = {}
     trainings = []
     for block in HAND_MADE:
@@ -175,7 +212,7 @@ def finals(
 ) -> dict[str, Any]:
     """Test accuracies in percent of all contenders, by label, and what they are."""
     run = f"{name}-{match}"
-    changes = overrides(task, root) | {
+    changes = plan_changes(task, root) | {
         "blocks": list(designs),
         "compare": list(TIMM),
         "seeds": SEEDS,
