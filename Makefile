@@ -18,7 +18,7 @@ help:
 	@echo "make bench-nasbench201 TABLE=FILE  agents on NAS-Bench-201, into docs/results/ (half an hour)"
 	@echo "make bench-searches  agents in real searches of the digits, into docs/results/ (half an hour)"
 	@echo "make bench-fast  what profile paper-faster saves on a table of trained blocks, into docs/results/ (ten minutes)"
-	@echo "make bench-proxies [DATA=DIR]  which short training ranks as a long one, into docs/results/ (hours with DATA)"
+	@echo "make bench-proxies [DATA=DIR SEARCH=DIR]  which cheap training ranks as a long one, into docs/results/ (hours with DATA)"
 	@echo "make bench-recipes [DATA=DIR]  what each part of a short recipe brings, into docs/results/ (hours with DATA)"
 	@echo "make winner [DATA=DIR] [TASK=cifar10|cifar100-50|imagenette]  what a search ends with, beside networks of one cost (a night with DATA)"
 	@echo "make bench-agents  agents on tables of trained blocks, into docs/results/ (ten minutes)"
@@ -88,7 +88,7 @@ bench-fast: $(READY)
 	$(BIN)/python -m benchmarks.studies.fast_search
 
 bench-proxies: $(READY)
-	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA)) $(if $(SEARCH),--search $(SEARCH))
 
 TASK ?= cifar10
 

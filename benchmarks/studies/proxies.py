@@ -1,23 +1,21 @@
-"""Which short training ranks blocks as a longer one does: the evidence for profile `paper-faster`.
+"""Which cheap training ranks networks of one cost as a whole one does: the evidence for the rungs.
 
-    python -m benchmarks.studies.proxies [--data ROOT] [--blocks N] [--quick] [--to DIR]
+    python -m benchmarks.studies.proxies [--data ROOT] [--search DIR] [--quick] [--to DIR]
 
-Random blocks of profile `paper-faster` are trained on CIFAR-10 in every way of `PROXIES`, and
-longer, as `LONGER` says. With --data (the official files under ROOT) all of that is done, some
-three hours on two cores, and the table of it written to benchmarks/data; what is done is kept under
-runs/tables,
-and the same command goes on there. Without, the table that is there is read. Either way
-proxies.csv, proxies.png and the tables of proxies.md between its marks are written; what is said
-around them is kept.
+The designs of benchmarks/data/matched-designs.jsonl, half of them random and half the best of a
+search, all as long to train as block plain, are trained in every way of `WAYS` and, as the truth,
+for ten epochs on 45,000 images of CIFAR-10. With --data (the official files under ROOT) what is
+missing is trained, some hours on two cores, and kept in benchmarks/data/cifar10-proxies.jsonl,
+where the same command goes on. --search writes the designs anew, from a search in DIR. Either way
+proxies.png and the table of proxies.md between its marks are written; what is said around them is
+kept.
 """
 
 import argparse
-import csv
-import gzip
-import io
 import json
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,387 +25,239 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
 from benchmarks import machine
-from benchmarks.__main__ import commit
-from benchmarks.studies.many_trainings import KEPT, Training, train_many
-from benchmarks.studies.pages import RESULTS, put, write_rows
-from blockqnn.cost import Cost
-from blockqnn.params import load_settings
-from blockqnn.reward import reward
-from blockqnn.search.costs import over_budget
-from blockqnn.search.outcome import Outcome
+from benchmarks.studies.many_trainings import Training, read_kept, train_many
+from benchmarks.studies.pages import RESULTS, put
+from blockqnn.cost.match import TOLERANCE
+from blockqnn.params import load_plan, load_settings
+from blockqnn.search.costs import Costs
+from blockqnn.search.history import read_search
 from blockqnn.seeds import generator
 from blockqnn.settings import Settings
-from blockqnn.space import Block
+from blockqnn.space import Block, Shape, design_of
+from blockqnn.space.shape import parts_of
 
 ROOT = Path(__file__).parents[2]
-TABLE = Path(__file__).parents[1] / "data" / "cifar10-proxies.csv.gz"
-COLUMNS = ("code", "training", "outcome", "accuracy", "restarts", "seconds", "curve")
-BLOCKS = 64
+DATA = Path(__file__).parents[1] / "data"
+DESIGNS = DATA / "matched-designs.jsonl"
+KEPT = DATA / "cifar10-proxies.jsonl"
+HALF = 24
+"""Random designs, and as many of a search."""
 CHANCE = 10.0
-"""Accuracy in percent of guessing one of ten classes."""
 RESAMPLES = 1000
-TICKS = (0.25, 0.5, 1, 2, 5)
-SLACK = 0.02
-"""Loss of Kendall's tau that counts as none, since a proxy's own noise moves it by more."""
 Array = NDArray[np.float64]
 
 
 class Way(NamedTuple):
-    """How a block is trained: epochs, images trained on, filters of the first stage, blocks a
-    stage; judged on so many held-out images.
-    """
+    """How a network is trained: epochs, and images of the 45,000 (None for all)."""
 
-    epochs: int = 4
-    images: int = 4000
-    filters: int = 8
-    repeats: int = 1
-    held_out: int = 1000
+    epochs: int
+    images: int | None = None
 
     @property
     def words(self) -> str:
         """The training in words."""
-        return (
-            f"{self.epochs} epoch{'s' * (self.epochs > 1)}, {self.images:,} images, filters from "
-            f"{self.filters}, {self.repeats} block{'s' * (self.repeats > 1)} a stage"
-        )
+        of = "all images" if self.images is None else f"{self.images:,} images"
+        return f"{self.epochs} epoch{'s' * (self.epochs > 1)} on {of}"
+
+
+TRUTH = Way(10)
+WAYS = (
+    Way(1, 5_000), Way(2, 5_000), Way(4, 5_000), Way(8, 5_000), Way(1, 10_000), Way(2, 10_000),
+    Way(4, 10_000), Way(1, 20_000), Way(2, 20_000), Way(1), Way(2),
+)  # fmt: skip
+"""The second is the first rung of profile cifar10-laptop."""
+
+
+class Design(NamedTuple):
+    """A block, and the shape of its network with its filters."""
+
+    block: Block
+    shape: Shape
 
     @property
-    def name(self) -> str:
-        """The name of the training in tables."""
-        return f"e{self.epochs} i{self.images} f{self.filters} n{self.repeats}"
+    def label(self) -> str:
+        """Code, shape and filters."""
+        filters = "-".join(map(str, self.shape.filters or ()))
+        return f"{design_of(self.block, self.shape)}:{filters}"
 
 
-LONGER = Way(epochs=10, images=5000, filters=16, held_out=4000)
-PROXIES = (
-    Way(),
-    Way(epochs=2),
-    Way(epochs=1),
-    Way(images=2000),
-    Way(images=1000),
-    Way(images=1000, epochs=8),
-    Way(images=2000, filters=4),
-    Way(images=2000, filters=16),
-    Way(images=2000, epochs=2, repeats=2),
-)
-"""The first is what profile `paper-faster` did before this was measured."""
+def read_designs() -> list[Design]:
+    """The designs of the file."""
+    rows = map(json.loads, DESIGNS.read_text(encoding="utf-8").splitlines())
+    return [Design(Block.parse(row["block"], 64), Shape.from_dict(row)) for row in rows]
 
 
-def settings_of(way: Way, data: str | None) -> Settings:
-    """Profile `paper-faster` but for the way."""
-    where = {} if data is None else {"data.root": data}
-    changes = {
-        "data.images": way.images + way.held_out,
-        "data.holdout": way.held_out / (way.images + way.held_out),
-        "network.filters": [way.filters, 2 * way.filters, 4 * way.filters],
-        "network.repeats": way.repeats,
-        "recipe.epochs": way.epochs,
-        "recipe.decay_epochs": 4 if way is LONGER else max(1, way.epochs // 2),
-        "stopping.worse": 0.0,
-        "budget.memory": None,
-        "tracking": False,
-    }
-    return load_settings(ROOT / "params.yaml", "paper-faster", changes | where)
+def write_designs(search: Path) -> None:
+    """Random designs of a search's space and its best ones, whose networks cost the same."""
+    history = read_search(search)
+    assert history.task is not None
+    costs = Costs(history.settings, history.task, history.prices)
+    target = costs.plain.seconds_an_image or 1.0
+    space, rng = history.settings.designs, generator(0, "proxies", 0)
+    found: dict[str, Design] = {}
+    while len(found) < HALF:
+        design = space.sample(rng)
+        block, shape = parts_of(design)
+        shape = costs.matched(block, shape)
+        ratio = (costs.of(block, shape).seconds_an_image or 0.0) / target
+        if abs(ratio - 1) <= TOLERANCE:
+            found.setdefault(design.key, Design(block, shape))
+    best = sorted(history.trainings, key=lambda result: -result.reward)
+    for rung in range(len(history.settings.rungs), -1, -1):
+        for result in best:
+            candidate = result.candidate
+            if candidate.rung == rung and len(found) < 2 * HALF:
+                found.setdefault(candidate.key, Design(candidate.block, candidate.shape))
+    with DESIGNS.open("w", encoding="utf-8") as file:
+        for block, shape in found.values():
+            file.write(json.dumps({"block": str(block), **shape.to_dict()}) + "\n")
 
 
-def cost_of(block: Block, settings: Settings) -> Cost:
-    """The cost of the block's network on CIFAR-10."""
-    network = settings.network
-    return network.cost(block, num_classes=10, in_channels=3, image_size=32)
+def settings_of(way: Way, data: str) -> Settings:
+    """Profile cifar10-laptop without rungs, trained in that way by the recipe `short`."""
+    params = ROOT / "params.yaml"
+    recipe = load_plan(params, "cifar10").recipe
+    profile = load_settings(params, "cifar10-laptop", {"data.root": data})
+    warm = 1 if way.epochs > 2 else 0
+    recipe = replace(recipe, epochs=way.epochs, images=way.images, warmup_epochs=warm)
+    return replace(profile, recipe=recipe, rungs=())
 
 
-def drawn(count: int) -> list[Block]:
-    """Random distinct blocks that the profile's budget allows in every way."""
-    profile = load_settings(ROOT / "params.yaml", "paper-faster", {"budget.times_plain": None})
-    # Not the profile's network, which this measurement may change: the blocks stay the same.
-    drawn_for = [settings_of(way, None) for way in (*PROXIES, LONGER)]
-    space = profile.space.build()
-    rng = generator(0, "proxies", 0)
-    found: dict[str, Block] = {}
-    while len(found) < count:
-        block = space.sample(rng)
-        costs = [cost_of(block, settings) for settings in drawn_for]
-        if not any(over_budget(cost, profile.budget, profile.recipe, cost) for cost in costs):
-            found.setdefault(block.key, block)
-    return list(found.values())
-
-
-Outcomes = dict[tuple[str, str], Outcome]
-"""Outcomes by the block's code and the way's name."""
-
-
-def read_rows(path: Path) -> Outcomes:
-    """What `write_rows` wrote; nothing where there is no file."""
-    if not path.exists():
-        return {}
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    rows = csv.DictReader(line for line in lines if not line.startswith("# "))
-    return {(row["code"], row["training"]): _outcome(row) for row in rows}
-
-
-def _outcome(row: dict[str, str]) -> Outcome:
-    accuracies = map(float, filter(None, row["curve"].split(";")))
-    return Outcome(
-        kind="trained" if row["outcome"] == "trained" else "diverged",
-        accuracy=float(row["accuracy"]) if row["accuracy"] else None,
-        curve=tuple({"epoch": e, "accuracy": a} for e, a in enumerate(accuracies, start=1)),
-        restarts=int(row["restarts"]),
-        seconds=float(row["seconds"]),
-    )
-
-
-def write_table(outcomes: Outcomes, path: Path) -> None:
-    """The same rows give the same bytes, but for the provenance before them."""
-    text = io.StringIO()
-    settings = settings_of(LONGER, None).to_dict()
-    settings["data"]["root"] = None  # where they lie on this machine is nobody's business
-    used = {part: settings[part] for part in ("seed", "space", "data", "network", "recipe")}
-    head = {
-        "command": "python -m benchmarks.studies.proxies --data ROOT",
-        "commit": commit().removeprefix("commit "),
-        "machine": machine.describe(),
-        "date": time.strftime("%Y-%m-%d"),
-        "longer": json.dumps(used),
-    }
-    text.writelines(f"# {name}: {value}\n" for name, value in head.items())
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for (code, way), outcome in outcomes.items():
-        accuracy = "" if outcome.accuracy is None else repr(outcome.accuracy)
-        curve = ";".join(f"{entry['accuracy']:.2f}" for entry in outcome.curve)
-        spent = f"{outcome.seconds:.3f}"
-        rows.writerow([code, way, outcome.kind, accuracy, outcome.restarts, spent, curve])
-    path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
-
-
-def train(blocks: list[Block], data: str) -> Outcomes:
-    """Every block in every way; those in the table are not trained again."""
-    known = read_rows(TABLE)
-    # Block by block, so that what is done at any time is whole blocks.
-    wanted = [(block, way) for block in blocks for way in (LONGER, *PROXIES)]
-    missing = [pair for pair in wanted if (str(pair[0]), pair[1].name) not in known]
-    trainings = [Training(block, settings_of(way, data)) for block, way in missing]
-    found = train_many(trainings, KEPT / "proxies.jsonl")
-    for (block, way), outcome in zip(missing, found, strict=True):
-        known[str(block), way.name] = outcome
-    return {(str(block), way.name): known[str(block), way.name] for block, way in wanted}
-
-
-class Scores(NamedTuple):
-    """Accuracies and rewards in percent, and core seconds, of all blocks trained in one way.
-
-    Arrays have the shape (blocks,).
-    """
-
-    accuracy: Array
-    reward: Array
-    seconds: Array
-    work: float
-    """Multiply-accumulates of all training steps, forward and backward, in units of 1e12, mean."""
-
-
-def scored(way: Way, blocks: Sequence[Block], outcomes: Outcomes) -> Scores:
-    """The scores of all blocks. A block that was not trained has chance for both."""
-    settings = settings_of(way, None)
-    rows = []
-    for block in blocks:
-        outcome, cost = outcomes[str(block), way.name], cost_of(block, settings)
-        accuracy = value = CHANCE
-        if outcome.accuracy is not None:
-            accuracy = outcome.accuracy
-            value = reward(accuracy, macs=cost.macs, density=block.density)
-        rows.append((accuracy, value, outcome.seconds, 3 * cost.macs * way.images * way.epochs))
-    accuracies, rewards, seconds, work = np.array(rows).T
-    return Scores(accuracies, rewards, seconds, work.mean() / 1e12)
-
-
-class Agreement(NamedTuple):
-    """How one score orders blocks beside the longer training's accuracy."""
-
-    spearman: float
-    tau: float
-    low: float
-    """Lower end of tau's 95 % bootstrap interval over blocks."""
-    high: float
-    """Upper end of tau's 95 % bootstrap interval over blocks."""
-    less: float
-    """Lower end of the 95 % interval of tau less the first proxy's tau, by the same resamples."""
-    most: float
-    """Upper end of the 95 % interval of tau less the first proxy's tau, by the same resamples."""
-    regret: float
-    """Accuracy lost by training longer only the score's five best blocks, in percent."""
-
-
-def agreement(score: Array, first: Array, truth: Array, resamples: int) -> Agreement:
-    """How a score agrees with the truth, compared with how the score `first` does."""
-    rng = generator(0, "proxies", 1)
-    picks = rng.integers(len(truth), size=(resamples, len(truth)))
-    taus = np.array([_tau(score[pick], truth[pick]) for pick in picks])
-    others = np.array([_tau(first[pick], truth[pick]) for pick in picks])
-    low, high = np.percentile(taus, [2.5, 97.5])
-    less, most = np.percentile(taus - others, [2.5, 97.5])
-    top = np.argsort(-score, kind="stable")[:5]
-    return Agreement(
-        float(spearmanr(score, truth).statistic),
-        _tau(score, truth),
-        float(low),
-        float(high),
-        float(less),
-        float(most),
-        float(truth.max() - truth[top].max()),
-    )
-
-
-def _tau(one: Array, other: Array) -> float:
-    return float(kendalltau(one, other).statistic)
+def trainings(designs: Sequence[Design], ways: Sequence[Way], data: str) -> list[Training]:
+    """Every design in every way, design by design."""
+    settings = {way: settings_of(way, data) for way in ways}
+    return [
+        Training(
+            design.block,
+            settings[way].shaped(design.shape),
+            f"{way.words} | {design.label}",
+        )
+        for design in designs
+        for way in ways
+    ]
 
 
 class Row(NamedTuple):
-    """A way, a score, how they agree with the longer training, and what the way costs."""
+    """How a way's accuracies order the designs beside the truth, and what it takes."""
 
     way: Way
-    score: str
-    agreement: Agreement
+    spearman: float
+    tau: float
+    low: float
+    """Lower end of tau's 95 % bootstrap interval over designs."""
+    high: float
+    regret: float
+    """Accuracy lost by taking the way's best design, in percent of the truth's accuracy."""
+    regret_of_five: float
+    """The same where its five best are trained as in the truth."""
     seconds: float
-    work: float
+    """Core seconds of one training, the median."""
 
 
-def compare(blocks: Sequence[Block], outcomes: Outcomes, resamples: int = RESAMPLES) -> list[Row]:
-    """Every way and score; the first ones' seconds are 1."""
-    truth = scored(LONGER, blocks, outcomes).accuracy
-    first = scored(PROXIES[0], blocks, outcomes)
+def compare(accuracies: Mapping[Way, Array], seconds: Mapping[Way, float], draws: int) -> list[Row]:
+    """A row a way; arrays have the shape (designs,)."""
+    truth = accuracies[TRUTH]
+    picks = generator(0, "proxies", 1).integers(len(truth), size=(draws, len(truth)))
     rows = []
-    for way in (*PROXIES, LONGER):
-        scores = scored(way, blocks, outcomes)
-        # The median: a machine that pauses counts as seconds of whoever is in training.
-        cost = float(np.median(scores.seconds / first.seconds)), scores.work
-        for name in ("accuracy", "reward"):
-            if way is LONGER and name == "accuracy":
-                continue
-            found = agreement(getattr(scores, name), first.accuracy, truth, resamples)
-            rows.append(Row(way, name, found, *cost))
-    epochs = PROXIES[0].epochs
-    for seen in range(1, epochs):  # of the first way, stopped before the rate has fallen for good
-        early = np.array([_seen(outcomes[str(block), PROXIES[0].name], seen) for block in blocks])
+    for way, scores in accuracies.items():
+        if way == TRUTH:
+            continue
+        taus = [kendalltau(scores[pick], truth[pick]).statistic for pick in picks]
+        low, high = np.nanpercentile(taus, [2.5, 97.5])
+        order = np.argsort(-scores, kind="stable")
         rows.append(
             Row(
-                PROXIES[0],
-                f"accuracy after {seen} of {epochs} epochs",
-                agreement(early, first.accuracy, truth, resamples),
-                seen / epochs,
-                first.work * seen / epochs,
+                way,
+                float(spearmanr(scores, truth).statistic),
+                float(kendalltau(scores, truth).statistic),
+                float(low),
+                float(high),
+                float(truth.max() - truth[order[0]]),
+                float(truth.max() - truth[order[:5]].max()),
+                seconds[way],
             )
         )
     return rows
 
 
-def _seen(outcome: Outcome, epochs: int) -> float:
-    return float(outcome.curve[epochs - 1]["accuracy"]) if len(outcome.curve) >= epochs else CHANCE
-
-
-def cheapest(rows: Sequence[Row]) -> Way:
-    """The way of least seconds whose accuracy agrees as well as the first way's: its tau is at most
-    `SLACK` lower, and the interval of the difference reaches zero.
-    """
-    good = [
-        row
-        for row in rows
-        if row.score == "accuracy"
-        and row.agreement.tau >= rows[0].agreement.tau - SLACK
-        and row.agreement.most >= 0
-    ]
-    return min(good, key=lambda row: row.seconds).way
-
-
-def tables(rows: Sequence[Row], blocks: int) -> str:
-    """Markdown."""
-    lines = [
-        f"{machine.describe()}; {commit()}; {blocks} blocks",
-        "",
-        "| way | training | score | Spearman | Kendall tau | 95 % interval | tau less the first's "
-        "| best of its five, below the best | seconds | 1e12 MACs |",
-        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def table(rows: Sequence[Row], designs: int, truth: float) -> Iterator[str]:
+    """Markdown; seconds of the truth for comparison."""
+    yield f"{machine.describe()}; {designs} designs; the truth takes {truth:.0f} core seconds each."
+    yield ""
+    yield (
+        "| training | core seconds | Spearman | Kendall tau | 95 % interval | its best, below the "
+        "best | the best of its five |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for row in rows:
-        a = row.agreement
-        lines.append(
-            f"| {_number(row.way)} | {row.way.words} | {row.score} "
-            f"| {a.spearman:.2f} | {a.tau:.2f} | {a.low:.2f} to {a.high:.2f} "
-            f"| {a.less:+.2f} to {a.most:+.2f} | {a.regret:.1f} "
-            f"| {row.seconds:.2f} | {row.work:.2f} |"
+        yield (
+            f"| {row.way.words} | {row.seconds:.0f} | {row.spearman:.2f} | {row.tau:.2f} | "
+            f"{row.low:.2f} to {row.high:.2f} | {row.regret:.2f} | {row.regret_of_five:.2f} |"
         )
-    way = cheapest(rows)
-    lines += ["", f"The cheapest that agrees as well as the first: {way.words}."]
-    return "\n".join(lines)
 
 
-def _number(way: Way) -> int:
-    """In tables and pictures; the longer one's is the last."""
-    return (*PROXIES, LONGER).index(way) + 1
-
-
-def draw(rows: Sequence[Row], blocks: Sequence[Block], outcomes: Outcomes, path: Path) -> None:
-    """Kendall's tau against seconds; accuracies of the first way against longer-trained ones."""
-    figure = Figure(figsize=(10.4, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for number, score in enumerate(("accuracy", "reward")):
-        of = [row for row in rows if row.score == score]
-        taus = np.array([row.agreement.tau for row in of])
-        ends = np.array([(row.agreement.low, row.agreement.high) for row in of]).T
-        shift = 1.02 ** (2 * number - 1)  # side by side
-        places = [row.seconds * shift for row in of]
-        left.errorbar(places, taus, np.abs(ends - taus), fmt="o", capsize=3, label=score)
-        for row, place in zip(of, places, strict=True):
-            if score == "accuracy":
-                at = (place, row.agreement.tau)
-                left.annotate(str(_number(row.way)), at, (4, 3), textcoords="offset points", size=9)
-    left.set(xscale="log", xlabel="seconds of training, the first way's are 1")
-    left.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
-    left.minorticks_off()
-    left.set_ylabel("Kendall's tau with accuracy after longer training")
-    left.legend(loc="lower right")
-    truth = scored(LONGER, blocks, outcomes).accuracy
-    first = scored(PROXIES[0], blocks, outcomes)
-    right.plot(first.accuracy, truth, "o", markersize=4, label="accuracy")
-    right.plot(first.reward, truth, "o", markersize=4, label="reward")
-    right.set(xlabel="score of the first way (%)")
-    right.set_ylabel("accuracy after longer training (%)")
-    right.legend(loc="lower right")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Kendall's tau by seconds."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        ends = [[max(0.0, row.tau - row.low)], [max(0.0, row.high - row.tau)]]
+        axes.errorbar(row.seconds, row.tau, ends, fmt="o", capsize=3, color="C0")
+        axes.annotate(
+            row.way.words, (row.seconds, row.tau), (5, 4), textcoords="offset points", size=7
+        )
+    axes.set(
+        xscale="log", xlabel="core seconds of a training", ylabel="Kendall's tau with the truth"
+    )
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     """Train what is missing if there are images, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="directory of the images: train what is missing")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="only so many, the first ones")
-    parser.add_argument("--quick", action="store_true", help="few resamples, into nowhere")
+    parser.add_argument("--search", type=Path, help="a search of which designs are taken")
+    parser.add_argument("--quick", action="store_true", help="made-up accuracies, into nowhere")
     parser.add_argument("--to", type=Path, default=RESULTS)
     options = parser.parse_args()
-    blocks = drawn(options.blocks)
-    if options.data is not None:
-        outcomes = train(blocks, options.data)
-        write_table(outcomes, TABLE)
-    else:
-        outcomes = read_rows(TABLE)
-    whole = [
-        block
-        for block in blocks
-        if all((str(block), way.name) in outcomes for way in (LONGER, *PROXIES))
-    ]
-    rows = compare(whole, outcomes, 20 if options.quick else RESAMPLES)
-    if not options.quick:
-        flat = [(row.way.name, row.score, *row.agreement, row.seconds, row.work) for row in rows]
-        names = ("training", "score", *Agreement._fields, "seconds", "work")
-        write_rows(options.to / "proxies.csv", names, flat)
-        draw(rows, whole, outcomes, options.to / "proxies.png")
-        put(options.to / "proxies.md", "proxies", tables(rows, len(whole)))
-    base, chosen = rows[0], cheapest(rows)
-    cost = next(row.seconds for row in rows if row.way == chosen)
+    if options.quick:
+        quick()
+        return
+    if options.search:
+        write_designs(options.search)
+    if not DESIGNS.exists():
+        raise SystemExit("no designs are kept yet: give --search DIR of a search, and --data")
+    designs, ways = read_designs(), (*WAYS, TRUTH)
+    wanted = trainings(designs, ways, options.data or "data")
+    if options.data:
+        train_many(wanted, KEPT)
+    kept = read_kept(KEPT)
+    whole = [d for d in designs if all(f"{way.words} | {d.label}" in kept for way in ways)]
+    found = {way: [kept[f"{way.words} | {d.label}"] for d in whole] for way in ways}
+    accuracies = {
+        way: np.array([CHANCE if each.accuracy is None else each.accuracy for each in outcomes])
+        for way, outcomes in found.items()
+    }
+    seconds = {way: float(np.median([o.seconds for o in of])) for way, of in found.items()}
+    rows = compare(accuracies, seconds, RESAMPLES)
+    put(options.to / "proxies.md", "proxies", "\n".join(table(rows, len(whole), seconds[TRUTH])))
+    draw(rows, options.to / "proxies.png")
+    best = max(rows, key=lambda row: row.tau / row.seconds**0.2)
+    print(f"{len(whole)} designs: tau {best.tau:.2f} of {best.way.words}")
+
+
+def quick() -> None:
+    """Accuracies of nobody's, one way in the order of the truth and one in the opposite order."""
+    truth = np.linspace(80.0, 90.0, 12)
+    accuracies = {WAYS[0]: truth - 30, WAYS[1]: -truth, TRUTH: truth}
+    rows = compare(accuracies, dict.fromkeys(accuracies, 1.0), 20)
+    with tempfile.TemporaryDirectory() as nowhere:
+        draw(rows, Path(nowhere) / "proxies.png")
+    same, opposite = rows
     print(
-        f"{len(whole)} blocks: tau of {base.way.name} {base.agreement.tau:.2f}; the cheapest as "
-        f"good {chosen.name}, ratio {cost:.2f} of its seconds"
+        f"made-up accuracies: tau {same.tau:.0f} and {opposite.tau:.0f}, the best of five "
+        f"{same.regret_of_five:.2f} and {opposite.regret_of_five:.2f} below the best"
     )
 
 
