@@ -65,7 +65,7 @@ WAYS = (
     Way(1, 5_000), Way(2, 5_000), Way(4, 5_000), Way(8, 5_000), Way(1, 10_000), Way(2, 10_000),
     Way(4, 10_000), Way(1, 20_000), Way(2, 20_000), Way(1), Way(2),
 )  # fmt: skip
-"""The second is the first rung of profile cifar10-laptop."""
+"""The sixth is the first rung of profile cifar10-laptop."""
 
 
 class Design(NamedTuple):
