@@ -9,8 +9,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import cycle, product
+from dataclasses import dataclass, replace
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -101,29 +101,30 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
 def _typical_designs(
     network: NetworkSettings, space: SpaceSettings, spaces: Sequence[Space], images: dict[str, int]
 ) -> list[Design]:
-    """Random blocks of the spaces, and shapes that networks may have, in turn, which make networks
-    of usual size.
+    """Random blocks of the spaces, and those with a name, in shapes that networks may have, which
+    make networks of usual size: where networks are matched in cost, as wide as that makes them.
     """
     rng = np.random.default_rng(0)
     offered = space.shapes(len(network.filters)) or (AS_SET,)
     shapes = cycle(offered[place] for place in rng.permutation(len(offered)))
-    sampled = [
-        (network.shaped(next(shapes)), space.sample(rng))
-        for _ in range(SAMPLED)
-        for space in spaces
-    ]
-    costs = [own.cost(block, prices=None, **images).macs for own, block in sampled]
+    blocks = [each.sample(rng) for _ in range(SAMPLED) for each in spaces]
+    designs = []
+    for block in (*blocks, *BLOCKS.values()):
+        own = network.shaped(shape := next(shapes))
+        if network.match != "none":  # what seconds it takes is not known yet
+            own = replace(network, match="macs").matched(
+                block, BLOCKS["plain"], shape=shape, prices=None, **images
+            )
+        designs.append((own, block))
+    costs = [own.cost(block, prices=None, **images).macs for own, block in designs]
     limit = max(LARGEST, min(costs))
-    return [design for design, macs in zip(sampled, costs, strict=True) if macs <= limit]
+    return [design for design, macs in zip(designs, costs, strict=True) if macs <= limit]
 
 
 def _typical_layers(designs: Sequence[Design], images: dict[str, int]) -> list[NetworkLayer]:
-    """Layers of these networks and of those of blocks with a name, which they are held against: of
-    each kind a few, from the cheapest to the dearest.
-    """
+    """Layers of these networks: of each kind a few, from the cheapest to the dearest."""
     found: dict[str, set[NetworkLayer]] = {}
-    named = product({network for network, _ in designs}, BLOCKS.values())
-    for network, block in (*designs, *named):
+    for network, block in designs:
         for _, layers in network.layers(block, **images):
             for layer in layers:
                 found.setdefault(layer_kind(layer), set()).add(layer)

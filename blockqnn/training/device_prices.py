@@ -32,10 +32,18 @@ class Request(TypedDict):
 
 
 class WidthRequest(Request):
-    """Which timm model is to be matched with the network of block plain, and by what."""
+    """Which network is to be matched with that of block plain, and by what: a timm model by its
+    `name`, or a block."""
 
-    name: str
     match: str
+    name: NotRequired[str]
+    block: NotRequired[str]
+    shape: NotRequired[dict[str, Any]]
+    """What the block's network has of its own: a `Shape` as plain values."""
+    match_repeats: NotRequired[list[int]]
+    """Blocks of a stage that a block's network may have instead of those of the settings."""
+    prices: NotRequired[dict[str, Any]]
+    """What layers cost there, which says where to look for the block's width."""
 
 
 def measured_prices(request: Request) -> DeviceCost:
@@ -58,26 +66,25 @@ def measured_prices(request: Request) -> DeviceCost:
     return DeviceCost.from_dict(json.loads(done.stdout))
 
 
-def matched_widths(request: WidthRequest) -> tuple[tuple[int, ...], float]:
-    """The widths of a timm model's stages with which it costs what block plain's network does, and
-    its cost beside that one's.
+def matched_widths(request: WidthRequest) -> dict[str, Any]:
+    """The `widths` of a network's stages with which it costs what block plain's network does, of a
+    block's the `repeats` too; and the `ratio` of the two costs.
 
     Raises `SettingsError` for a model whose widths cannot be chosen, and `SearchError` if the
     device cannot be measured.
     """
-    log.warning(
-        "how wide %s has to be on device %s is found out, once", request["name"], request["device"]
-    )
-    done = _run(["blockqnn.training.comparator_width"], request)
+    name = request.get("name") or f"the network of {request.get('block')}"
+    log.warning("how wide %s has to be on device %s is found out, once", name, request["device"])
+    done = _run(["blockqnn.training.network_width"], request)
     if done.returncode:
         raise SearchError(
-            f"how wide {request['name']} has to be on device {request['device']} could not be "
-            f"measured ({_last_words(done)}): mend that, or give network.match none"
+            f"how wide {name} has to be on device {request['device']} could not be measured "
+            f"({_last_words(done)}): mend that, or give network.match none"
         )
-    found = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     if "error" in found:
         raise SettingsError(found["error"])
-    return tuple(found["widths"]), float(found["ratio"])
+    return found
 
 
 def _run(module: Sequence[str], request: Request) -> subprocess.CompletedProcess[str]:

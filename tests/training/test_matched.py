@@ -13,8 +13,8 @@ from blockqnn.network.timm_networks import build_comparator
 from blockqnn.params import plan_from_dict
 from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.training import device_prices
-from blockqnn.training.comparator_width import fitting_widths
 from blockqnn.training.final.matched import matched_comparator, matched_network
+from blockqnn.training.network_width import fitting_widths
 from blockqnn.zoo import BLOCKS
 
 IMAGES = ImageFacts("x", tuple("abcde"), 3, 32, "f", 10, 10, (0, 0, 0), (1, 1, 1))

@@ -6,16 +6,15 @@ networks whenever it is begun again.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
-from blockqnn.cost import DeviceCost
 from blockqnn.data.images import ImageFacts
 from blockqnn.errors import SearchError
 from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings, SpaceSettings
 from blockqnn.settings.network import MEASURED
-from blockqnn.space import Block, Shape
+from blockqnn.space import Block, Shape, design_of
 from blockqnn.storage import as_json, read_json, write_json
-from blockqnn.training.device_prices import Request, matched_widths, measured_prices
+from blockqnn.training.device_prices import Request, WidthRequest, matched_widths, measured_prices
 from blockqnn.training.devices import usable_cores
 from blockqnn.zoo import BLOCKS
 
@@ -43,23 +42,48 @@ def matched_network(
     network = plan.network
     if network.match == "none":
         return network.shaped(shape), None
-    prices = None
     if network.match in MEASURED:
-        known = _known(run, plan, images)
-        if "prices" not in known:
-            known = {**known, "prices": measured_prices(_request(plan, images)).to_dict()}
-            _keep(run, known)
-        prices = DeviceCost.from_dict(known["prices"])
+        return _measured_network(run, plan, block, shape, images)
     given: dict[str, Any] = {
         "num_classes": len(images.classes),
         "in_channels": images.in_channels,
         "image_size": images.image_size,
-        "prices": prices,
     }
     like = BLOCKS["plain"]
     found = network.matched(block, like, shape=shape, **given)
     ratio = network.times_reference(found, block, like, **given)
     return found, {"by": network.match, "ratio": round(ratio, 4)}
+
+
+def _measured_network(
+    run: Path, plan: Plan, block: Block, shape: Shape, images: ImageFacts
+) -> tuple[NetworkSettings, Matched]:
+    """The same by what is measured: the device's prices say where to look for the filters."""
+    network = plan.network
+    known, design = _known(run, plan, images), str(design_of(block, shape))
+    found = known.get("blocks", {})
+    if design not in found:
+        prices = known.get("prices") or measured_prices(_request(plan, images)).to_dict()
+        own = _fitted(
+            plan,
+            images,
+            block=str(block),
+            shape=shape.to_dict(),
+            match_repeats=list(network.match_repeats),
+            prices=prices,
+        )
+        found = {**found, design: own}
+        _keep(run, {**known, "prices": prices, "blocks": found})
+    own = found[design]
+    repeats = own["repeats"]
+    fitted = replace(
+        network.shaped(shape),
+        filters=tuple(own["widths"]),
+        repeats=repeats if isinstance(repeats, int) else tuple(repeats),
+        match="none",
+        match_repeats=(),
+    )
+    return fitted, {"by": network.match, "ratio": round(float(own["ratio"]), 4)}
 
 
 def matched_comparator(
@@ -77,11 +101,18 @@ def matched_comparator(
     known = _known(run, plan, images)
     found = known.get("timm", {})
     if name not in found:
-        widths, ratio = matched_widths({**_request(plan, images), "name": name, "match": match})
-        own = {"name": f"{name}:{'-'.join(map(str, widths))}", "ratio": round(ratio, 4)}
+        fitted = _fitted(plan, images, name=name)
+        widths = "-".join(map(str, fitted["widths"]))
+        own = {"name": f"{name}:{widths}", "ratio": round(float(fitted["ratio"]), 4)}
         found = {**found, name: own}
         _keep(run, {**known, "timm": found})
     return str(found[name]["name"]), {"by": match, "ratio": float(found[name]["ratio"])}
+
+
+def _fitted(plan: Plan, images: ImageFacts, **subject: Any) -> dict[str, Any]:
+    """What `matched_widths` finds out of a block or a timm model."""
+    request = {**_request(plan, images), "match": plan.network.match, **subject}
+    return matched_widths(cast(WidthRequest, request))
 
 
 def _request(plan: Plan, images: ImageFacts) -> Request:
@@ -89,7 +120,7 @@ def _request(plan: Plan, images: ImageFacts) -> Request:
     workers, recipe = plan.workers, plan.recipe
     own = {name: getattr(recipe, name) for name in ("optimizer", "momentum", "precision")}
     batch = max(2, recipe.batch // (workers.processes * recipe.accumulate))
-    network, recipe = replace(plan.network, match="none"), Recipe(epochs=1, batch=batch, **own)
+    network, recipe = replace(plan.network, match_repeats=()), Recipe(epochs=1, batch=batch, **own)
     settings = Settings(space=_offered(network, images), network=network, recipe=recipe)
     together = (workers.parallel or 1) * workers.processes
     return {
