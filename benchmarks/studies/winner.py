@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,7 +43,7 @@ from blockqnn.params import load_plan
 from blockqnn.search.costs import Costs
 from blockqnn.search.history import History, read_search
 from blockqnn.settings import Recipe
-from blockqnn.space import AS_SET, Shape
+from blockqnn.space import AS_SET
 from blockqnn.storage import read_json, write_json
 from blockqnn.zoo import BLOCKS, named_design
 from evaluation.drawing import draw_block
@@ -184,20 +185,19 @@ def best_variants(name: str, task: TaskOf, root: str) -> dict[str, str]:
     )
     wanted: dict[str, list[str]] = {}
     trainings = []
-    for block in HAND_MADE:
-        for repeats in (1, 2, 3):
-            for connections in ("none", "shortcut"):
-                design = f"{block}:{repeats}:{connections}"
-                if block == "plain" and connections == "shortcut":
-                    continue  # that is residual
-                shape = costs.matched(BLOCKS[block], Shape.parse(f"{repeats}:{connections}"))
-                ratio = costs.of(BLOCKS[block], shape).seconds_an_image or 0.0
-                ratio /= costs.of(BLOCKS["plain"]).seconds_an_image or 1.0
-                if abs(ratio - 1) > TOLERANCE:
-                    continue
-                own = replace(settings.shaped(shape), recipe=recipe, rungs=())
-                trainings.append(Training(BLOCKS[block], own, design))
-                wanted.setdefault(block, []).append(design)
+    plain = costs.plain.seconds_an_image or 1.0
+    for block, skeleton in product(HAND_MADE, ("cifar", "half")):
+        if wanted.get(block):
+            continue  # half is for blocks of which no network is narrow enough otherwise
+        for repeats, connections in product((1, 2, 3), ("none", "shortcut")):
+            design = f"{block}:{skeleton}:{repeats}:{connections}"
+            shape = costs.matched(BLOCKS[block], named_design(design)[2])
+            ratio = (costs.of(BLOCKS[block], shape).seconds_an_image or 0.0) / plain
+            if abs(ratio - 1) > TOLERANCE or (block, connections) == ("plain", "shortcut"):
+                continue  # the latter is residual
+            own = replace(settings.shaped(shape), recipe=recipe, rungs=())
+            trainings.append(Training(BLOCKS[block], own, design))
+            wanted.setdefault(block, []).append(design)
     kept = RUNS / f"{name}-variants.jsonl"
     train_many(trainings, kept)
     outcomes = read_kept(kept)

@@ -114,7 +114,6 @@ class NetworkSettings(Section, section="network"):
         like: Block,
         *,
         shape: Shape = AS_SET,
-        times: float = 1.0,
         num_classes: int,
         in_channels: int,
         image_size: int,
@@ -122,7 +121,7 @@ class NetworkSettings(Section, section="network"):
     ) -> Self:
         """Return settings of that shape that match nothing further, with the filters by which the
         block's network costs what the network of `like` does with these, one block a stage, or
-        nearest to it; or so many `times` that cost.
+        nearest to it.
 
         `prices` are those of the device, for a match in seconds or latency.
         """
@@ -130,7 +129,7 @@ class NetworkSettings(Section, section="network"):
         if shaped.match == "none":
             return shaped
         images = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        target = times * self.matched_cost(self.reference.cost(like, prices=prices, **images))
+        target = self.matched_cost(self.reference.cost(like, prices=prices, **images))
 
         def cost(network: Self) -> float:
             return self.matched_cost(network.cost(block, prices=prices, **images))

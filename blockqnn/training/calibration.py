@@ -30,7 +30,7 @@ from blockqnn.network import build_network
 from blockqnn.network.cells import Add, AveragePool, Concat, Convolution, Pcc, Separable
 from blockqnn.params import settings_from_dict
 from blockqnn.settings import NetworkSettings, Settings, SpaceSettings
-from blockqnn.space import AS_SET, VERSIONS, Block, Space
+from blockqnn.space import AS_SET, Block
 from blockqnn.training.device_prices import Request
 from blockqnn.training.devices import device_name, resolve
 from blockqnn.training.optimisation import create_optimizer
@@ -69,10 +69,7 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
         "in_channels": request["in_channels"],
         "image_size": request["image_size"],
     }
-    spaces = [settings.space.build()]
-    if versions := request.get("spaces"):
-        spaces = [VERSIONS[version] for version in versions]
-    designs = _typical_designs(settings.network, settings.space, spaces, images)
+    designs = _typical_designs(settings.network, settings.space, images)
     shapes = _typical_layers(designs, images)
     meter = Meter(device, settings, request["image_size"])
     layers = [meter.layer(shape) for shape in shapes]
@@ -99,15 +96,15 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
 
 
 def _typical_designs(
-    network: NetworkSettings, space: SpaceSettings, spaces: Sequence[Space], images: dict[str, int]
+    network: NetworkSettings, space: SpaceSettings, images: dict[str, int]
 ) -> list[Design]:
-    """Random blocks of the spaces, and those with a name, in shapes that networks may have, which
+    """Random blocks of the space, and those with a name, in shapes that networks may have, which
     make networks of usual size: where networks are matched in cost, as wide as that makes them.
     """
     rng = np.random.default_rng(0)
     offered = space.shapes(len(network.filters)) or (AS_SET,)
     shapes = cycle(offered[place] for place in rng.permutation(len(offered)))
-    blocks = [each.sample(rng) for _ in range(SAMPLED) for each in spaces]
+    blocks = [space.build().sample(rng) for _ in range(SAMPLED)]
     designs = []
     for block in (*blocks, *BLOCKS.values()):
         own = network.shaped(shape := next(shapes))

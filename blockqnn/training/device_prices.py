@@ -22,8 +22,6 @@ class Request(TypedDict):
     """What is to be measured: a search's networks on a device."""
 
     settings: dict[str, Any]
-    spaces: NotRequired[list[str]]
-    """Versions of the spaces of whose blocks the networks are; that of the settings if left out."""
     device: str
     threads: int
     num_classes: int
@@ -42,8 +40,6 @@ class WidthRequest(Request):
     """What the block's network has of its own: a `Shape` as plain values."""
     match_repeats: NotRequired[list[int]]
     """Blocks of a stage that a block's network may have instead of those of the settings."""
-    prices: NotRequired[dict[str, Any]]
-    """What layers cost there, which says where to look for the block's width."""
 
 
 def measured_prices(request: Request) -> DeviceCost:

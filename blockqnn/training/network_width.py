@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from blockqnn.cost import DeviceCost
 from blockqnn.cost.match import STEP, TOLERANCE, WIDEST
 from blockqnn.errors import UserError
 from blockqnn.network.timm_networks import build_comparator, count_macs, usual_widths, with_widths
@@ -31,10 +30,9 @@ from blockqnn.zoo import BLOCKS
 
 PAIRS = 8
 """Measurements of each of two networks, in turn; the quickest counts."""
-CORRECTIONS = 4
-"""Most widths of a block's network that are measured."""
 
 Widths = tuple[int, ...]
+Repeats = int | tuple[int, ...]
 
 
 def fitting_widths(
@@ -55,6 +53,17 @@ def fitting_widths(
     def scaled(width: int) -> Widths:
         return tuple(max(STEP, round(width * w / usual[0] / STEP) * STEP) for w in usual)
 
+    def best() -> Widths:
+        return min(known, key=lambda widths: (abs(known[widths]), widths))
+
+    widths = list(scaled(STEP))
+    for stage in reversed(range(len(widths))):  # none is too narrow yet: out of proportion then
+        while widths[stage] > STEP and off(tuple(widths)) > math.log(1 + tolerance):
+            widths[stage] -= STEP
+    while widths[-1] < scaled(STEP)[-1] and off(tuple(widths)) < -math.log(1 + tolerance):
+        widths[-1] += STEP
+    if off(tuple(widths)) > 0 or widths != list(scaled(STEP)):
+        return best()
     low, high = STEP, STEP
     while high < WIDEST and off(scaled(high)) < 0:
         low, high = high, 2 * high
@@ -68,9 +77,6 @@ def fitting_widths(
             if off(tuple(wider)) > math.log(1 + tolerance):
                 break
             widths = wider
-
-    def best() -> Widths:
-        return min(known, key=lambda widths: (abs(known[widths]), widths))
 
     if abs(off(best())) > math.log(1 + tolerance):  # one stage narrower and another wider
         middle_widths = best()
@@ -132,38 +138,56 @@ def of_model(beside: Beside, name: str) -> tuple[Widths, float]:
 
     Raises `SettingsError` for a model whose width cannot be chosen or that does not fit.
     """
+
+    def model(widths: Widths) -> nn.Module:
+        return build_comparator(with_widths(name, widths), **beside.images)
+
+    return _fitted(beside, model, usual_widths(name))
+
+
+def of_block(beside: Beside, block: Block, shape: Shape) -> tuple[Widths, Repeats, float]:
+    """The filters and the blocks of a stage of a block's network, and its cost with them beside
+    that of block plain's: of several numbers of blocks the one whose filters are nearest to the
+    settings'.
+    """
+    shaped = replace(beside.network.shaped(shape), match="none", match_repeats=())
+    reference = replace(beside.network.reference, match="none", match_repeats=())
+    if block.key == BLOCKS["plain"].key and replace(shaped, repeats=1) == reference:
+        if shaped.repeats in (1, (1,) * len(shaped.filters)):
+            return shaped.filters, shaped.repeats, 1.0
+    offered = beside.network.match_repeats if shape.repeats is None else ()
+    found: list[tuple[Widths, Repeats, float]] = []
+    for repeats in offered or (shaped.repeats,):
+        own = replace(shaped, repeats=repeats)
+
+        def network(widths: Widths, own: NetworkSettings = own) -> nn.Module:
+            wide = replace(own, filters=widths)
+            return beside.meter.network(wide, block, beside.images).module
+
+        widths, ratio = _fitted(beside, network, shaped.filters)
+        found.append((widths, repeats, ratio))
+
+    def unlike(fitted: tuple[Widths, Repeats, float]) -> tuple[bool, float]:
+        widths, _, ratio = fitted
+        off = abs(math.log(ratio)) > math.log(1 + TOLERANCE)
+        return off, abs(math.log(widths[0] / shaped.filters[0]))
+
+    return min(found, key=unlike)
+
+
+def _fitted(
+    beside: Beside, build: Callable[[Widths], nn.Module], usual: Widths
+) -> tuple[Widths, float]:
+    """The fitting widths of a network, and its cost with them beside block plain's."""
     ratios: dict[Widths, float] = {}
 
     def ratio(widths: Widths) -> float:
         if widths not in ratios:
-            model = build_comparator(with_widths(name, widths), **beside.images)
-            ratios[widths] = beside.ratio(model)
+            ratios[widths] = beside.ratio(build(widths))
         return ratios[widths]
 
-    found = fitting_widths(ratio, usual_widths(name))
+    found = fitting_widths(ratio, usual)
     return found, ratios[found]
-
-
-def of_block(
-    beside: Beside, block: Block, shape: Shape, prices: DeviceCost
-) -> tuple[NetworkSettings, float]:
-    """The network of a block, as wide as it has to be, and its cost beside that of block plain's:
-    the nearest of those that the prices lead to, corrected by what was measured.
-    """
-    like, images, times = BLOCKS["plain"], beside.images, 1.0
-    found: dict[NetworkSettings, float] = {}
-    for _ in range(CORRECTIONS):
-        network = beside.network.matched(
-            block, like, shape=shape, times=times, prices=prices, **images
-        )
-        if network in found:
-            break
-        predicted = beside.network.times_reference(network, block, like, prices=prices, **images)
-        found[network] = beside.ratio(beside.meter.network(network, block, images).module)
-        times = predicted / found[network]
-        if abs(math.log(found[network])) < math.log(1 + TOLERANCE) / 2:
-            break
-    return min(found.items(), key=lambda each: abs(math.log(each[1])))
 
 
 def find(request: WidthRequest) -> dict[str, Any]:
@@ -173,9 +197,8 @@ def find(request: WidthRequest) -> dict[str, Any]:
         widths, ratio = of_model(beside, request["name"])
         return {"widths": widths, "ratio": ratio}
     block, shape = Block.parse(request["block"], LONGEST), Shape.from_dict(request["shape"])
-    prices = DeviceCost.from_dict(request["prices"])
-    network, ratio = of_block(beside, block, shape, prices)
-    return {"widths": network.filters, "repeats": network.repeats, "ratio": ratio}
+    widths, repeats, ratio = of_block(beside, block, shape)
+    return {"widths": widths, "repeats": repeats, "ratio": ratio}
 
 
 def main() -> None:

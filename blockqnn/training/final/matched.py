@@ -10,16 +10,16 @@ from typing import Any, TypedDict, cast
 
 from blockqnn.data.images import ImageFacts
 from blockqnn.errors import SearchError
-from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings, SpaceSettings
+from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings
 from blockqnn.settings.network import MEASURED
 from blockqnn.space import Block, Shape, design_of
 from blockqnn.storage import as_json, read_json, write_json
-from blockqnn.training.device_prices import Request, WidthRequest, matched_widths, measured_prices
+from blockqnn.training.device_prices import Request, WidthRequest, matched_widths
 from blockqnn.training.devices import usable_cores
 from blockqnn.zoo import BLOCKS
 
 FILE = "matched.json"
-"""File in a run's directory of the device's prices and of the widths of timm's models."""
+"""File in a run's directory of the widths of networks."""
 
 
 class Matched(TypedDict):
@@ -58,28 +58,20 @@ def matched_network(
 def _measured_network(
     run: Path, plan: Plan, block: Block, shape: Shape, images: ImageFacts
 ) -> tuple[NetworkSettings, Matched]:
-    """The same by what is measured: the device's prices say where to look for the filters."""
-    network = plan.network
-    known, design = _known(run, plan, images), str(design_of(block, shape))
+    """The same by what is measured."""
+    network, design = plan.network, str(design_of(block, shape))
+    known = _known(run, plan, images)
     found = known.get("blocks", {})
     if design not in found:
-        prices = known.get("prices") or measured_prices(_request(plan, images)).to_dict()
-        own = _fitted(
-            plan,
-            images,
-            block=str(block),
-            shape=shape.to_dict(),
-            match_repeats=list(network.match_repeats),
-            prices=prices,
-        )
-        found = {**found, design: own}
-        _keep(run, {**known, "prices": prices, "blocks": found})
+        repeats = list(network.match_repeats)
+        own = {"block": str(block), "shape": shape.to_dict(), "match_repeats": repeats}
+        found = {**found, design: _fitted(plan, images, **own)}
+        _keep(run, {**known, "blocks": found})
     own = found[design]
-    repeats = own["repeats"]
     fitted = replace(
         network.shaped(shape),
         filters=tuple(own["widths"]),
-        repeats=repeats if isinstance(repeats, int) else tuple(repeats),
+        repeats=own["repeats"] if isinstance(own["repeats"], int) else tuple(own["repeats"]),
         match="none",
         match_repeats=(),
     )
@@ -121,24 +113,16 @@ def _request(plan: Plan, images: ImageFacts) -> Request:
     own = {name: getattr(recipe, name) for name in ("optimizer", "momentum", "precision")}
     batch = max(2, recipe.batch // (workers.processes * recipe.accumulate))
     network, recipe = replace(plan.network, match_repeats=()), Recipe(epochs=1, batch=batch, **own)
-    settings = Settings(space=_offered(network, images), network=network, recipe=recipe)
+    settings = Settings(network=network, recipe=recipe)
     together = (workers.parallel or 1) * workers.processes
     return {
         "settings": settings.to_dict(),
-        "spaces": ["v1", "v2"],
         "device": (*workers.devices, "auto")[0],
         "threads": workers.threads or max(1, usable_cores() // together),
         "num_classes": len(images.classes),
         "in_channels": images.in_channels,
         "image_size": images.image_size,
     }
-
-
-def _offered(network: NetworkSettings, images: ImageFacts) -> SpaceSettings:
-    """The shapes that a plan's networks may have: those of small images come in two skeletons."""
-    fits = images.image_size >> len(network.filters) > 0
-    both = network.skeleton in ("cifar", "half") and fits
-    return SpaceSettings(skeletons=("cifar", "half") if both else ())
 
 
 def _known(run: Path, plan: Plan, images: ImageFacts) -> dict[str, Any]:
