@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product, zip_longest
 from typing import Any, Self
 
 from numpy.random import Generator
 
-from blockqnn.space.block import CONVOLUTIONS, MERGES, Block, Layer, Op, terminal
+from blockqnn.space.block import CONVOLUTIONS, Block, Op, predecessors
+from blockqnn.space.canonical import canonical_form
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 from blockqnn.space.spaces import Space
 
@@ -104,32 +105,49 @@ class ShapedBlock:
     def key(self) -> str:
         """32 hex digits that designs share when they make the same network.
 
-        Blocks that compute nothing are wires, however many of them are not connected. A shortcut
-        around a block that ends in one convolution is an add within the block.
+        Where blocks of a stage and connections were chosen, that is seen from the whole stage: two
+        blocks of one convolution are one of two, and a shortcut around a convolution is an add.
         """
-        block, shape = self.block, self.shape
-        layers, ends = block.computing_layers()
-        unconnected = shape.connections == "none"
-        if not layers and unconnected and shape.repeats is not None:
-            shape = replace(shape, repeats=(1,) * len(shape.repeats))
-        made_by = {layer.index: layer.op for layer in layers}
-        if shape.connections == "shortcut" and made_by.get(ends[-1]) in CONVOLUTIONS:
-            if len(ends) == 1:
-                block, shape = _with_add(layers, ends[0]), replace(shape, connections="none")
-        return hashlib.sha256(f"{shape} {block.key}".encode()).hexdigest()[:32]
+        shape, stages = self.shape, [self.block.key]
+        if shape.repeats is not None and shape.connections is not None:
+            shape = replace(shape, repeats=None, connections=None)
+            repeats, connections = self.shape.repeats, self.shape.connections
+            stages = [_stage_form(self.block, each, connections or "") for each in repeats or ()]
+        return hashlib.sha256(f"{shape} {stages}".encode()).hexdigest()[:32]
 
 
-def _with_add(layers: Sequence[Layer], end: int) -> Block:
-    """The block of layers that compute something, the output of whose layer `end` is added to its
-    input.
-    """
-    place = {0: 1} | {layer.index: number for number, layer in enumerate(layers, start=2)}
-    moved = [Layer(1, Op.IDENTITY, 0, 0, 0)]  # only a first layer may read the input
-    for index, op, kernel, first, second in layers:
-        other = place[second] if op in MERGES else 0
-        moved.append(Layer(place[index], op, kernel, place[first], other))
-    index = len(moved) + 1
-    return Block((*moved, Layer(index, Op.ADD, 0, 1, place[end]), terminal(index + 1)))
+@lru_cache(maxsize=1 << 14)
+def _stage_form(block: Block, repeats: int, connections: str) -> str:
+    """A text that stages have in common exactly when they are the same graph."""
+    layers, ends = block.computing_layers()
+    made_by = {layer.index: layer.op for layer in layers}
+    labels: list[tuple[int, int]] = [(0, 0)]
+    sources: list[list[int]] = [[]]
+
+    def node(label: tuple[int, int], read: list[int]) -> int:
+        labels.append(label)
+        sources.append(read)
+        return len(labels) - 1
+
+    before, output = None, 0
+    for _ in range(repeats):
+        entering = output
+        if connections == "concat" and before is not None:
+            entering = node((int(Op.CONCAT), 0), [before, output])
+        place = {0: entering}
+        for layer in layers:
+            read = [place[source] for source in predecessors(layer)]
+            place[layer.index] = node((int(layer.op), int(layer.kernel)), read)
+        leaves = [place[end] for end in ends]
+        made = leaves[0] if len(leaves) == 1 else node((int(Op.TERMINAL), 0), leaves)
+        if connections == "shortcut":
+            # the input is brought to the width of the output, which an add within a block brings
+            # to the stage's filters: the same where the output has these
+            same = len(ends) == 1 and made_by.get(ends[0]) in CONVOLUTIONS
+            made = node((int(Op.ADD), 0 if same else 1), [made, entering])
+        before, output = output, made
+    node((int(Op.TERMINAL), 1), [output])
+    return repr(canonical_form(labels, sources))
 
 
 def design_of(block: Block, shape: Shape) -> Block | ShapedBlock:

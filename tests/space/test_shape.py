@@ -96,6 +96,7 @@ def test_designs_share_a_key_exactly_when_their_networks_are_the_same():
 
 
 EMPTY = Block.parse("(1,7,0,0,0)")
+CONV = Block.parse("(1,1,3,0,0)(2,7,0,0,0)")
 POOL = Block.parse("(1,2,3,0,0)(2,7,0,0,0)")
 FORK = Block.parse("(1,4,0,0,0)(2,1,3,1,0)(3,1,3,1,0)(4,7,0,0,0)")
 
@@ -107,6 +108,10 @@ FORK = Block.parse("(1,4,0,0,0)(2,1,3,1,0)(3,1,3,1,0)(4,7,0,0,0)")
         ((BLOCKS["plain"], "1-2:shortcut"), (BLOCKS["residual"], "2-1:none"), False),
         ((BLOCKS["plain"], "1-2:shortcut"), (BLOCKS["plain"], "1-2:none"), False),
         ((BLOCKS["residual"], "1-2:shortcut"), (BLOCKS["residual"], "1-2:none"), False),
+        ((CONV, "2-4:none"), (BLOCKS["plain"], "1-2:none"), True),
+        ((CONV, "2-4:shortcut"), (BLOCKS["plain"], "1-2:shortcut"), False),
+        ((CONV, "2-2:none"), (BLOCKS["plain"], "1-2:none"), False),
+        ((CONV, "2-2:concat"), (CONV, "2-2:none"), False),
         ((POOL, "1-2:shortcut"), (POOL, "1-2:none"), False),
         ((FORK, "1-2:shortcut"), (FORK, "1-2:none"), False),
         ((EMPTY, "1-2:none"), (EMPTY, "3-3:none"), True),
