@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, TypeVar, cast
 
-from blockqnn.cost.match import TOLERANCE
+from blockqnn.cost.match import TOLERANCE, Matched
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
-from blockqnn.training.final.matched import Matched
 from blockqnn.training.final.result import TrainingResult
 from evaluation.front import front_of
 from evaluation.metrics import wilson

@@ -157,9 +157,10 @@ def main() -> None:
         )
         for schedule, batch, in_flight, rate, count in TABULAR[:1] if options.quick else TABULAR:
             seeds = 3 if options.quick else count
-            settings = replace(table_settings("digits"), schedule=schedule, batch=batch)
-            assert isinstance(settings.agent, QLearningSettings)
-            settings = replace(settings, agent=replace(settings.agent, learning_rate=rate))
+            agent = QLearningSettings(learning_rate=rate)
+            settings = replace(
+                table_settings("digits"), schedule=schedule, batch=batch, agent=agent
+            )
             sync = results(table, settings, SLOTS, seeds)  # the same for any slots
             total = batch * sum(count for _, count in settings.schedule)
             for slots in in_flight:

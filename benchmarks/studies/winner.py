@@ -47,6 +47,7 @@ from blockqnn.space import AS_SET
 from blockqnn.storage import read_json, write_json
 from blockqnn.zoo import BLOCKS, named_design
 from evaluation.drawing import draw_block
+from evaluation.stages.selection import read_selection, winner_code
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
@@ -170,8 +171,7 @@ def select(name: str, task: TaskOf, root: str) -> str:
         "train", "--data", task.plan, "--profile", task.profile, "--name", run,
         "--step", "selection", *spelled(changes),
     )  # fmt: skip
-    winner = read_json(RUNS / run / "selection.json")["winner"]
-    return ":".join(filter(None, (winner["block"], winner.get("shape"))))
+    return winner_code(read_selection(RUNS / run / "selection.json"))
 
 
 def best_variants(name: str, task: TaskOf, root: str) -> dict[str, str]:

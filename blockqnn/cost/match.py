@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import TypedDict
 
 STEP = 8
 """Filters are multiples of this, in whose groups processors compute."""
@@ -12,6 +13,15 @@ TOLERANCE = 0.03
 
 WIDEST = 4096
 """Most filters of a first stage."""
+
+
+class Matched(TypedDict):
+    """That a network was made to cost what block plain's does, and how well that went."""
+
+    by: str
+    """What they cost alike, as in `network.match`."""
+    ratio: float
+    """Its cost beside that of block plain's network."""
 
 
 def matched_filters(

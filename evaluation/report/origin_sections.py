@@ -119,7 +119,7 @@ def selection_section(run: Run) -> Section | None:
     )
     if seeds := max(len(row.get("accuracies") or [0]) for row in ranking) - 1:
         text += f" Each was trained with {seeds + 1} seeds: the mean ranks, ± is their deviation."
-    winner = (selection.get("winner") or {}).get("block")
+    winner = (selection.get("winner") or {}).get("number")
     elements: list[Element] = [Text(text), _ranking_table(ranking, winner)]
     contenders = [
         (str(row.get("label", "")), curves)
@@ -139,10 +139,10 @@ def selection_section(run: Run) -> Section | None:
 
 def _is_of(result: Record, row: Record) -> bool:
     """Whether a training is one of those that a row of the ranking is made of."""
-    return bool(result.get("block") == row.get("block"))
+    return bool(result.get("label") == row.get("label"))
 
 
-def _ranking_table(ranking: Sequence[Record], winner: str | None) -> Table:
+def _ranking_table(ranking: Sequence[Record], winner: int | None) -> Table:
     def candidate(row: Record) -> str:
         return "–" if row.get("number") is None else str(row["number"])
 
@@ -164,7 +164,7 @@ def _ranking_table(ranking: Sequence[Record], winner: str | None) -> Table:
             (Column("parameters"), lambda row: plain_count(row["parameters"])),
             (Column("MACs"), lambda row: plain_count(row["macs"])),
         ],
-        marked=[i for i, row in enumerate(ranking) if row.get("block") == winner],
+        marked=[i for i, row in enumerate(ranking) if row.get("number") == winner],
     )
 
 
@@ -205,12 +205,12 @@ def selection_results(run: Run) -> list[Record]:
     ranking = (run.selection or {}).get("ranking") or []
     if not run.selecting:
         return [row for row in ranking if row.get("seconds")]
-    ranked = {row.get("block") for row in ranking}
+    ranked = {row.get("label") for row in ranking}
     evaluated = run.evaluations.keys()
     return [
         result
         for result in run.selecting
-        if (result.get("block") in ranked if ranked else result["identity"] not in evaluated)
+        if (result.get("label") in ranked if ranked else result["identity"] not in evaluated)
     ]
 
 

@@ -101,6 +101,11 @@ def winner_of(selection: Mapping[str, Any]) -> tuple[Block, Shape]:
     return Block.parse(winner["block"], LONGEST), Shape.parse(winner.get("shape", ""))
 
 
+def winner_code(selection: Mapping[str, Any]) -> str:
+    """The winner as it is written: the code of the block, and what was chosen of the shape."""
+    return str(design_of(*winner_of(selection)))
+
+
 def _row(contender: Contender, results: Sequence[TrainingResult]) -> dict[str, Any]:
     first = results[0]
     accuracies = [result["accuracy"] for result in results]

@@ -21,7 +21,7 @@ from blockqnn.storage import read_json
 from blockqnn.training.final.job import Job, read_job
 from blockqnn.training.final.result import TrainingResult
 from blockqnn.zoo import named_design
-from evaluation.stages.selection import SELECTION, WINNER, read_selection
+from evaluation.stages.selection import SELECTION, WINNER, read_selection, winner_code
 from flows.tracking.experiment import Experiment
 from flows.tracking.metrics import ALL_CURVES, curve_metrics, milliseconds, points
 from flows.tracking.store import database_lock, tracking_uri
@@ -143,11 +143,12 @@ class TrainingRuns:
             pass
         else:
             best, ranking = selection["winner"], selection["ranking"]
-            tags |= {"winner": best["block"], "selection": json.dumps(ranking)[:5000]}
+            code = winner_code(selection)
+            tags |= {"winner": code, "selection": json.dumps(ranking)[:5000]}
             tags["mlflow.note.content"] += (
                 f" Of the {len(ranking)} best blocks of search "
                 f"`{selection['search']}` candidate {best['number']} won with "
-                f"{best['accuracy']:.2f} % of the held-out images: `{best['block']}`."
+                f"{best['accuracy']:.2f} % of the held-out images: `{code}`."
             )
         experiment.write(run_id, tags=tags)
         finished = all((training / "result.json").exists() for training in self._trainings())

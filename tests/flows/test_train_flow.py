@@ -19,8 +19,9 @@ from blockqnn.storage import DirectoryLock
 from blockqnn.workers.leash import descendants
 from blockqnn.workers.training_processes import TrainingProcesses
 from blockqnn.zoo import BLOCKS
-from evaluation.stages.selection import Contender, read_selection, write_selection
+from evaluation.stages.selection import Contender, read_selection, winner_code, write_selection
 from flows.cli import main
+from flows.final_trainings import PlannedTrainings
 
 
 @pytest.fixture(scope="module")
@@ -213,35 +214,39 @@ def test_a_diverged_training_is_a_result(place):
     assert not (place.runs / "wild" / "selection.json").exists()
 
 
-def test_networks_keep_the_shape_that_was_designed(tmp_path, api):
-    place = Place(tmp_path, api)
+def test_networks_keep_the_shape_that_was_designed(tmp_path, capsys):
+    place = Place(tmp_path)
     space = {"max_index": 4, "skeletons": ["half"], "repeats": [1, 2]}
     finish(place.runs / "tiny", tiny_settings(space=space, network={"filters": [8]}))
-    named = "blocks=[plain:cifar:3:shortcut]"
-    chosen = ("--set", "top=2", named, "compare=[]", "network.match=macs")
-    status, _, errors = place.call("train", *chosen)
-    assert status == 0, errors
-    best = read_search(place.runs / "tiny").best(2)
-    found = {name: result(path) for name, path in place.trainings().items()}
-    ranked = {each["block"]: each["network"] for each in found.values() if each["split"] == "train"}
-    for candidate in (each.candidate for each in best):
-        network = ranked[str(candidate.block)]
-        assert (network["skeleton"], network["repeats"]) == ("half", candidate.shape.repeats[0])
+    by_hand = "plain:cifar:1:shortcut"
+    changes = {"top": 3, "blocks": [by_hand], "compare": [], "network.match": "macs"}
+    planned = PlannedTrainings(place.run, place.runs, place.plan(**changes), "digits")
+    contenders = planned.work("selection", None).contenders
+    best = [result.candidate for result in read_search(place.runs / "tiny").best(3)]
+    assert [each.number for each in contenders] == [candidate.number for candidate in best]
+
+    def network(directory):
+        return json.loads((directory / "job.json").read_text())["plan"]["network"]
+
+    for contender, candidate in zip(contenders, best, strict=True):
+        own = network(contender.directories[0])
+        assert (own["skeleton"], own["repeats"]) == ("half", candidate.shape.repeats[0])
+    results = {each.directories[0]: outcome(50.0 + each.number) for each in contenders}
+    write_selection(place.run, "tiny", contenders, results)
     selection = read_selection(place.run / "selection.json")
-    assert {row["shape"] for row in selection["ranking"]} == {str(c.candidate.shape) for c in best}
-    winner = found["winner-everything-0"]
-    assert selection["winner"]["shape"] == f"half:{winner['network']['repeats']}"
-    assert selection["winner"]["block"] == winner["block"]
-    hand_made = found["plain-cifar-3-shortcut-everything-0"]
-    network = hand_made["network"]
-    assert (network["skeleton"], network["repeats"]) == ("cifar", 3)
-    assert network["connections"] == "shortcut"
-    # one 8x8 stage of 8 filters: the stem, two convolutions and the linear layer, by hand
-    target = 64 * (9 * 1 * 8 + 2 * 9 * 8 * 8) + 8 * 10
-    assert hand_made["macs"] <= 1.03 * target
-    status, output, _ = place.call("show", "plain:half:2")
-    assert status == 0
-    assert "half, filters (32, 64, 128), repeats 2, 32x32 images" in output
+    assert [row["shape"] for row in selection["ranking"]] == [
+        str(candidate.shape) for candidate in sorted(best, key=lambda c: -c.number)
+    ]
+    won = max(best, key=lambda candidate: candidate.number)
+    assert winner_code(selection) == f"{won.block}:half:{won.shape.repeats[0]}"
+    (directory,) = planned.final("winner")
+    own = network(directory)
+    assert (own["skeleton"], own["repeats"]) == ("half", won.shape.repeats[0])
+    (directory,) = planned.final(by_hand)
+    own = network(directory)
+    assert (own["skeleton"], own["repeats"], own["connections"]) == ("cifar", 1, "shortcut")
+    assert main(["show", "plain:half:2"]) == 0
+    assert "half, filters (32, 64, 128), repeats 2, 32x32" in capsys.readouterr().out
 
 
 def test_a_disk_that_fills_up_and_is_freed(place, tmp_path):

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from blockqnn.cost.match import Matched
 from blockqnn.data.images import ImageFacts, open_images
 from blockqnn.errors import SearchError, SettingsError
 from blockqnn.network.timm_networks import build_comparator
@@ -17,7 +18,7 @@ from blockqnn.params import plan_from_dict
 from blockqnn.settings import DataSettings, Plan, Recipe
 from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.storage import as_json, read_json, write_json
-from blockqnn.training.final.matched import Matched, matched_comparator, matched_network
+from blockqnn.training.final.matched import matched_comparator, matched_network
 
 VERSION = 1
 """Format of job.json; another one is refused."""

@@ -6,8 +6,9 @@ networks whenever it is begun again.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
+from blockqnn.cost.match import Matched
 from blockqnn.data.images import ImageFacts
 from blockqnn.errors import SearchError
 from blockqnn.settings import NetworkSettings, Plan, Recipe, Settings
@@ -20,15 +21,6 @@ from blockqnn.zoo import BLOCKS
 
 FILE = "matched.json"
 """File in a run's directory of the widths of networks."""
-
-
-class Matched(TypedDict):
-    """That a network was made to cost what block plain's does, and how well that went."""
-
-    by: str
-    """What they cost alike, as in `network.match`."""
-    ratio: float
-    """Its cost beside that of block plain's network."""
 
 
 def matched_network(

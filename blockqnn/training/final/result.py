@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from blockqnn import __version__
+from blockqnn.cost.match import Matched
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
-from blockqnn.training.final.matched import Matched
 
 
 class ResultImages(TypedDict):
