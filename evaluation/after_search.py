@@ -5,6 +5,7 @@ blocks.
 from pathlib import Path
 
 from blockqnn.search.history import History
+from blockqnn.space import AS_SET
 from blockqnn.storage import write_atomically
 from evaluation.best_table import best_table, write_table
 from evaluation.drawing import draw_block
@@ -33,5 +34,7 @@ def write_pictures(history: History, directory: Path, name: str) -> None:
         figure = draw_fronts(points)
         write_atomically(directory / "front.png", lambda file: figure.savefig(file, dpi=140))
     for rank, result in enumerate(best[:DRAWN], start=1):
-        title = f"{name}: block {result.candidate.number}, reward {result.reward:.2f}"
-        draw_block(result.candidate.block, directory / f"best_{rank}.png", title)
+        candidate = result.candidate
+        shape = f", {candidate.shape.chosen}" if candidate.shape.chosen != AS_SET else ""
+        title = f"{name}: block {candidate.number}{shape}, reward {result.reward:.2f}"
+        draw_block(candidate.block, directory / f"best_{rank}.png", title)
