@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from numpy.random import Generator
 
-from blockqnn.space.block import CONVOLUTIONS, Block, Op, predecessors
+from blockqnn.space.block import CONVOLUTIONS, Block, Op, one_of, predecessors
 from blockqnn.space.canonical import canonical_form
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 from blockqnn.space.spaces import Space
@@ -23,7 +23,8 @@ MOST = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What a network has of its own; the rest, which is None, is as the settings have it.
+    """What a network has of its own; the rest, which is None, is as the settings have it. Raises
+    `ValueError` for what is none.
 
     Its text has the parts that were chosen, such as `half:1-2-1:shortcut`, without filters.
     """
@@ -37,6 +38,17 @@ class Shape:
     connections: str | None = None
     """How the blocks of a stage are connected: one of `CONNECTIONS`."""
 
+    def __post_init__(self) -> None:
+        for name, known in (("skeleton", STEM_POOLS), ("connections", CONNECTIONS)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value in known):
+                raise ValueError(f"{name} is {value!r:.40}: give {one_of(known)}")
+        for name in ("filters", "repeats"):
+            numbers = getattr(self, name)
+            whole = numbers is None or all(type(each) is int and each > 0 for each in numbers)
+            if not whole or numbers == ():
+                raise ValueError(f"{name} is {numbers!r:.40}: give numbers of 1 or more")
+
     def __str__(self) -> str:
         repeats = "-".join(map(str, self.repeats or ()))
         return ":".join(filter(None, (self.skeleton, repeats, self.connections)))
@@ -47,6 +59,8 @@ class Shape:
 
         Raises `ValueError` that names the part and what to give instead.
         """
+        if not isinstance(text, str):  # files may hold anything
+            raise ValueError(f"a shape is a text, not {text!r:.40}")
         found: dict[str, Any] = {}
         for part in filter(None, text.split(":")):
             name = "repeats"

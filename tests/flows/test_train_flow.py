@@ -313,7 +313,10 @@ def test_the_mean_of_several_seeds_ranks_and_no_seed_may_diverge(tmp_path):
     assert selection["winner"]["accuracy"] == 71.5
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 99}'])
+SHAPELESS = '{"version": 1, "winner": {"block": "(1,7,0,0,0)", "shape": 5}}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', '{"version": 99}', SHAPELESS])
 def test_a_damaged_selection_is_refused(tmp_path, content):
     path = tmp_path / "selection.json"
     path.write_text(content)

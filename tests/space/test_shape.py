@@ -193,3 +193,26 @@ def test_too_many_shapes_are_refused():
     assert len(offered.designs(4).shapes) == 8**4
     with pytest.raises(SettingsError, match="space.repeats is .* they make 32,768 shapes"):
         offered.designs(5)
+
+
+@pytest.mark.parametrize("text", [None, 5, ["half"], {}])
+def test_a_shape_is_a_text(text):
+    with pytest.raises(ValueError, match="a shape is a text, not"):
+        Shape.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"skeleton": "vgg"}, "skeleton is 'vgg': give cifar, half or imagenet"),
+        ({"skeleton": ["half"]}, "skeleton is .'half'.: give cifar"),
+        ({"connections": 5}, "connections is 5: give none, shortcut or concat"),
+        ({"repeats": [1, 0]}, "repeats is .1, 0.: give numbers of 1 or more"),
+        ({"repeats": []}, "repeats is .*: give numbers of 1 or more"),
+        ({"filters": [8, "x"]}, "filters is .8, 'x'.: give numbers of 1 or more"),
+        ({"filters": [8, True]}, "filters is .8, True.: give numbers of 1 or more"),
+    ],
+)
+def test_values_of_a_file_that_make_no_shape(values, message):
+    with pytest.raises(ValueError, match=message):
+        Shape.from_dict(values)
