@@ -200,7 +200,7 @@ def cost_in_words(networks: Sequence[Network]) -> str:
     says = f"Every network takes {MATCHED[kind]} block plain's, within {100 * TOLERANCE:.0f} %"
     says += f" (network.match={kind})"
     if off:
-        says += f"; no filters make it so for {', '.join(off)}"
+        says += f", but {', '.join(off)} that: widths in steps of 8 come no nearer"
     if free:
         says += f"; {', '.join(free)} has the widths that were given"
     return says + "."
