@@ -65,6 +65,15 @@ def matched_filters(
     return min(equal, key=lambda filters: (_unlike(filters, like), off(filters), filters))
 
 
+def preference(filters: Sequence[int], ratio: float, like: Sequence[int]) -> tuple[bool, float]:
+    """Return what is least for the network to be preferred among those with several numbers of
+    blocks: one of the cost aimed at, `ratio` being its cost beside that; then one whose first stage
+    is as wide as that of `like`.
+    """
+    off = abs(math.log(ratio)) > math.log(1 + TOLERANCE)
+    return off, abs(math.log(filters[0] / like[0]))
+
+
 def _unlike(filters: Sequence[int], like: Sequence[int]) -> float:
     """How far the ratios between the stages are from those of `like`."""
     logs = [math.log(f / other) for f, other in zip(filters, like, strict=True)]

@@ -1,6 +1,5 @@
 """Settings of the network around the blocks, the section `network` of params.yaml."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 from blockqnn.cost import Cost, DeviceCost, network_cost, network_layers
 from blockqnn.cost.layers import Run
-from blockqnn.cost.match import TOLERANCE, matched_filters
+from blockqnn.cost.match import matched_filters, preference
 from blockqnn.settings.checks import Section
 from blockqnn.space import AS_SET, Block, Shape
 from blockqnn.space.block import one_of
@@ -142,14 +141,13 @@ class NetworkSettings(Section, section="network"):
                 )
             )
 
-        def unlike(network: Self) -> tuple[bool, float]:
-            away = abs(math.log(network.filters[0] / shaped.filters[0]))
-            return abs(cost(network) / target - 1) > TOLERANCE, away
+        def preferred(network: Self) -> tuple[bool, float]:
+            return preference(network.filters, cost(network) / target, shaped.filters)
 
         offered = self.match_repeats if shape.repeats is None else ()
         base = replace(shaped, match="none", match_repeats=())
         found = [fitted(replace(base, repeats=each)) for each in offered or (base.repeats,)]
-        return min(found, key=unlike) if len(found) > 1 else found[0]
+        return min(found, key=preferred)
 
     def times_reference(self, network: Self, block: Block, like: Block, **images: Any) -> float:
         """Return how many times what is matched the block's network costs of what the network of

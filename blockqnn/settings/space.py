@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from blockqnn.settings.checks import Section
 from blockqnn.space import LONGEST, VERSIONS, Shape, ShapedSpace, Space
-from blockqnn.space.shape import MOST, shapes_of
+from blockqnn.space.shape import MOST, MOST_STAGES, shapes_of
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 
 
@@ -70,6 +70,8 @@ class SpaceSettings(Section, section="space"):
             return ()
         stages = self.stages or (filters,)
         self.require("stages", max(stages) <= filters, f"network.filters has {filters}")
+        remedy = f"networks of more than {MOST_STAGES} stages have one shape; give fewer filters"
+        self.require("repeats", not self.repeats or max(stages) <= MOST_STAGES, remedy)
         count = max(1, len(self.skeletons)) * max(1, len(self.connections))
         count *= sum(max(1, len(self.repeats)) ** each for each in stages)
         remedy = f"they make {count:,} shapes with {stages[-1]} stages; {MOST:,} are the most"

@@ -20,6 +20,9 @@ MUTATED = 3
 MOST = 4096
 """Most shapes of a space."""
 
+MOST_STAGES = 8
+"""Most stages of networks whose shape is chosen."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
@@ -226,7 +229,9 @@ class ShapedSpace:
 
     def mutate(self, design: ShapedBlock, rng: Generator) -> ShapedBlock:
         """Another design with one layer of the block changed, or one part of the shape."""
-        near = self._near(design.shape)
+        near = self._near.get(design.shape)
+        if near is None:
+            near = self._near[design.shape] = self._neighbours(design.shape)
         if near and rng.integers(MUTATED) == 0:
             return ShapedBlock(near[int(rng.integers(len(near)))], design.block)
         return ShapedBlock(design.shape, self.space.mutate(design.block, rng))
@@ -237,7 +242,12 @@ class ShapedSpace:
             raise ValueError(f"shape is {design.shape}: this space has {len(self.shapes)} others")
         self.space.check(design.block)
 
-    def _near(self, shape: Shape) -> list[Shape]:
+    @cached_property
+    def _near(self) -> dict[Shape, list[Shape]]:
+        """Neighbours that were asked for."""
+        return {}
+
+    def _neighbours(self, shape: Shape) -> list[Shape]:
         """The shapes that differ from one in a single part; each stage's blocks are one, and so is
         a last stage.
         """

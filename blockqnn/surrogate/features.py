@@ -14,6 +14,7 @@ import numpy as np
 from blockqnn.cost import Cost
 from blockqnn.space import AS_SET, KERNELS, WIRES, Block, Layer, Op, Shape, predecessors
 from blockqnn.space.block import CONVOLUTIONS
+from blockqnn.space.shape import MOST_STAGES
 from blockqnn.space.skeleton import CONNECTIONS, STEM_POOLS
 from blockqnn.surrogate.kernel import Array
 
@@ -24,10 +25,6 @@ _COUNTED = {
     if op != Op.TERMINAL and (op, kernel) not in WIRES
 }
 """(kind, kernel) of the layers that compute something, by name."""
-
-
-MOST_STAGES = 8
-"""Stages of which a surrogate is told the blocks."""
 
 
 def block_features(block: Block, cost: Cost, shape: Shape = AS_SET) -> Array:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from blockqnn.cost.match import STEP, TOLERANCE, WIDEST
+from blockqnn.cost.match import STEP, TOLERANCE, WIDEST, preference
 from blockqnn.errors import UserError
 from blockqnn.network.timm_networks import build_comparator, count_macs, usual_widths, with_widths
 from blockqnn.params import settings_from_dict
@@ -151,10 +151,9 @@ def of_block(beside: Beside, block: Block, shape: Shape) -> tuple[Widths, Repeat
     settings'.
     """
     shaped = replace(beside.network.shaped(shape), match="none", match_repeats=())
-    reference = replace(beside.network.reference, match="none", match_repeats=())
-    if block.key == BLOCKS["plain"].key and replace(shaped, repeats=1) == reference:
-        if shaped.repeats in (1, (1,) * len(shaped.filters)):
-            return shaped.filters, shaped.repeats, 1.0
+    reference = beside.network.reference.layers(BLOCKS["plain"], **beside.images)
+    if list(shaped.layers(block, **beside.images)) == list(reference):
+        return shaped.filters, shaped.repeats, 1.0  # whatever noise would say
     offered = beside.network.match_repeats if shape.repeats is None else ()
     found: list[tuple[Widths, Repeats, float]] = []
     for repeats in offered or (shaped.repeats,):
@@ -167,12 +166,7 @@ def of_block(beside: Beside, block: Block, shape: Shape) -> tuple[Widths, Repeat
         widths, ratio = _fitted(beside, network, shaped.filters)
         found.append((widths, repeats, ratio))
 
-    def unlike(fitted: tuple[Widths, Repeats, float]) -> tuple[bool, float]:
-        widths, _, ratio = fitted
-        off = abs(math.log(ratio)) > math.log(1 + TOLERANCE)
-        return off, abs(math.log(widths[0] / shaped.filters[0]))
-
-    return min(found, key=unlike)
+    return min(found, key=lambda each: preference(each[0], each[2], shaped.filters))
 
 
 def _fitted(

@@ -27,6 +27,7 @@ from evaluation.report.picture import block_picture, plot
 from evaluation.report.results_sections import number
 from evaluation.report.search_summary import Searched
 from evaluation.results import Network, Record, Run, device_hours
+from evaluation.stages.selection import WINNER
 
 DRAWN = 6
 """Most blocks that are drawn."""
@@ -95,7 +96,7 @@ def blocks_section(networks: Sequence[Network], selection: Record | None) -> Sec
         words = (
             f"{' and '.join(labels)}: {len(block.layers) - 1} layers, density {block.density:.2f}"
         )
-        if code == winner.get("block") and winner.get("number") is not None:
+        if WINNER in labels and winner.get("number") is not None:
             words += f", candidate {winner['number']} of the search"
         drawings.append(block_picture(block, f"block_{number_}", f"Block {labels[0]}", f"{words}."))
     more = len(codes) - len(drawings)

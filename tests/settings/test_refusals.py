@@ -64,6 +64,10 @@ WRONG = [
         "recipe.drop_path is 0.1: networks that are the same but for it share a training",
     ),
     (
+        {"space": {"repeats": [1]}, "network": {"filters": [8] * 9}},
+        "space.repeats is (1,): networks of more than 8 stages have one shape; give fewer filters",
+    ),
+    (
         {"space": {"repeats": [*range(1, 100)]}},
         "shapes with 3 stages; 4,096 are the most",
     ),
