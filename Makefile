@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+TOOLS = $(VENV)/.ready-for-tests
+# Python compiles what it imports; pip would compile everything, for a minute.
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
 
@@ -29,39 +32,39 @@ search: $(READY)
 test: lint
 	$(BIN)/python -m pytest --numprocesses=2
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(READY)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(READY)
+schema: $(TOOLS)
 	$(BIN)/python -m blockqnn.settings.schema
 
-bench: $(READY)
+bench: $(TOOLS)
 	$(BIN)/python -m benchmarks
 
-bench-scale: $(READY)
+bench-scale: $(TOOLS)
 	$(BIN)/python -m benchmarks --scale
 
-bench-surrogate: $(READY)
+bench-surrogate: $(TOOLS)
 	$(BIN)/python -m benchmarks.studies.surrogate_comparison
 
 EVOLUTIONS = evolution,evolution:population=20:tournament=10,evolution:population=100:tournament=25
 COMPARED = dyna_q,q_learning,q_learning:learning_rate=0.1,$(EVOLUTIONS),random,tpe
 
-bench-nasbench201: $(READY)
+bench-nasbench201: $(TOOLS)
 	$(if $(TABLE),,$(error name the table of cells: make bench-nasbench201 TABLE=nasbench201.csv.gz))
 	for data in cifar10 cifar100 imagenet16; do \
 	  $(BIN)/blockqnn compare --cells $(TABLE) --data $$data --agents $(COMPARED) --budget 400 --seeds 100 \
 	    --checkpoints 50 100 200 400 --to docs/results/nasbench201-$$data || exit 1; \
 	done
 
-bench-agents: $(READY)
+bench-agents: $(TOOLS)
 	for data in digits cifar10; do \
 	  $(BIN)/blockqnn compare --blocks benchmarks/data/$$data-blocks.csv.gz --agents $(COMPARED) --budget 200 \
 	    --seeds 20 --count trainings --checkpoints 25 50 100 200 --to docs/results/agents-$$data || exit 1; \
@@ -72,7 +75,7 @@ EACH = --set tracking=false seed=$$seed
 
 SEEDS = 0 1 2 3 4 5 6
 
-bench-searches: $(READY)
+bench-searches: $(TOOLS)
 	for seed in $(SEEDS); do \
 	  $(SEARCH) q_learning-$$seed $(EACH) || exit 1; \
 	  $(SEARCH) dyna_q-$$seed $(EACH) agent.kind=dyna_q 'schedule=[[1.0,2],[0.0,16]]' || exit 1; \
@@ -84,18 +87,18 @@ bench-searches: $(READY)
 	  $(foreach agent,dyna_q q_learning evolution random,$(foreach seed,$(SEEDS),$(agent)-$(seed))) \
 	  --to docs/results/agents-searches
 
-bench-fast: $(READY)
+bench-fast: $(TOOLS)
 	$(BIN)/python -m benchmarks.studies.fast_search
 
-bench-proxies: $(READY)
+bench-proxies: $(TOOLS)
 	$(BIN)/python -m benchmarks.studies.proxies $(if $(DATA),--data $(DATA)) $(if $(SEARCH),--search $(SEARCH))
 
 TASK ?= cifar10
 
-winner: $(READY)
+winner: $(TOOLS)
 	$(BIN)/python -m benchmarks.studies.winner --task $(TASK) $(if $(DATA),--data $(DATA))
 
-bench-recipes: $(READY)
+bench-recipes: $(TOOLS)
 	$(BIN)/python -m benchmarks.studies.recipe_parts $(if $(DATA),--data $(DATA))
 
 clean:
@@ -103,7 +106,12 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python {v[0]}.{v[1]} was found: make PYTHON=python3.11 (or 3.12, 3.13)")'
-	@echo "Setting up $(VENV): some minutes, once."
+	@echo "Setting up $(VENV): a minute or two, once."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable .
+	@touch $@
+
+$(TOOLS): $(READY)
+	@echo "Adding what tests and benchmarks need: a minute or two, once."
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
