@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
 from blockqnn.errors import SearchError
 from blockqnn.params import load_plan
 from blockqnn.storage import as_search_error
+from blockqnn.training.devices import usable_cores
 from blockqnn.training.final.result import read_result
 from blockqnn.workers.training_processes import Result, TrainingDied, TrainingProcesses
 from evaluation.stages.selection import WINNER, write_selection
@@ -31,6 +32,8 @@ from flows.terminal.training_progress import TrainingProgress
 from flows.terminal.training_tables import outcome_in_words, training_table
 from flows.tracking.background import BackgroundWriter
 from flows.tracking.trainings import TrainingRuns
+
+Check = Literal["full", "quick"]
 
 RETRY_DELAYS = [1.0, 5.0, 30.0]
 """Seconds before each further attempt at a training whose process was lost."""
@@ -53,6 +56,7 @@ def train(
     step: Step = "all",
     networks: list[str] | None = None,
     winner: str | None = None,
+    check: Check = "full",
     wait: bool = False,
 ) -> list[dict[str, Any]]:
     """Train the networks of a plan, or go on with it; returns a table, one row a training.
@@ -67,6 +71,7 @@ def train(
         step: selection ranks the search's best blocks, final trains on all training images.
         networks: final trainings of these alone: winner, or blocks and models of the plan.
         winner: a selection.json to take the winner from; null for the run's own.
+        check: full reads each image on disk once before the first training, quick one a class.
         wait: let another process that has this run finish, instead of failing.
     """
     plan = load_plan(Path(params), data, profile, overrides)
@@ -75,6 +80,10 @@ def train(
     trainings = TrainingProcesses(plan.workers)
     planned = PlannedTrainings(directory, home, plan, data, Path(winner) if winner else None)
     planned.chosen(networks)
+    if plan.data.streamed and check == "full":
+        from blockqnn.data.streamed.check import check_images  # timm takes a second to import
+
+        check_images(plan.data, home, usable_cores())
     with open_run(directory, wait):
         with as_search_error(directory):
             work = planned.work(step, networks)

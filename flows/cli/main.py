@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises SystemExit, with status 2, for options that argparse refuses.
     """
     quiet()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_terminal()
     parser = argparse.ArgumentParser(
         prog="blockqnn",
         description="Neural architecture search by Q-learning over convolutional blocks.",
@@ -68,3 +68,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kept = "nothing was written, the same command begins anew"
         print(f"\nblockqnn: stopped; {kept}", file=sys.stderr)
         return 1
+
+
+class _Sentences(logging.Formatter):
+    """What our own packages say, without its origin, and warnings of others with it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        level = record.levelname.lower()
+        if record.name.partition(".")[0] not in ("blockqnn", "evaluation", "flows", "root"):
+            return f"{level}: {record.name}: {text}"
+        return text if record.levelno < logging.WARNING else f"{level}: {text}"
+
+
+def _log_to_terminal() -> None:
+    """Show warnings, and what becomes of the folders and files of images: each sentence once."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Sentences())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    said: set[str] = set()
+
+    def once(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        of_images = record.name.startswith("blockqnn.data")
+        new = not (of_images and message in said)
+        said.add(message)
+        return new
+
+    handler.addFilter(once)
+    logging.getLogger("blockqnn.data").setLevel(logging.INFO)

@@ -25,6 +25,8 @@ def add(commands: Any) -> None:
     shared.add_networks(parser)
     text = "train nothing: write the jobs and print the commands for several machines"
     parser.add_argument("--prepare", action="store_true", help=text)
+    text = "of images on disk, read each once first (full, noted under --runs), or one a class"
+    parser.add_argument("--check", choices=["full", "quick"], default="full", help=text)
     shared.add_path(parser, "--to", "DIR", "write the selection, or results and weights, there")
     shared.add_wait(parser)
     parser.set_defaults(run=run)

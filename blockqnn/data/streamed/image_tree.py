@@ -1,46 +1,32 @@
 """Images in class folders or tar files, listed and checked before a training reads them."""
 
+import hashlib
+import io
 import os
 import stat
-import struct
-import tarfile
 import weakref
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from blockqnn.data.folder import check_names
+from blockqnn.data.files.decoding import TYPES, UNREADABLE, eight_bit_rgb, in_words
+from blockqnn.data.files.layout import class_files, few, hidden
 from blockqnn.errors import SettingsError
-
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    tarfile.TarError,
-    Image.DecompressionBombError,
-)
-"""Errors that PIL and tarfile raise for files that are damaged or no images."""
 
 AT_ONCE = 16
 """Files asked for at one time. A file system on a network answers many as fast as one."""
 
 
 class ImageTree:
-    """The images of one split, numbered in the order in which a reader of timm lists them.
+    """The images of one split, numbered in the order of their names, numbers in these by value.
 
-    An image belongs to the class whose name its folder has, whichever folders lie above, as in
-    timm. Hidden files and files whose names end in none of `types` are no images. A tree can be
-    sent to other processes.
+    Hidden files and files whose names end in none of `types` are no images. A tree can be sent to
+    other processes.
     """
 
     def __init__(
@@ -50,14 +36,13 @@ class ImageTree:
         self.classes = classes
         self.types = types
         self._reader = reader
-        self._is_tar = hasattr(reader, "tar_state")
+        self.is_tar = hasattr(reader, "tar_state")
         weakref.finalize(self, _close, reader)
-        if self._is_tar:
-            shown = [not _hidden(sample[0].path) for sample in reader.samples]
+        if self.is_tar:
+            shown = [not hidden(sample[0].path) for sample in reader.samples]
             reader.samples, reader.targets = reader.samples[shown], reader.targets[shown]
             labels = reader.targets
         else:
-            reader.samples = [sample for sample in reader.samples if not _hidden(sample[0])]
             labels = [label for _, label in reader.samples]
         self.labels: npt.NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
 
@@ -77,48 +62,62 @@ class ImageTree:
         try:
             file, _ = self._reader[number]
             with file, Image.open(file) as image:
-                return image.convert("RGB")
+                return eight_bit_rgb(image)
         except UNREADABLE as error:
-            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            if isinstance(error, UnidentifiedImageError):  # it names a file object
-                what = "of no known format"
-            raise SettingsError(
-                f"{self.path / self._name(number)} is not a readable image ({what}): mend or "
-                "remove it"
-            ) from None
+            raise self._unreadable(number, error) from None
+
+    def digest(self, number: int) -> bytes:
+        """A hash of the bytes of an image that was read to its end, as `image` would."""
+        try:
+            file, _ = self._reader[number]
+            with file:
+                content = file.read()
+            with Image.open(io.BytesIO(content)) as image:
+                image.draft("RGB", (1, 1))  # where a JPEG allows it, fewer pixels of every byte
+                eight_bit_rgb(image)
+            return hashlib.blake2b(content, digest_size=16).digest()
+        except UNREADABLE as error:
+            raise self._unreadable(number, error) from None
+
+    def _unreadable(self, number: int, error: Exception) -> SettingsError:
+        return SettingsError(
+            f"{self.path / self.name(number)} is not a readable image ({in_words(error)}): mend "
+            "or remove it"
+        )
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Every image's name below the split's directory, with slashes, and its bytes."""
         for number, size in enumerate(self._sizes()):
-            yield self._name(number).replace(os.sep, "/"), size
+            yield self.name(number).replace(os.sep, "/"), size
 
     def check(self) -> None:
         """Raise `SettingsError` unless every class has images and its first one can be read."""
         count = np.bincount(self.labels, minlength=len(self.classes))
         if (empty := np.flatnonzero(count == 0)).size:
-            names = _few(self.classes[label] for label in empty)
+            names = few(self.classes[label] for label in empty)
             raise SettingsError(
                 f"{self.path} has no images of class {names}: put images ({', '.join(self.types)}) "
                 "in the folder, or remove it"
             )
         firsts = np.unique(self.labels, return_index=True)[1].tolist()
-        if not self._is_tar:
+        if not self.is_tar:
             for number in firsts:
                 file_size(self._reader.samples[number][0])
         # a tar file is read through one handle
-        with ThreadPoolExecutor(1 if self._is_tar else AT_ONCE) as pool:
+        with ThreadPoolExecutor(1 if self.is_tar else AT_ONCE) as pool:
             for _ in pool.map(self.image, firsts):
                 pass
 
-    def _name(self, number: int) -> str:
-        if self._is_tar:
+    def name(self, number: int) -> str:
+        """The name of an image's file below the split's directory."""
+        if self.is_tar:
             member, tar, inner = self._reader.samples[number]
             return "/".join(name for name in (tar, inner and inner.name, member.name) if name)
         path: str = self._reader.samples[number][0]
         return path.removeprefix(f"{self.path}{os.sep}")
 
     def _sizes(self) -> Iterable[int]:
-        if self._is_tar:
+        if self.is_tar:
             return [member.size for member, _, _ in self._reader.samples]
         paths = [path for path, _ in self._reader.samples]
         lots = [paths[start : start + 1024] for start in range(0, len(paths), 1024)]
@@ -126,39 +125,31 @@ class ImageTree:
             return [size for sizes in pool.map(_file_sizes, lots) for size in sizes]
 
 
+class _Files:
+    """A reader of files as timm's readers are: pairs of an open file and a label, by number."""
+
+    def __init__(self, samples: list[tuple[str, int]]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, number: int) -> tuple[IO[bytes], int]:
+        path, label = self.samples[number]
+        return open(path, "rb"), label
+
+
 def read_folder(path: Path) -> ImageTree:
     """The images in the class folders of a directory. Raises `SettingsError` if there are none."""
-    from timm.data.readers import create_reader
     from timm.utils.misc import natural_key
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # timm's own are png and jpg alone
 
-    if not path.is_dir():
-        raise SettingsError(
-            f"{path} is not there: data.root needs train and val, each with a folder of images a "
-            "class"
-        )
-    try:
-        with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read ({error.strerror}): check its rights") from None
-    if len(names) < 2:
-        raise SettingsError(
-            f"{path} has {len(names)} class folders: put every image in the folder of its class, "
-            "two classes or more (the validation images of ILSVRC come in one folder: sort them)"
-        )
-    check_names(path, names)
-    classes = tuple(sorted(names, key=natural_key))  # timm's order
+    found = class_files(path)
+    classes = tuple(sorted(found.classes, key=natural_key))  # timm's order
     numbers = {name: number for number, name in enumerate(classes)}
-    try:
-        types = ";".join(IMG_EXTENSIONS)
-        reader = create_reader("", root=str(path), class_map=numbers, input_key=types)
-    except RuntimeError:
-        raise SettingsError(
-            f"{path} has class folders, but no images ({', '.join(IMG_EXTENSIONS)}) in them: check "
-            "data.root"
-        ) from None
-    return ImageTree(path, reader, classes, IMG_EXTENSIONS)
+    samples = [
+        (str(file), numbers[name])
+        for name, files in zip(found.classes, found.files, strict=True)
+        for file in files
+    ]
+    samples.sort(key=lambda sample: (natural_key(sample[0]), sample[0]))
+    return ImageTree(path, _Files(samples), classes, TYPES)
 
 
 def read_tar(root: Path, split: str) -> ImageTree:
@@ -167,7 +158,7 @@ def read_tar(root: Path, split: str) -> ImageTree:
     Every start reads the headers of the tar files anew. timm could keep a list of them, but as a
     pickle, which is neither written nor read here. Raises `SettingsError` if there are no images.
     """
-    from timm.data.readers.img_extensions import get_img_extensions
+    from timm.data.readers.img_extensions import add_img_extensions, get_img_extensions
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
     path = root / f"{split}.tar"
@@ -178,6 +169,7 @@ def read_tar(root: Path, split: str) -> ImageTree:
                 f"{root} has neither {split}.tar nor {split}/*.tar: data.reader tar needs one of "
                 "them, for train and for val"
             )
+    add_img_extensions(TYPES)
     try:
         reader = ReaderImageInTar(str(path), cache_tarinfo=False)
     except (*UNREADABLE, AssertionError) as error:
@@ -213,7 +205,7 @@ def check_both(train: ImageTree, val: ImageTree) -> None:
         if missing := sorted(set(one.classes) - set(other.classes)):
             raise SettingsError(
                 f"{one.path} and {other.path} must have the same class folders, but "
-                f"{_few(missing)} {'is' if len(missing) == 1 else 'are'} in the first only"
+                f"{few(missing)} {'is' if len(missing) == 1 else 'are'} in the first only"
             )
     for tree in (train, val):
         tree.check()
@@ -231,14 +223,3 @@ def _close(reader: Any) -> None:
 
 def _file_sizes(paths: list[str]) -> list[int]:
     return [file_size(path) for path in paths]
-
-
-def _hidden(path: str) -> bool:
-    return os.path.basename(path).startswith(".")
-
-
-def _few(names: Iterable[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

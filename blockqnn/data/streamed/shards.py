@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from blockqnn.data.feed import Share
-from blockqnn.data.streamed.image_tree import UNREADABLE
+from blockqnn.data.files.decoding import UNREADABLE, eight_bit_rgb
 from blockqnn.data.streamed.loading import Loaded, seeded
 from blockqnn.errors import SettingsError
 from blockqnn.seeds import seed_for
@@ -38,14 +38,16 @@ class Shards:
         return self.images
 
     def reader(self, **options: Any) -> Any:
-        """timm's reader of all shards, which yields pairs of a PIL image and a label."""
+        """timm's reader of all shards, which yields pairs of a PIL image, as its file has it, and a
+        label.
+        """
         from timm.data.readers import create_reader
 
         logging.getLogger("timm.data.readers.reader_wds").addFilter(_worth_saying)
         split = f"{'::'.join(self.names)}|{self.images}"
         # an absolute path is never taken for a URL, say of a pipe, which would be run
         root = str(self.root.absolute())
-        return create_reader("wds/", root=root, split=split, **options)
+        return create_reader("wds/", root=root, split=split, input_img_mode="", **options)
 
     def files(self) -> Iterator[tuple[str, int]]:
         """The name of every shard and its bytes."""
@@ -170,7 +172,7 @@ class ShardBatches(IterableDataset[Loaded]):
 
     def _sample(self, place: str, image: Any, label: int) -> tuple[torch.Tensor, int]:
         with seeded(seed_for(self.seed, "augment", place)):
-            return self.augmented(image), label
+            return self.augmented(eight_bit_rgb(image)), label
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,9 @@ class ShardTestBatches(IterableDataset[Loaded]):
         reader.dist_rank, reader.dist_num_replicas = 0, 1
         images = iter(reader)
         while batch := list(islice(images, self.batch)):
-            yield fast_collate([(self.centre(image), label) for image, label in batch])
+            yield fast_collate(
+                [(self.centre(eight_bit_rgb(image)), label) for image, label in batch]
+            )
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

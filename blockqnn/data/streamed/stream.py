@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Share
+from blockqnn.data.files.layout import find_parts
 from blockqnn.data.split import stratified
 from blockqnn.data.streamed.image_tree import ImageTree, check_both, read_folder, read_tar
 from blockqnn.data.streamed.loading import (
@@ -150,7 +151,13 @@ def open_stream(settings: DataSettings, seed: int) -> ImageStream:
         if settings.reader == "tar":
             train, test = read_tar(root, "train"), read_tar(root, "val")
         else:
-            train, test = read_folder(root / "train"), read_folder(root / "val")
+            parts = find_parts(root)
+            if parts.test is None:
+                raise SettingsError(
+                    f"data.root is {str(root)!r}: it has neither train nor val; give the directory "
+                    "that holds both, each with a folder of images a class"
+                )
+            train, test = read_folder(parts.train), read_folder(parts.test)
         check_both(train, test)
         classes = train.classes
         held = max(len(classes), round(settings.holdout * len(train)))
