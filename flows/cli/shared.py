@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +19,7 @@ from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings import Plan
 from flows.interruption import remember_signals
 from flows.runs import run_directory, runs_directory
-from flows.servers.prefect_api import PrefectError, choose_prefect_api, is_prefect
+from flows.servers.prefect_api import choose_prefect_api, is_prefect
 
 if TYPE_CHECKING:
     from flows.final_trainings import PlannedTrainings
@@ -149,20 +151,19 @@ def planned_trainings(options: argparse.Namespace) -> PlannedTrainings:
 def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool]) -> None:
     """Run the flow of that name; its parameters are the options of the same names.
 
-    Raises `PrefectError` when Prefect's server cannot be used or is gone. Errors of Prefect are
-    logged and not raised where `finished` says that all work is done.
+    Where a server that ran already is gone for good, the same command goes on without it. Errors of
+    Prefect are logged and not raised where `finished` says that all work is done. Raises
+    `PrefectError` when the server that was asked for cannot be used.
     """
-    api = choose_prefect_api()
+    api = choose_prefect_api(options.runs)
     flow = getattr(import_module(f"flows.{name}"), name)  # imports Prefect, while its server starts
     arguments = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in vars(options).items()
         if key in signature(flow.fn).parameters
     }
-    for runs in ("flow_runs", "task_runs"):  # their tracebacks are for the Prefect UI
-        logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
-    for sender in ("EventsWorker", "APILogWorker"):  # a busy server keeps them: "still processing"
-        logging.getLogger(sender).setLevel(logging.ERROR)
+    _quieten_prefect()
+    gone = False
     try:
         with remember_signals():
             api.wait()
@@ -171,18 +172,40 @@ def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool
         raise
     except Exception as error:
         if not finished():
-            if is_prefect(api.url):
+            if api.temporary or is_prefect(api.url):
                 raise
-            raise PrefectError(
-                f"the Prefect server at {api.url} is gone ({type(error).__name__}); nothing is "
-                "lost: start it (`blockqnn serve`), or give the same command again without it"
-            ) from None
-        logging.warning("Prefect could not record the end of the flow: %s", error)
+            gone = True
+        else:
+            logging.warning("Prefect could not record the end of the flow: %s", error)
     finally:
         if api.temporary:  # nobody misses the events that Prefect had no time to send
-            logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
             logging.getLogger("prefect._internal").handlers = [logging.NullHandler()]
         api.close()
+    if gone:
+        _go_on_without(api.url)
+
+
+def _quieten_prefect() -> None:
+    """Leave to the Prefect UI what a person at a terminal can do nothing about: tracebacks of flow
+    and task runs, a busy server ("still processing"), events that a server that is gone did not
+    get.
+    """
+    for runs in ("flow_runs", "task_runs"):
+        logging.getLogger(f"prefect.{runs}").setLevel(logging.CRITICAL)
+    for sender in ("EventsWorker", "APILogWorker"):
+        logging.getLogger(sender).setLevel(logging.ERROR)
+    logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
+
+
+def _go_on_without(url: str) -> None:
+    """Begin this command again in this process, which has let go of everything, without the server
+    at `url`. Prefect takes its address once, at import.
+    """
+    print(f"blockqnn: the Prefect server at {url} is gone: going on without it", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.environ.pop("PREFECT_API_URL", None)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @contextmanager

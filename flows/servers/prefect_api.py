@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -21,8 +20,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from blockqnn.errors import UserError
+from blockqnn.storage import DirectoryInUse, DirectoryLock, read_json
 from blockqnn.workers import leash
 from flows.servers.passwords import PREFECT, prefect_password
+
+SERVED = "prefect.json"
+"""File in `serve` below the runs with the address of the Prefect API of `blockqnn serve`."""
 
 SERVER_TIMEOUT = 300.0
 """Seconds a server may take to start: a first start on a busy machine builds its database."""
@@ -104,11 +107,11 @@ class PrefectAPI:
                 del os.environ["PREFECT_API_URL"]  # nobody answers there any more
 
 
-def choose_prefect_api() -> PrefectAPI:
+def choose_prefect_api(runs: Path) -> PrefectAPI:
     """Decide which Prefect API this process uses and put its address into the environment.
 
     1. PREFECT_API_URL: the user's wish; PrefectError when nothing answers there.
-    2. `[api] url` of ./prefect.toml, where `blockqnn serve` listens, when a Prefect server answers.
+    2. The server that a `blockqnn serve` of these `runs` has started, while that runs.
     3. Otherwise a temporary server that nobody else sees.
 
     A server that wants a password gets PREFECT_API_AUTH_STRING; PrefectError when it takes another.
@@ -122,7 +125,7 @@ def choose_prefect_api() -> PrefectAPI:
                 f"No Prefect server answers at PREFECT_API_URL={url}: start it (`blockqnn serve`), "
                 "or unset PREFECT_API_URL to run without a server."
             )
-    elif not ((url := _checkout_url()) and is_prefect(url)):
+    elif not ((url := served_url(runs)) and is_prefect(url)):
         return _temporary_server()
     _check_password(url)
     os.environ["PREFECT_API_URL"] = url
@@ -202,13 +205,20 @@ def _check_password(url: str) -> None:
             ) from None
 
 
-def _checkout_url() -> str | None:
+def served_url(runs: Path) -> str | None:
+    """The Prefect API that `blockqnn serve` of these runs has started; None where none runs.
+
+    Its lock says whether it runs: what answers at the address that one left behind may be anybody.
+    """
+    directory = runs / "serve"
     try:
-        settings = tomllib.loads(Path("prefect.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    url = settings.get("api", {}).get("url")
-    return url if isinstance(url, str) and urlsplit(url).hostname else None
+        url = read_json(directory / SERVED)["url"]
+        DirectoryLock(directory).release()
+    except DirectoryInUse:
+        return url if isinstance(url, str) and urlsplit(url).hostname else None
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return None
 
 
 def _temporary_server() -> PrefectAPI:

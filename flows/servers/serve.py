@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blockqnn.errors import UserError
+from blockqnn.storage import DirectoryLock, write_json
 from blockqnn.workers import leash
 from flows.runs import RUNS_VARIABLE
 from flows.servers import automations, passwords
 from flows.servers.prefect_api import (
+    SERVED,
     SERVER_TIMEOUT,
     is_prefect,
     prefect_call,
@@ -78,6 +80,7 @@ def serve(
         settings |= {name: value for name, value in reachable.items() if name not in os.environ}
     near = passwords.in_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))
     servers = _Servers(directory, f"http://{near}:{prefect_port}/api", settings)
+    lock = DirectoryLock(directory, wait=2.0)  # a command that looks who serves has it for moments
     with _stop_signals():
         try:
             mlflow_url = tracking
@@ -93,6 +96,7 @@ def serve(
                 if own_mlflow:
                     servers.wait_for("mlflow", lambda: responds(f"{mlflow_url}/health"))
             servers.wait_for("prefect", lambda: is_prefect(servers.url))
+            write_json({"url": servers.url}, directory / SERVED)
             servers.deploy()
             _announce(servers.url, store.without_password(mlflow_url), directory, prefect_port)
             return servers.watch()
@@ -102,7 +106,9 @@ def serve(
         finally:
             for number in _STOP_SIGNALS:  # a second Ctrl-C must not leave anything behind
                 signal.signal(number, signal.SIG_IGN)
+            (directory / SERVED).unlink(missing_ok=True)
             servers.stop()
+            lock.release()
 
 
 class _Servers:

@@ -210,7 +210,7 @@ def test_it_serves_survives_kills_and_leaves_nothing(served, monkeypatch, capsys
         assert refused(experiments, password)
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", f"night:{password}" if password else "")
         with pytest.raises(PrefectError, match=r"wants a.* password: export PREFECT_API_AUTH"):
-            choose_prefect_api()
+            choose_prefect_api(served.runs)
     for pid in leash.descendants(served.process.pid):
         assert SECRET not in command_line(pid)
 
