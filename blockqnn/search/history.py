@@ -1,5 +1,6 @@
 """What a journal says: the search's settings, its candidates and their results."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -268,11 +269,22 @@ def read_search(directory: Path) -> History:
     try:
         for record, _ in whole_records(path):
             history.apply(record)
+    except FileNotFoundError:
+        raise SearchError(f"there is no search in {directory}: {_those_there(directory)}") from None
     except OSError as error:
         raise SearchError(f"there is no search in {directory} ({error.strerror})") from None
     if not history.begun:
         raise SearchError(f"the search in {directory} has not begun: its journal is empty")
     return history
+
+
+def _those_there(directory: Path) -> str:
+    """Which searches lie beside a directory that has none, the one that was meant first."""
+    names = sorted(path.parent.name for path in directory.parent.glob(f"*/{JOURNAL}"))
+    if near := difflib.get_close_matches(directory.name, names, n=1):
+        return f"did you mean {near[0]}?"
+    shown = f"{', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
+    return f"there {'is' if len(names) == 1 else 'are'} {shown}" if names else "none is there"
 
 
 def _misplaced(kind: str, record: Record) -> SearchError:

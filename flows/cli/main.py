@@ -7,24 +7,35 @@ from collections.abc import Sequence
 
 from blockqnn import __version__
 from blockqnn.errors import SettingsError, UserError
-from flows.cli import compare, evaluate, export, prepare, report, search, serve, show, train
+from flows.cli.commands import (
+    compare,
+    evaluate,
+    export,
+    manage,
+    prepare,
+    report,
+    search,
+    serve,
+    show,
+    train,
+)
+from flows.cli.parser import Completion, Parser
 from flows.cli.shared import fill_in
 from flows.servers.prefect_api import quiet
 
-COMMANDS = (search, train, evaluate, report, prepare, compare, export, show, serve)
+COMMANDS = (search, show, manage, train, evaluate, report, export, serve, prepare, compare)
 """The commands' modules, in the order of `blockqnn --help`."""
 
 EPILOG = """\
 examples:
   blockqnn search                             the demo: minutes on a laptop, no download
-  blockqnn search --name mine --profile paper --set seed=1
-  blockqnn search --name own --set data.name=folder data.root=~/images data.image_size=64
-  blockqnn status --name mine                 how far it is, also while it runs
+  blockqnn search own --profile own-images --set data.root=~/images
+  blockqnn status own                         how far it is, also while it runs
+  blockqnn train --search own                 rank its best blocks, train the winner and others
+  blockqnn evaluate --search own              all that was trained, on the test images
+  blockqnn report --search own
+  blockqnn list                               all searches and trainings
   blockqnn show A --to block.svg              draw a published block
-  blockqnn train --data cifar10 --set search=mine top=3
-                                              rank its best blocks, train the winner and S
-  blockqnn evaluate --data cifar10            all that was trained, on the test images
-  blockqnn report --data cifar10 --search mine
 
 In directories, files and values of --set, {data} stands for the LABEL of --data, and for
 data.name of a search.
@@ -40,13 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     quiet()
     _log_to_terminal()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="blockqnn",
         description="Neural architecture search by Q-learning over convolutional blocks.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"blockqnn {__version__}")
+    text = "print what makes a shell complete commands and options: bash, zsh or tcsh"
+    parser.add_argument("--print-completion", metavar="SHELL", action=Completion, help=text)
     commands = parser.add_subparsers(
         title="commands", required=True, metavar="COMMAND", dest="command"
     )

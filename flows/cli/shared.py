@@ -18,7 +18,7 @@ from blockqnn import params
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings import Plan
 from flows.interruption import remember_signals
-from flows.runs import run_directory, runs_directory
+from flows.runs import run_directory, runs_directory, search_directory
 from flows.servers.prefect_api import choose_prefect_api, is_prefect
 
 if TYPE_CHECKING:
@@ -36,10 +36,20 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "--runs", "DIR", text, default=runs_directory())
 
 
-def add_search_name(parser: argparse.ArgumentParser) -> None:
-    """Add the options --name, that of a search, and --runs."""
-    parser.add_argument("--name", default="demo", help="the search's name (demo)")
+def add_search_name(parser: argparse.ArgumentParser, *, alone: bool = True) -> None:
+    """Add the options --name, that of a search, and --runs; `alone` says that the name may also be
+    given without --name.
+    """
+    if alone:
+        parser.add_argument("named", nargs="?", metavar="NAME", help="the search's name (demo)")
+    text = argparse.SUPPRESS if alone else "the search's name (demo)"
+    parser.add_argument("--name", default="demo", help=text)
     add_runs(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option --json."""
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON value")
 
 
 def add_run_name(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +61,16 @@ def add_run_name(parser: argparse.ArgumentParser) -> None:
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_plan` reads."""
     text = "a plan under training: (digits); {search}: that of the data set of the search"
-    parser.add_argument("--data", default="digits", metavar="LABEL", help=text)
+    parser.add_argument("--data", metavar="LABEL", help=text)
     text = "where the images are: data.root, taken as it is, not as YAML"
     parser.add_argument("--root", metavar="DIR", help=text)
     add_settings(parser, None, "settings laid over the params file")
+
+
+def add_searched(parser: argparse.ArgumentParser) -> None:
+    """Add the option --search, from which `fill_in` makes a plan."""
+    text = "a search in --runs: its images by the plan of their data set, its best blocks first"
+    parser.add_argument("--search", metavar="NAME", help=text)
 
 
 def add_settings(parser: argparse.ArgumentParser, profile: str | None, profiles: str) -> None:
@@ -85,19 +101,28 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 
 def fill_in(options: argparse.Namespace) -> None:
-    """Put the name of the data set for {data}, and what --set and --root say into `overrides`.
+    """Put the name of the data set for {data}, and what --set, --root and --search say into
+    `overrides`.
 
     The commands of dvc.yaml say {data}, since the shell would interpret a name written there.
-    Raises `SettingsError`.
+    Raises `SettingsError`, and `SearchError` for a search that is not there.
     """
     given = vars(options)
+    if given.get("named") is not None:
+        options.name = options.named
     searched = options.command == "search"
     if not (searched or "data" in given):
         return
+    plan = "params" in given and not searched
+    of_search: dict[str, Any] = {}
+    if plan and given.get("search") is not None:
+        of_search = _plan_of(options)
+    if plan and options.data is None:
+        options.data = "digits"
 
     @cache
     def name() -> str:
-        if searched or ("params" in given and options.data == "{search}"):
+        if searched or (plan and options.data == "{search}"):
             return params.data_of_search(Path(options.params), options.profile)
         return str(options.data)
 
@@ -108,14 +133,39 @@ def fill_in(options: argparse.Namespace) -> None:
         if (path := given.get(option)) is not None:
             given[option] = Path(filled_in(str(path)))
     if "set" in given:
-        options.overrides = {
+        options.overrides = of_search | {
             key: filled_in(value) if isinstance(value, str) else value
             for key, value in map(assignment, options.set)
         }
     if given.get("root") is not None:
         options.overrides["data.root"] = options.root
-    if not searched and "params" in given:
+    if plan:
         options.data = name()
+
+
+RANKED = 5
+"""Best blocks of a search that `train --search` ranks."""
+
+PLANS = {"folder": "own-images"}
+"""Plans by the name of their data set, where these differ."""
+
+
+def _plan_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a plan that come from the search named by --search, whose images it has; the
+    plan's label and the run's name become its own where none is given.
+    """
+    from blockqnn.search.history import read_search
+
+    history = read_search(search_directory(options.runs, options.search))
+    data = {k: v for k, v in history.settings.data.to_dict().items() if v not in (None, False)}
+    own = PLANS.get(data["name"], data["name"])
+    if options.data is None:
+        options.data = own
+    if options.name is None:
+        options.name = f"train-{options.search}"
+    images = {f"data.{key}": value for key, value in data.items() if key != "loaders"}
+    same = options.data == own
+    return {"search": options.search, "top": RANKED, **(images if same else {})}
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -163,6 +213,10 @@ def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool
         if key in signature(flow.fn).parameters
     }
     _quieten_prefect()
+    if not api.temporary:
+        from flows.servers.events import drop_events_in_vain
+
+        drop_events_in_vain()
     gone = False
     try:
         with remember_signals():
@@ -183,6 +237,20 @@ def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool
         api.close()
     if gone:
         _go_on_without(api.url)
+
+
+def print_page(name: str, runs: Path) -> None:
+    """Print where MLflow shows a search's candidates, if it has them."""
+    from flows.tracking.records import experiment_id, page_of
+    from flows.tracking.store import is_server, tracking_uri, without_password
+
+    uri = tracking_uri(runs)
+    if is_server(uri):
+        print(f"Every candidate: experiment blockqnn/{name} in MLflow at {without_password(uri)}")
+    elif (experiment := experiment_id(name, runs)) is not None:
+        serve = "blockqnn serve" if str(runs) == "runs" else f"blockqnn serve --runs {runs}"
+        print(f"Every candidate: {serve}, then in MLflow")
+        print(page_of(experiment, "http://127.0.0.1:5000"))
 
 
 def _quieten_prefect() -> None:

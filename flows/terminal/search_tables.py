@@ -1,11 +1,13 @@
 """What is printed of a search and of a block."""
 
 from pathlib import Path
+from typing import Any
 
 from blockqnn.errors import SettingsError
 from blockqnn.search.history import History, read_search
 from blockqnn.settings import NetworkSettings
 from blockqnn.space import AS_SET, Block, Shape, design_of
+from blockqnn.storage import as_json
 from blockqnn.zoo import named_design
 from evaluation.after_search import BEST
 from evaluation.best_table import BALANCED, LATENCY, RUNG, best_table
@@ -14,35 +16,53 @@ from evaluation.stages.doubts import doubts_of
 from flows.terminal.say import print_table
 
 
-def print_status(directory: Path, name: str, top: int) -> None:
-    """Print how far a search is, and its best `top` blocks so far."""
+def status_of(directory: Path, name: str, top: int) -> dict[str, Any]:
+    """How far a search is, and its best `top` blocks so far, as plain values: accuracies and
+    rewards in percent, iterations counted from 1.
+    """
     history = read_search(directory)
     kinds = [r.outcome.kind for r in history.results if r.same_as is None]
-    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    repeats = sum(r.same_as is not None for r in history.results)
-    state = "finished" if history.finished else f"{len(history.pending)} pending"
+    return {
+        "name": name,
+        "state": "finished" if history.finished else "unfinished",
+        "iteration": min(history.iteration + 1, history.iterations),
+        "iterations": history.iterations,
+        "epsilon": history.epsilon,
+        "candidates": len(history.results),
+        "total": history.total,
+        "pending": len(history.pending),
+        "outcomes": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        "repeated": sum(r.same_as is not None for r in history.results),
+        "device_hours": history.device_hours,
+        "best": best_table(history.best(top)),
+        "notes": doubts_of(history),
+    }
+
+
+def print_status(directory: Path, name: str, top: int) -> None:
+    """Print how far a search is, and its best `top` blocks so far."""
+    found = status_of(directory, name, top)
+    counts = ", ".join(f"{count} {kind}" for kind, count in found["outcomes"].items())
+    state = "finished" if found["state"] == "finished" else f"{found['pending']} pending"
     print(
-        f"{name}: iteration {min(history.iteration + 1, history.iterations)} of "
-        f"{history.iterations}, epsilon {history.epsilon}, {len(history.results)} of "
-        f"{history.total} candidates ({counts or 'none trained'}, {repeats} repeated), {state}"
+        f"{name}: iteration {found['iteration']} of {found['iterations']}, epsilon "
+        f"{found['epsilon']}, {found['candidates']} of {found['total']} candidates "
+        f"({counts or 'none trained'}, {found['repeated']} repeated), {state}"
     )
-    _print_best(history, top)
+    print_best(directory, top)
 
 
-def print_result(directory: Path, name: str, runs: Path) -> None:
+def print_result(directory: Path) -> None:
     """Print the best blocks of a finished search, and where its files are."""
-    _print_best(read_search(directory), BEST)
+    print_best(directory, BEST)
     names = ("learning_curve.png", "front.png", "best_1.png", "best.md")
     there = ", ".join(file for file in names if (directory / file).exists())
-    print(
-        f"Pictures and tables: {directory}/ ({there})\n"
-        f"Every candidate: blockqnn serve{'' if str(runs) == 'runs' else f' --runs {runs}'}, "
-        "then the MLflow UI at http://127.0.0.1:5000"
-    )
+    print(f"Pictures and tables: {directory}/ ({there})")
 
 
-def print_block(text: str, directory: Path, drawing: Path | None) -> None:
-    """Print the code, key, density and cost of a block, and draw it into a file if one is given.
+def print_block(text: str, directory: Path, drawing: Path | None, *, as_text: bool = True) -> None:
+    """Print the code, key, density and cost of a block, as JSON unless `as_text`, and draw it into
+    a file if one is given.
 
     `text` is a name, a code, or the number of a candidate of the search in `directory`. Raises
     `SettingsError` for anything else.
@@ -59,14 +79,19 @@ def print_block(text: str, directory: Path, drawing: Path | None) -> None:
         block, shape = candidate.block, candidate.shape
     else:
         _, block, shape = named_design(text, "block is", ", a candidate's number")
-    for name, value in _facts(block, shape, history, text).items():
-        print(f"{name:<21} {value}")
+    facts = _facts(block, shape, history, text)
+    if as_text:
+        for name, value in facts.items():
+            print(f"{name:<21} {value}")
+    else:
+        print(as_json(facts), end="")
     if drawing is not None:
         try:
             draw_block(block, drawing, f"Block {text}" if len(text) < 24 else "")
         except (OSError, ValueError) as error:
             raise SettingsError(f"--to is {str(drawing)!r}: {error}") from None
-        print(f"drawn to {drawing}")
+        if as_text:
+            print(f"drawn to {drawing}")
 
 
 def _facts(block: Block, shape: Shape, history: History | None, text: str) -> dict[str, str]:
@@ -103,7 +128,9 @@ def _facts(block: Block, shape: Shape, history: History | None, text: str) -> di
     return facts
 
 
-def _print_best(history: History, top: int) -> None:
+def print_best(directory: Path, top: int) -> None:
+    """Print a search's best `top` blocks, and what there is to doubt about them."""
+    history = read_search(directory)
     rows = best_table(history.best(top))
     if not rows:
         print(history.why_none())

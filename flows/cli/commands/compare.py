@@ -16,6 +16,7 @@ from blockqnn.settings.checks import require
 from evaluation.comparison.agents import TPE, AgentSpec, agent_specs
 from evaluation.comparison.run import About, AgentRun, run_agents
 from flows.cli import shared
+from flows.cli.parser import add_command
 from flows.runs import runs_directory, search_directory
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ OF_TABLES = ("agents", "budget", "seeds", "jobs", "data")
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("compare", help="agents on one task: curves, a table, a test")
+    parser = add_command(
+        commands,
+        "compare",
+        "compare agents on one task: curves, a table, a test of significance",
+        "blockqnn compare --cells nasbench201.csv.gz --budget 200 --to compared",
+        "blockqnn compare --searches mine mine-random --to compared",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     shared.add_path(source, "--cells", "FILE", "NAS-Bench-201's cells, CSV")
     shared.add_path(source, "--blocks", "FILE", "a table of trained blocks")

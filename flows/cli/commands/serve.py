@@ -5,16 +5,25 @@ from typing import Any
 
 from blockqnn.errors import UserError
 from flows.cli import shared
+from flows.cli.parser import add_command
 from flows.runs import search_directory
 
 
 def add(commands: Any) -> None:
-    track = commands.add_parser("track", help="write a run into MLflow again, from its files")
+    track = add_command(
+        commands,
+        "track",
+        "write a run into MLflow again, from its files",
+        "blockqnn track own",
+    )
     shared.add_search_name(track)
     track.set_defaults(run=run_track)
 
-    serve = commands.add_parser(
-        "serve", help="Prefect server and worker with blockqnn's deployments, MLflow UI"
+    serve = add_command(
+        commands,
+        "serve",
+        "run Prefect's server, a worker with blockqnn's deployments, and MLflow's pages",
+        "blockqnn serve",
     )
     shared.add_runs(serve)
     text = (

@@ -9,13 +9,20 @@ from blockqnn.search.history import JOURNAL
 from evaluation.stages.evaluated import read_judged
 from evaluation.stages.selection import read_selection
 from flows.cli import shared
+from flows.cli.parser import add_command
 from flows.runs import run_directory, search_directory
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("report", help="one page about final trainings and their search")
+    parser = add_command(
+        commands,
+        "report",
+        "write one page about final trainings and their search",
+        "blockqnn report --search own --to report",
+        "blockqnn report --data cifar10 --search mine",
+    )
     parser.add_argument(
-        "--data", default="digits", metavar="LABEL", help="the plan that was trained (digits)"
+        "--data", metavar="LABEL", help="the plan that was trained (that of --search, or digits)"
     )
     shared.add_run_name(parser)
     text = "a search, or a directory it wrote --to; the selection's where it is in the runs"
@@ -32,7 +39,12 @@ def run(options: argparse.Namespace) -> None:
     from evaluation.report import write_report
     from evaluation.results import read_run, run_of
 
-    _, directory = run_directory(options.runs, options.name, options.data)
+    command = "blockqnn {0} --data " + (options.data or "digits")
+    if options.search is not None and options.data is None and options.name is None:
+        trained = f"train-{options.search}"
+        if (options.runs / trained).is_dir():
+            options.name, command = trained, f"blockqnn {{0}} --search {options.search}"
+    _, directory = run_directory(options.runs, options.name, options.data or "digits")
     selection = read_selection(options.winner) if options.winner is not None else None
     if options.evaluated is not None:
         found = run_of(*read_judged(options.evaluated), selection)
@@ -40,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         found = read_run(directory)
         found = found if selection is None else replace(found, selection=selection)
-        command = f"blockqnn train --data {options.data} && blockqnn evaluate --data {options.data}"
+        command = " && ".join(command.format(step) for step in ("train", "evaluate"))
     search = None
     if options.search is not None:
         written = Path(options.search)

@@ -4,10 +4,16 @@ import argparse
 from typing import Any
 
 from flows.cli import shared
+from flows.cli.parser import add_command
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("export", help="write a trained network for other programs")
+    parser = add_command(
+        commands,
+        "export",
+        "write a trained network for other programs",
+        "blockqnn export runs/train-own/trainings/winner-everything-0-1a2b3c4d --to winner.onnx",
+    )
     text = "a .safetensors file, or the directory of a training that has it"
     shared.add_path(parser, "source", "WEIGHTS", text)
     shared.add_path(parser, "--to", "FILE", ".onnx, or .pt2 for torch.export", required=True)

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Any
 from blockqnn.storage import as_search_error
 from evaluation.stages.trained import write_trained
 from flows.cli import shared
+from flows.cli.parser import add_command
 
 if TYPE_CHECKING:
     from flows.final_trainings import PlannedTrainings
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser(
-        "train", help="rank a search's best blocks, then train the winner and others on everything"
+    parser = add_command(
+        commands,
+        "train",
+        "rank a search's best blocks, then train the winner and others on everything",
+        "blockqnn train --search own",
+        "blockqnn train --data cifar10 --set search=mine top=5",
     )
     shared.add_plan(parser)
+    shared.add_searched(parser)
     shared.add_run_name(parser)
     steps = ["selection", "final", "all"]
     text = "selection: the ranking alone; final: on all training images alone; all (default)"

@@ -5,15 +5,26 @@ from typing import Any
 
 from blockqnn.storage import as_json, write_json
 from flows.cli import shared
+from flows.cli.parser import add_command
 
 
 def add(commands: Any) -> None:
-    data = commands.add_parser("data", help="write a data set into one frozen file")
+    data = add_command(
+        commands,
+        "data",
+        "write a data set into one frozen file",
+        "blockqnn data --data cifar10 --to cifar10.npz",
+    )
     shared.add_plan(data)
     shared.add_path(data, "--to", "FILE", "to read with data.name=prepared", required=True)
     data.set_defaults(run=run_data)
 
-    plan = commands.add_parser("plan", help="the settings of final trainings, resolved, as JSON")
+    plan = add_command(
+        commands,
+        "plan",
+        "show the settings of final trainings, resolved, as JSON",
+        "blockqnn plan --data cifar10 --set recipe.epochs=30",
+    )
     shared.add_plan(plan)
     shared.add_path(plan, "--to", "FILE", "instead of the terminal")
     plan.set_defaults(run=run_plan)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.stages.evaluated import write_judged
 from flows.cli import shared
+from flows.cli.parser import add_command
 
 if TYPE_CHECKING:
     from evaluation.stages.trained import Trained
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("evaluate", help="judge final trainings on the test images")
+    parser = add_command(
+        commands,
+        "evaluate",
+        "judge final trainings on the test images",
+        "blockqnn evaluate --search own",
+        "blockqnn evaluate --data cifar10",
+    )
     shared.add_plan(parser)
+    shared.add_searched(parser)
     shared.add_run_name(parser)
     shared.add_networks(parser)
     text = "judge what blockqnn train --to wrote below DIR, a directory a network"

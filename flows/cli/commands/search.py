@@ -9,11 +9,18 @@ from blockqnn.params import load_settings
 from blockqnn.search.history import read_search
 from evaluation.stages.search import write_search
 from flows.cli import shared
+from flows.cli.parser import add_command
 from flows.runs import name_by_settings, search_directory
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("search", help="search for blocks, or go on with a search")
+    parser = add_command(
+        commands,
+        "search",
+        "search for blocks, or go on with a search",
+        "blockqnn search",
+        "blockqnn search own --profile own-images --set data.root=~/images",
+    )
     shared.add_search_name(parser)
     profiles = (
         "laid over the params file: demo (default), own-images, cifar10-laptop, paper, "
@@ -30,6 +37,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the search, print its best blocks, and write the files of a pipeline's stage."""
+    print(f"search {options.name} in {options.runs}/{options.name}", flush=True)
     # before a server starts: an error costs no waiting
     settings = load_settings(Path(options.params), options.profile, options.overrides)
     if options.by_settings:
@@ -38,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
     shared.run_flow("search", options, lambda: _is_finished(directory))
     from flows.terminal.search_tables import print_result
 
-    print_result(directory, options.name, options.runs)
+    print_result(directory)
+    shared.print_page(options.name, options.runs)
     if options.to is not None:
         with shared.writing(options.to):
             write_search(read_search(directory), options.name, options.to)
