@@ -84,8 +84,9 @@ class PlannedTrainings:
                 )
         return [label for label in self.labels if not networks or label in networks]
 
-    def work(self, step: Step, networks: Sequence[str] | None) -> Work:
-        """The trainings of a step, with their jobs prepared as far as they are known.
+    def work(self, step: Step, networks: Sequence[str] | None, write: bool = True) -> Work:
+        """The trainings of a step, with their jobs prepared as far as they are known: written, or
+        only checked.
 
         Raises `SettingsError` for networks that the plan has not, `SearchError` for a search or a
         selection that is not there, and OSError.
@@ -101,17 +102,19 @@ class PlannedTrainings:
         if then_winner:
             final.remove(WINNER)
         ranks = then_winner or step == "selection"
-        search, contenders = self._contenders() if ranks else ("", [])
-        return Work(search, contenders, self._finals(final), then_winner)
+        for writes in (False, True) if write else (False,):  # nothing before all is checked
+            search, contenders = self._contenders(writes) if ranks else ("", [])
+            others = self._finals(final, writes)
+        return Work(search, contenders, others, then_winner)
 
     def results(self, step: Step, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """All results of a step by directory; empty while one is missing."""
-        work = self.work(step, networks)
+        work = self.work(step, networks, write=False)
         directories = [place for each in work.contenders for place in each.directories]
         if work.then_winner:
             if not self.selection_file.exists():
                 return {}
-            directories += self.final(WINNER)
+            directories += self.final(WINNER, write=False)
         directories += work.others
         results = _results(directories)
         return results if len(results) == len(set(directories)) else {}
@@ -124,10 +127,11 @@ class PlannedTrainings:
         labels = self.chosen(networks)
         if not networks and WINNER in labels and not self.selection_file.exists():
             labels.remove(WINNER)
-        return _results(self._finals(labels))
+        return _results(self._finals(labels, write=False))
 
-    def final(self, label: str) -> list[Path]:
-        """The directories of a network's final trainings, one a seed, prepared.
+    def final(self, label: str, write: bool = True) -> list[Path]:
+        """The directories of a network's final trainings, one a seed, prepared if they are to be
+        written.
 
         Raises `SearchError` when it is the winner and none was selected.
         """
@@ -135,20 +139,23 @@ class PlannedTrainings:
         if label == WINNER or label in self._blocks:
             block, shape = self._blocks.get(label) or winner_of(read_selection(self.selection_file))
             network = {"block": block, "shape": shape}
-        prepare = partial(self._prepare, label=label, split="everything", **network)
+        prepare = partial(self._prepare, label=label, split="everything", write=write, **network)
         return [prepare(seed=seed) for seed in range(self.plan.seeds)]
 
-    def _finals(self, labels: Iterable[str]) -> list[Path]:
-        return [directory for label in labels for directory in self.final(label)]
+    def _finals(self, labels: Iterable[str], write: bool) -> list[Path]:
+        return [directory for label in labels for directory in self.final(label, write)]
 
-    def _contenders(self) -> tuple[str, list[Contender]]:
-        """The search's name and its best blocks, best first, with their trainings prepared."""
+    def _contenders(self, write: bool) -> tuple[str, list[Contender]]:
+        """The search's name and its best blocks, best first, with their trainings prepared if they
+        are to be written.
+        """
         name, best = self._best_blocks()
         seeds = range(self.plan.seed, self.plan.seed + self.plan.selection_seeds)
         found = []
         for number, block, shape in best:
             label = f"block-{design_of(block, shape).key[:6]}"
-            prepare = partial(self._prepare, split="train", label=label, block=block, shape=shape)
+            network: dict[str, Any] = {"label": label, "block": block, "shape": shape}
+            prepare = partial(self._prepare, split="train", write=write, **network)
             trainings = tuple(prepare(seed=seed) for seed in seeds)
             found.append(Contender(number, block, shape, trainings))
         return name, found

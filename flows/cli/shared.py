@@ -219,7 +219,7 @@ def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool
         drop_events_in_vain()
     gone = False
     try:
-        with remember_signals():
+        with remember_signals(), api.watched():
             api.wait()
             flow(**arguments)
     except (UserError, KeyboardInterrupt):

@@ -1,6 +1,5 @@
 """Prefect's events, sent by a process that does not depend on who takes them."""
 
-import logging
 import time
 from typing import Any
 
@@ -8,33 +7,26 @@ from prefect.events.clients import PrefectEventsClient
 from prefect.events.schemas.events import Event
 from prefect.events.worker import EventsWorker
 
-log = logging.getLogger(__name__)
-
 PAUSE = 30.0
 """Seconds without another try, after a server did not answer."""
 
 
 class DroppedEvents(PrefectEventsClient):
-    """A client that says once that its server is gone, and drops what it would not take: Prefect's
-    own tries ten times for each event, and holds up the end of the flow until all were tried.
+    """A client that drops what a server that is gone does not take: Prefect's own tries ten times
+    for each event, and holds up the end of the flow until all were tried.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._gone_until = 0.0
-        self._said = False
 
     async def _emit(self, event: Event) -> None:
         if time.monotonic() < self._gone_until:
             return
         try:
             await super()._emit(event)
-        except Exception as error:  # of the socket, of its protocol, of the server's refusal
+        except Exception:  # of the socket, of its protocol, of the server's refusal
             self._gone_until = time.monotonic() + PAUSE
-            if not self._said:
-                what = str(error) or type(error).__name__
-                log.warning("the Prefect server does not answer (%s); the work goes on", what)
-            self._said = True
 
 
 def drop_events_in_vain() -> None:

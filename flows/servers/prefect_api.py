@@ -7,14 +7,17 @@ is imported here.
 import atexit
 import base64
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,12 +33,21 @@ SERVED = "prefect.json"
 SERVER_TIMEOUT = 300.0
 """Seconds a server may take to start: a first start on a busy machine builds its database."""
 
+LOOK = 5.0
+"""Seconds between two looks at whether a server is still there."""
+
+MISSED = 3
+"""Looks in a row that find nobody before a server is said to be gone: a busy one may miss some."""
+
+log = logging.getLogger(__name__)
+
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 7 try a dead server for minutes
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # as 5 do, at the end of a flow
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow's git library complains where git is not installed
 }
 _LOG_LEVEL = "PREFECT_LOGGING_LEVEL"
@@ -98,6 +110,25 @@ class PrefectAPI:
                 "Prefect's temporary server did not start; "
                 "run `prefect server start` in another terminal to see why."
             )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within the block, say once when a server that is not this process's own is gone."""
+        over = threading.Event()
+
+        def watch() -> None:
+            missed = 0
+            while missed < MISSED and not over.wait(LOOK):
+                missed = 0 if is_prefect(self.url) else missed + 1
+            if missed == MISSED:
+                log.warning("the Prefect server at %s does not answer: the work goes on", self.url)
+
+        if not self.temporary:
+            threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def close(self) -> None:
         """Stop a temporary server and forget its address; does nothing to one that ran already."""

@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from flows.tracking.store import ARTIFACTS, is_server, tracking_uri
 
-SORTED = "workflowType=machine_learning&orderByKey=metrics.%60reward%60&orderByAsc=false"
-"""Part of an address in MLflow's pages that shows the best rewards first."""
+VIEW = "best"
+"""Name of the view of an experiment, in its tags, that its address names: columns, and the best
+first."""
 
 
 class Records:
@@ -78,8 +79,9 @@ def experiment_id(name: str, runs: Path) -> str | None:
 
 
 def page_of(experiment: str, address: str) -> str:
-    """The address of the page with an experiment's candidates, the best reward first."""
-    return f"{address}/#/experiments/{experiment}/runs?{SORTED}"
+    """The address of the page with an experiment's runs, the best first (`Experiment.describe`)."""
+    view = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
+    return f"{address}/#/experiments/{experiment}/runs?{view}"
 
 
 def _title(name: str) -> str:

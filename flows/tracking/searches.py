@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockqnn.params import flat
 from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.records import Result
+from blockqnn.space import Op
+from blockqnn.space.block import CONVOLUTIONS
+from evaluation.after_search import write_pictures
 from evaluation.stages.doubts import doubts_of
 from flows.tracking.experiment import Experiment
 from flows.tracking.metrics import child_metrics, iteration_metrics, milliseconds
@@ -25,6 +30,12 @@ if TYPE_CHECKING:
 
 PORTION = 20
 """Results written in one turn; as many may have to be looked up after a kill."""
+
+PICTURES_EVERY = 120.0
+"""Seconds between two pictures of a search that runs."""
+
+COLUMNS = ("reward", "accuracy", "parameters", "macs", "seconds", ":code")
+"""What MLflow's page of a search shows of each candidate."""
 
 
 class SearchRuns:
@@ -43,6 +54,8 @@ class SearchRuns:
         self.runs = runs
         self.uri = tracking_uri(runs)
         self._history = history
+        self._pictured = 0
+        self._next_pictures = time.monotonic() + PICTURES_EVERY
 
     def sync(self) -> int:
         """Write what the journal has and MLflow lacks; return the number of child runs written.
@@ -58,7 +71,21 @@ class SearchRuns:
                 portion = _Portion(history, self.directory, self.name, self.runs)
                 written += portion.write()
             if portion.last:
-                return written
+                break
+        if history.finished or time.monotonic() > self._next_pictures:
+            self._write_pictures(portion, history)
+        return written
+
+    def _write_pictures(self, portion: _Portion, history: History) -> None:
+        """Keep the pictures and tables of the search so far with its run."""
+        if not history.results or self._pictured == len(history.results):
+            return
+        self._pictured = len(history.results)
+        with tempfile.TemporaryDirectory() as directory:
+            write_pictures(history, Path(directory), self.name)
+            with database_lock(self.runs):
+                portion.write_artifacts(Path(directory))
+        self._next_pictures = time.monotonic() + PICTURES_EVERY
 
 
 class _Portion:
@@ -72,6 +99,7 @@ class _Portion:
             f"Block search `{name}` on {history.task.data} with the {history.settings.agent.kind} "
             "agent; child runs are the distinct blocks it trained."
         )
+        self._experiment.describe(self._note, COLUMNS)
         self._parent, new = self._find_parent(directory, name)
         self._parent_id = str(self._parent.info.run_id)
         tags = self._parent.data.tags
@@ -86,6 +114,10 @@ class _Portion:
     def last(self) -> bool:
         """Whether this portion reaches the end of the journal."""
         return self._end >= len(self._history.results)
+
+    def write_artifacts(self, directory: Path) -> None:
+        """Keep the files of a directory with the search's run."""
+        self._experiment.client.log_artifacts(self._parent_id, str(directory))
 
     def write(self) -> int:
         """Write the children, then what they add up to; return the number of children written."""
@@ -131,26 +163,27 @@ class _Portion:
         candidate, outcome = result.candidate, result.outcome
         end = milliseconds(result.time)
         known = {"number": candidate.number, "iteration": candidate.iteration, "key": candidate.key}
+        known |= {"code": str(candidate.design), "epsilon": candidate.epsilon}
+        if candidate.of is not None:
+            known |= {"rung": candidate.rung + 1, "goes_on_from": candidate.of}
         if run is None:
             tags = {**known, "mlflow.parentRunId": self._parent_id, "outcome": outcome.kind}
-            if outcome.reason:
-                tags["mlflow.note.content"] = outcome.reason
-            name = f"{candidate.number:05d} {candidate.key[:8]}"
-            run = self._experiment.create(name, end - milliseconds(outcome.seconds), tags)
+            start = end - milliseconds(outcome.seconds)
+            run = self._experiment.create(f"candidate-{candidate.number}", start, tags)
         run_id = run.info.run_id
-        params = {
-            **known,
-            "code": str(candidate.design),
-            "epsilon": candidate.epsilon,
-            "layers": len(candidate.block.layers) - 1,
+        # what MLflow's comparison has on its axes: numbers of a design
+        ops = [layer.op for layer in candidate.block.layers]
+        params: dict[str, object] = {
+            "layers": len(ops) - 1,
+            "convolutions": sum(op in CONVOLUTIONS for op in ops),
+            "poolings": sum(op in (Op.MAX_POOL, Op.AVG_POOL) for op in ops),
         }
         params |= {name: str(value) for name, value in candidate.shape.to_dict().items()}
-        if candidate.of is not None:
-            params |= {"rung": candidate.rung + 1, "goes_on_from": candidate.of}
         self._experiment.write(run_id, metrics=child_metrics(result, end), params=params)
         self._write_data(run_id)
         score = outcome.kind if outcome.accuracy is None else f"{outcome.accuracy:.1f} %"
-        self._experiment.write_drawing(run_id, candidate.block, f"{candidate.number}: {score}")
+        title = f"candidate-{candidate.number}: {score}"
+        self._experiment.write_drawing(run_id, candidate.block, title, outcome.reason)
         self._experiment.set_finished(run, True, end)
 
     def _write_parent(self) -> None:

@@ -26,6 +26,9 @@ from flows.tracking.experiment import Experiment
 from flows.tracking.metrics import ALL_CURVES, curve_metrics, milliseconds, points
 from flows.tracking.store import database_lock, tracking_uri
 
+COLUMNS = ("test_top1", "accuracy", "parameters", "macs", "seconds", ":label", ":split")
+"""What MLflow's page of final trainings shows of each."""
+
 PORTION = 150
 """Epochs of a curve sent at once: MLflow takes 1000 points."""
 
@@ -136,7 +139,9 @@ class TrainingRuns:
         run_id = str(run.info.run_id)
         if not run.data.params:
             experiment.write(run_id, params={"data": data, "search": files.job.plan.search})
-        tags = {"mlflow.note.content": f"Final trainings on {data}."}
+        note = f"Final trainings on {data}."
+        experiment.describe(note, COLUMNS)
+        tags = {"mlflow.note.content": note}
         try:
             selection = read_selection(self.directory / SELECTION)
         except UserError:
@@ -151,7 +156,11 @@ class TrainingRuns:
                 f"{best['accuracy']:.2f} % of the held-out images: `{code}`."
             )
         experiment.write(run_id, tags=tags)
-        finished = all((training / "result.json").exists() for training in self._trainings())
+        finished = all(  # of those that have begun: a plan may have been given up
+            (training / "result.json").exists()
+            for training in self._trainings()
+            if (training / "progress.json").exists()
+        )
         experiment.set_finished(run, finished)
         return run_id
 
@@ -201,10 +210,8 @@ def _write_training(experiment: Experiment, parent: str, files: TrainingFiles) -
         "label": job.label,
         "split": job.split,
     }
-    on = "held out" if job.split == "train" else "everything"
     query = f"tags.mlflow.parentRunId = '{parent}' and tags.training = '{files.directory.name}'"
-    name = f"{job.label} {on} {job.seed}"
-    run, new = experiment.find_or_create(query, name, files.begun, tags)
+    run, new = experiment.find_or_create(query, files.directory.name, files.begun, tags)
     run_id, written = str(run.info.run_id), run.data.tags
     if not run.data.params:  # new, or a kill came between the two
         experiment.write(run_id, params=_params(job))
@@ -221,6 +228,8 @@ def _write_training(experiment: Experiment, parent: str, files: TrainingFiles) -
         _write_result(experiment, run_id, job, result)
         experiment.set_finished(run, True, milliseconds(result["finished"]))
         new = True
+    elif result is None:
+        experiment.set_finished(run, False)  # it goes on
     if evaluation is not None and written.get("evaluated") != str(evaluation["finished"]):
         metrics = points(_test_values(evaluation), milliseconds(evaluation["finished"]))
         experiment.write(run_id, metrics=metrics, tags={"evaluated": evaluation["finished"]})
@@ -244,7 +253,7 @@ def _write_result(experiment: Experiment, run_id: str, job: Job, result: Trainin
     experiment.write_data(run_id, "training", data["name"], data["fingerprint"], source, profile)
     tags = {key: values[key] for key in ("outcome", "device", "devices", "precision", "commit")}
     if result["reason"]:
-        tags["mlflow.note.content"] = result["reason"]
+        tags["reason"] = result["reason"]
     numbers = {key: values[key] for key in ("parameters", "macs", "seconds")}
     metrics = points(numbers, milliseconds(result["finished"]))
     experiment.write(run_id, metrics=metrics, tags=tags)

@@ -72,8 +72,7 @@ def test_status_and_best_take_the_name_alone(runs, capsys):
 def test_mlflow_is_pointed_to(runs, capsys):
     shown = said(capsys, "status", "pets", "--runs", str(runs))
     number = MlflowClient(tracking_uri(runs)).get_experiment_by_name("blockqnn/pets").experiment_id
-    assert f"/#/experiments/{number}/runs?" in shown
-    assert "orderByKey=metrics.%60reward%60&orderByAsc=false" in shown
+    assert f"/#/experiments/{number}/runs?viewStateShareKey=best&" in shown
     assert "experiments" not in said(capsys, "status", "demo", "--runs", str(runs))
 
 

@@ -1,7 +1,9 @@
 """MLflow shows what the journal says, once, whatever happened in between."""
 
+import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,8 @@ from tiny_search import cached_load, finish, tiny_settings
 
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.search import read_search
+from blockqnn.storage import DirectoryLock
+from flows.cli import main
 from flows.tracking.background import BackgroundWriter
 from flows.tracking.searches import SearchRuns
 from flows.tracking.store import database_lock, tracking_uri
@@ -91,6 +95,10 @@ def by_number(children):
     kept = {}
     for run in children:
         tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        shown = f"![block](/get-artifact?path=block.svg&run_uuid={run.info.run_id})"
+        note, found, rest = tags["mlflow.note.content"].partition(shown)
+        assert (found, rest) == (shown, "")  # the drawing is in the description
+        tags["mlflow.note.content"] = note.strip()
         number = int(tags["number"])
         assert number not in kept, f"candidate {number} has two runs"
         times = (run.info.start_time, run.info.end_time, run.info.status)
@@ -124,8 +132,14 @@ def test_a_run_says_everything_about_its_block(mirrored):
     for number, result in distinct(mirrored).items():
         candidate, outcome, cost = result.candidate, result.outcome, result.cost
         params, metrics, tags, (start, end, status) = kept[number]
-        assert params["code"] == str(candidate.block)
-        assert params["epsilon"] == str(candidate.epsilon)
+        assert tags["code"] == str(candidate.block)
+        assert tags["epsilon"] == str(candidate.epsilon)
+        assert params["layers"] == str(len(candidate.block.layers) - 1)
+        kinds = re.findall(
+            r"\(\d+,(\d)", tags["code"]
+        )  # table 1 of the paper: 1 convolution, 2 and 3
+        assert params["convolutions"] == str(kinds.count("1"))
+        assert params["poolings"] == str(kinds.count("2") + kinds.count("3"))
         assert tags["key"] == candidate.key
         assert tags.get("mlflow.note.content", "") == outcome.reason
         assert metrics["reward"] == result.reward
@@ -147,6 +161,39 @@ def test_a_run_has_the_drawing_and_the_data_set(mirrored):
         assert fingerprint.startswith(given.dataset.digest)
     assert parent.data.tags["fingerprint"] == fingerprint
     assert parent.data.params["recipe.epochs"] == "3"
+
+
+def test_the_searchs_run_has_its_pictures_and_its_page_the_right_columns(mirrored):
+    (parent,), _ = mirror(mirrored)
+    client = MlflowClient(tracking_uri=tracking_uri(mirrored))
+    kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"learning_curve.png", "front.png", "best.md", "best_1.png"} <= kept
+    table = Path(client.download_artifacts(parent.info.run_id, "best.md")).read_text()
+    assert str(read_search(mirrored / "demo").best(1)[0].candidate.block) in table
+    experiment = client.get_experiment_by_name("blockqnn/demo")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.best"])
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`reward`", False)
+    assert {"metrics.`reward`", "metrics.`accuracy`", "tags.`code`"} <= set(view["selectedColumns"])
+    assert "Block search `demo` on digits" in experiment.tags["mlflow.note.content"]
+
+
+def test_track_ends_what_a_kill_left_running(tmp_path, empty_database, capsys):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(empty_database, runs / "mlflow.db")
+    finish(runs / "demo", tiny_settings(), most=5)
+    SearchRuns(runs / "demo", "demo", runs).sync()
+    (parent,), _ = mirror(runs)
+    assert parent.info.status == "RUNNING"
+    holder = DirectoryLock(runs / "demo")
+    assert main(["track", "demo", "--runs", str(runs)]) == 0
+    assert mirror(runs)[0][0].info.status == "RUNNING"  # somebody is at work
+    holder.release()
+    assert main(["track", "demo", "--runs", str(runs)]) == 0
+    assert mirror(runs)[0][0].info.status == "KILLED"
+    finish(runs / "demo", tiny_settings())
+    SearchRuns(runs / "demo", "demo", runs).sync()
+    assert mirror(runs)[0][0].info.status == "FINISHED"
 
 
 def test_the_searchs_run_has_one_point_an_iteration(mirrored):

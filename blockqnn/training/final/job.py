@@ -67,8 +67,10 @@ def prepare_job(
     block: Block | None = None,
     shape: Shape = AS_SET,
     timm: str | None = None,
+    write: bool = True,
 ) -> Path:
-    """Write a training's job.json under `run` unless it has a result, and return its directory.
+    """Write a training's job.json under `run` unless it has a result, and return its directory;
+    without `write` only check it and name the directory.
 
     The directory's name holds the identity of all that the result depends on, so that a changed
     setting or other images mean another training. `shape` is what a block's network has of its own
@@ -102,6 +104,8 @@ def prepare_job(
         return directory
     if timm is not None:
         _check_comparator(timm, images, plan.recipe)
+    if not write:
+        return directory
     directory.mkdir(parents=True, exist_ok=True)
     path, content = directory / "job.json", {"version": VERSION, **asdict(job)}
     if not (path.exists() and path.read_bytes() == as_json(content).encode()):

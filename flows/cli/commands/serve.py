@@ -39,9 +39,11 @@ def add(commands: Any) -> None:
 
 def run_track(options: argparse.Namespace) -> None:
     """Write what MLflow lacks of a search or of final trainings. Raises `UserError`."""
+    from flows.kept_runs import is_open
     from flows.tracking.background import MLflowRuns, one_line
+    from flows.tracking.experiment import Experiment
     from flows.tracking.searches import SearchRuns
-    from flows.tracking.store import without_password
+    from flows.tracking.store import database_lock, without_password
     from flows.tracking.trainings import TrainingRuns
 
     directory = search_directory(options.runs, options.name)
@@ -51,6 +53,9 @@ def run_track(options: argparse.Namespace) -> None:
     uri = without_password(found.uri)
     try:
         print(f"{found.sync()} runs written to {uri}")
+        if not is_open(directory):
+            with database_lock(options.runs):
+                Experiment(options.name, options.runs).end_left()
     except UserError:
         raise
     except Exception as error:  # MLflow raises many things for a server or a database it lacks
