@@ -10,6 +10,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+CROP = 0.875
+"""Share of the shorter side of an image on disk that the centre crop of evaluation shows."""
+
 EVALUATION_BATCH = 500
 """Images in a batch of an evaluation."""
 

@@ -62,6 +62,7 @@ def export_onnx(
             _traced(network, example),
             input_names=["images"],
             output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),
             dynamo=True,
             verbose=False,
         )
@@ -83,8 +84,9 @@ FORMATS = {".onnx": export_onnx, ".pt2": export_program}
 """The function that writes a file, by the ending of the file's name."""
 
 
-def export_command(source: Path, to: Path) -> None:
-    """Export the weights in a file, or in a training's directory, to a file .onnx or .pt2.
+def export_command(source: Path, to: Path) -> str:
+    """Export the weights in a file, or in a training's directory, to a file .onnx or .pt2; returns
+    what the program takes and gives, in words.
 
     Raises `SettingsError`, `UserError` and OSError.
     """
@@ -96,6 +98,12 @@ def export_command(source: Path, to: Path) -> None:
     example = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     to.parent.mkdir(parents=True, exist_ok=True)
     FORMATS[to.suffix](network, to, example, metadata)
+    shape = f"{channels}, {size}, {size}"
+    return (
+        f"{to}: takes images (batch, {shape}) in float32, pixels from 0 to 1 less mean "
+        f"{metadata.get('mean', '-')}, divided by std {metadata.get('std', '-')}; gives logits "
+        f"(batch, {metadata['num_classes']}). Its metadata say this, and the classes."
+    )
 
 
 def _traced(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

@@ -1,7 +1,8 @@
 """Trained weights as safetensors. Their metadata say how to build the network again.
 
 Metadata are texts, numbers and lists in JSON: num_classes, in_channels, image_size in pixels,
-classes, mean and std of each channel for pixels from 0 to 1. For a block's network they have block,
+crop, the share of a picture's shorter side that is seen, classes, mean and std of each channel for
+pixels from 0 to 1. For a block's network they have block,
 filters, repeats, skeleton and, where there are any, connections; for another the name of timm's
 model under timm. Nothing in such a file is ever executed. A checksum is kept among the metadata,
 since the format does not notice a changed bit.

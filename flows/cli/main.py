@@ -12,6 +12,7 @@ from flows.cli.commands import (
     evaluate,
     export,
     manage,
+    predict,
     prepare,
     report,
     search,
@@ -23,7 +24,7 @@ from flows.cli.parser import Completion, Parser
 from flows.cli.shared import fill_in
 from flows.servers.prefect_api import quiet
 
-COMMANDS = (search, show, manage, train, evaluate, report, export, serve, prepare, compare)
+COMMANDS = (search, show, manage, train, evaluate, report, export, predict, serve, prepare, compare)
 """The commands' modules, in the order of `blockqnn --help`."""
 
 EPILOG = """\

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from blockqnn.data.feed import ALONE, EVALUATION_BATCH, Share
+from blockqnn.data.feed import ALONE, CROP, EVALUATION_BATCH, Share
 from blockqnn.data.files.layout import find_parts
 from blockqnn.data.split import stratified
 from blockqnn.data.streamed.image_tree import ImageTree, check_both, read_folder, read_tar
@@ -38,9 +38,6 @@ from blockqnn.seeds import seed_for
 from blockqnn.settings import DataSettings
 
 Numbers = npt.NDArray[np.int64]
-
-CROP = 0.875
-"""Share of an image's shorter side that the centre crop of evaluation shows."""
 
 _logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blockqnn.data.feed import ALONE, Batch, Share
+from blockqnn.data.feed import ALONE, CROP, Batch, Share
 from blockqnn.data.streamed.image_tree import ImageTree
 from blockqnn.data.streamed.loading import (
     Item,
@@ -23,7 +23,7 @@ from blockqnn.data.streamed.loading import (
     data_loader,
 )
 from blockqnn.data.streamed.shards import ShardBatches, Shards
-from blockqnn.data.streamed.stream import CROP, ImageStream, Numbers, in_batches
+from blockqnn.data.streamed.stream import ImageStream, Numbers, in_batches
 from blockqnn.seeds import seed_for
 from blockqnn.settings import Recipe
 

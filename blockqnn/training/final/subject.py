@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from blockqnn.data.feed import CROP
 from blockqnn.data.images import ImageFacts
 from blockqnn.errors import SearchError
 from blockqnn.network import network_of
@@ -56,6 +57,7 @@ def weights_metadata(job: Job, images: ImageFacts) -> dict[str, str]:
         "in_channels": images.in_channels,
         "image_size": images.image_size,
         "classes": images.classes,
+        "crop": CROP if job.plan.data.streamed else 1.0,
         "mean": images.mean,
         "std": images.std,
         "identity": job.identity,

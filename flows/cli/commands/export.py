@@ -25,4 +25,4 @@ def run(options: argparse.Namespace) -> None:
     from blockqnn.network.export import export_command
 
     with shared.writing(options.to):
-        export_command(options.source, options.to)
+        print(export_command(options.source, options.to))
