@@ -201,6 +201,14 @@ def test_help_and_status_wait_for_no_large_library(place, finished, arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_search_that_trained_nothing_says_so_by_its_exit_status(place, api):
+    tight = search(place, "--name", "tight", "--set", "budget.parameters=1", api=api)
+    status, output, errors = ended(tight)
+    assert status == 1, errors
+    assert "budget.parameters is 1" in output
+    assert read_search(place / "runs" / "tight").finished
+
+
 def test_status_says_why_nothing_was_trained(tmp_path, capsys):
     settings = tiny_settings(budget={"parameters": 1})
     with Search.open(tmp_path / "tight", settings) as search:

@@ -35,8 +35,10 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the search, print its best blocks, and write the files of a pipeline's stage."""
+def run(options: argparse.Namespace) -> int:
+    """Run the search, print its best blocks, and write the files of a pipeline's stage; returns 1
+    if no block was trained to its end.
+    """
     print(f"search {options.name} in {options.runs}/{options.name}", flush=True)
     # before a server starts: an error costs no waiting
     settings = load_settings(Path(options.params), options.profile, options.overrides)
@@ -48,9 +50,11 @@ def run(options: argparse.Namespace) -> None:
 
     print_result(directory)
     shared.print_page(options.name, options.runs)
+    history = read_search(directory)
     if options.to is not None:
         with shared.writing(options.to):
-            write_search(read_search(directory), options.name, options.to)
+            write_search(history, options.name, options.to)
+    return 0 if history.best(1) else 1
 
 
 def _is_finished(directory: Path) -> bool:
