@@ -186,6 +186,12 @@ def load_plan(options: argparse.Namespace) -> Plan:
     return params.load_plan(Path(options.params), options.data, options.profile, options.overrides)
 
 
+def print_beginning(options: argparse.Namespace) -> None:
+    """Print at once what begins and where it lies: the libraries that come next take seconds."""
+    name = options.name or f"train-{options.data}"
+    print(f"{options.command} {name} in {options.runs}/{name}", flush=True)
+
+
 def planned_trainings(options: argparse.Namespace) -> PlannedTrainings:
     """The trainings of the plan that was asked for; `options.name` becomes the run's name.
 

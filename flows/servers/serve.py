@@ -32,9 +32,14 @@ from flows.servers.prefect_api import (
     wait_until,
 )
 from flows.tracking import store
+from flows.tracking.records import experiment_id, page_of
 
 POOL = "blockqnn"
 DEPLOYMENTS = Path("prefect.yaml")
+
+
+PAGES = 3
+"""Runs whose pages in MLflow are named."""
 
 
 class ServeError(UserError):
@@ -99,6 +104,8 @@ def serve(
             write_json({"url": servers.url}, directory / SERVED)
             servers.deploy()
             _announce(servers.url, store.without_password(mlflow_url), directory, prefect_port)
+            if own_mlflow:
+                _announce_pages(runs, mlflow_url)
             return servers.watch()
         except KeyboardInterrupt:
             print("Stopping.", flush=True)
@@ -252,10 +259,20 @@ def _announce(url: str, mlflow_url: str, logs: Path, prefect_port: int) -> None:
         f"Logs     {logs}/*.log\n\n"
         "Try in another terminal:\n"
         f"  {export}prefect deployment run blockqnn/search --param name=demo\n"
-        "  blockqnn status --name demo\n\n"
+        "  blockqnn status demo\n\n"
         "Ctrl-C stops everything; a search goes on when it is started again.",
         flush=True,
     )
+
+
+def _announce_pages(runs: Path, mlflow_url: str) -> None:
+    """Print the pages of the newest runs, whose best comes first there."""
+    journals = [*runs.glob("*/journal.jsonl"), *runs.glob("*/trainings")]
+    newest = sorted(journals, key=lambda path: -path.stat().st_mtime)
+    pages = {path.parent.name: experiment_id(path.parent.name, runs) for path in newest}
+    known = {name: number for name, number in pages.items() if number is not None}
+    for name, number in [*known.items()][:PAGES]:
+        print(f"\n{name}, the best first:\n  {page_of(number, mlflow_url)}", flush=True)
 
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
     """Judge the networks, print their table, and write the files of a pipeline's stage."""
     from flows.terminal.training_tables import print_networks
 
+    shared.print_beginning(options)
     planned = shared.planned_trainings(options)
 
     def found() -> tuple[list[Trained], list[Evaluation]]:

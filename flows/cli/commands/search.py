@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the search, print its best blocks, and write the files of a pipeline's stage; returns 1
     if no block was trained to its end.
     """
-    print(f"search {options.name} in {options.runs}/{options.name}", flush=True)
+    if not options.by_settings:  # then the name is not known yet
+        shared.print_beginning(options)
     # before a server starts: an error costs no waiting
     settings = load_settings(Path(options.params), options.profile, options.overrides)
     if options.by_settings:

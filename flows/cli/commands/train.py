@@ -42,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
     """Train, print the table of results, and write the files of a pipeline's stage."""
     from flows.terminal.training_tables import print_trainings
 
+    if not options.prepare:  # which prints commands, and nothing else
+        shared.print_beginning(options)
     planned = shared.planned_trainings(options)
     planned.chosen(options.networks)
     if options.prepare:
