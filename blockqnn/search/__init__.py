@@ -6,14 +6,16 @@ asked for, so that the journal can be read without torch.
 
 from typing import TYPE_CHECKING, Any
 
+from blockqnn.search.outcome import Outcome
+
 if TYPE_CHECKING:
     from blockqnn.search.search import Search
 
-__all__ = ["Search"]
+__all__ = ["Outcome", "Search"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name == "Search":
         from blockqnn.search.search import Search
 
         return Search

@@ -130,10 +130,11 @@ class Search(History):
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record a candidate's outcome; it is on disk when this returns.
 
-        Raises `ValueError` for a candidate never proposed or told before, and `SearchError` when
-        the disk does not take it (the candidate is pending then, and comes first at the next
-        start).
+        Raises `ValueError` for a candidate never proposed or told before and for what is no outcome
+        in percent, and `SearchError` when the disk does not take it (the candidate is pending then,
+        and comes first at the next start).
         """
+        _check_outcome(outcome, self.task.chance)
         number = candidate.number
         if not (0 <= number < len(self.candidates) and self.candidates[number] == candidate):
             raise ValueError(f"cannot tell candidate {number}: it was not proposed in this search")
@@ -340,6 +341,20 @@ class Search(History):
             self._journal.append(records)
         for record in records:
             self.apply(record)
+
+
+def _check_outcome(outcome: object, chance: float) -> None:
+    """Raise `ValueError` for what people who train for themselves may hand over instead."""
+    if not isinstance(outcome, Outcome):
+        raise ValueError(
+            f"the outcome is {outcome!r:.60}: give "
+            'Outcome(kind="trained", accuracy=...) with the held-out accuracy in percent'
+        )
+    if outcome.accuracy is not None and 0 < outcome.accuracy <= 1 < chance / 2:
+        raise ValueError(
+            f"accuracy is {outcome.accuracy}, where chance has {chance:.3g}: give percent, "
+            f"{100 * outcome.accuracy:.6g}"
+        )
 
 
 def _prices(settings: Settings, task: Task) -> DeviceCost:
