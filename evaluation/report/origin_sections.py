@@ -53,6 +53,8 @@ def search_section(searched: Searched) -> Section:
     elements: list[Element] = [*map(Text, searched.sentences), Pictures([searched.picture]), table]
     if searched.front_picture is not None:
         elements += [Pictures([searched.front_picture]), _front_table(searched.front)]
+    if searched.importance_picture is not None:
+        elements += [Pictures([searched.importance_picture])]
     return Section("Search", elements)
 
 

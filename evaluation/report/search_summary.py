@@ -15,8 +15,10 @@ from blockqnn.search.outcome import KINDS
 from blockqnn.settings import Settings, SpaceSettings
 from blockqnn.storage import read_json
 from evaluation.front import Point, on_front, points_of, read_front
+from evaluation.importance import importances
 from evaluation.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
+from evaluation.plots.importance import draw_importances
 from evaluation.plots.search import summary_curve
 from evaluation.report.picture import Picture, plot, search_picture
 from evaluation.stages.doubts import doubts_of
@@ -52,6 +54,8 @@ class Searched:
     front: Sequence[Point]
     """The blocks on a Pareto front."""
     front_picture: Picture | None
+    importance_picture: Picture | None
+    """What goes with accuracy; None where too few were trained, or their journal is not there."""
     trainings: int
     hours: float
     """Device-hours of all trainings."""
@@ -80,6 +84,7 @@ def searched(history: History, name: str) -> Searched:
         [summary_block(result) for result in history.best(SHOWN)],
         on_front(points),
         _front_picture(points, "Dots are all that were trained to their end."),
+        _importance_picture(history),
         len(history.trainings),
         history.device_hours,
         history.task.held_out_images,
@@ -95,6 +100,22 @@ def _front_picture(points: Sequence[Point], dots: str) -> Picture | None:
         "Held-out accuracy of searched blocks against what they cost, with the Pareto front",
         "On the front is what no other block beats for the same cost or less, as small networks "
         f"trained briefly. {dots}",
+    )
+
+
+def _importance_picture(history: History) -> Picture | None:
+    try:
+        found = importances(history)
+    except SearchError:
+        return None
+    return plot(
+        draw_importances(found),
+        "search_importance",
+        "What of a network goes with its accuracy in the search",
+        f"How much further off predictions of the accuracy of {found.candidates} candidates are "
+        "when a property is shuffled among them: what goes with accuracy, which need not be its "
+        "cause. Together the properties explain "
+        f"{100 * max(0.0, found.explained):.0f} % of its variance.",
     )
 
 
@@ -243,6 +264,7 @@ def _from_summary(path: Path) -> Searched:
         found.blocks[:SHOWN],
         points,
         _front_picture(points, "Blocks that are on none are not drawn."),
+        None,
         int(metrics.get("trainings") or trained),
         float(metrics.get("hours") or 0.0),
     )

@@ -11,6 +11,7 @@ from flows.cli.commands import (
     compare,
     evaluate,
     export,
+    importance,
     manage,
     predict,
     prepare,
@@ -24,7 +25,20 @@ from flows.cli.parser import Completion, Parser
 from flows.cli.shared import fill_in
 from flows.servers.prefect_api import quiet
 
-COMMANDS = (search, show, manage, train, evaluate, report, export, predict, serve, prepare, compare)
+COMMANDS = (
+    search,
+    show,
+    importance,
+    manage,
+    train,
+    evaluate,
+    report,
+    export,
+    predict,
+    serve,
+    prepare,
+    compare,
+)
 """The commands' modules, in the order of `blockqnn --help`."""
 
 EPILOG = """\
