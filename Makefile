@@ -7,11 +7,12 @@ TOOLS = $(VENV)/.ready-for-tests
 # Python compiles what it imports; pip would compile everything, for a minute.
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: search test lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
+.PHONY: search test soak lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
 	@echo "make test     lint, types and all tests"
+	@echo "make soak     the tests that take minutes each"
 	@echo "make lint     ruff, mypy and import-linter alone"
 	@echo "make format   let ruff rewrite the files"
 	@echo "make schema   write params.schema.json again, after a change of settings"
@@ -31,6 +32,9 @@ search: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses=2
+
+soak: $(TOOLS)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .

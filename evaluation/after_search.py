@@ -7,9 +7,9 @@ from pathlib import Path
 from blockqnn.search.history import History
 from blockqnn.space import AS_SET
 from blockqnn.storage import write_atomically
-from evaluation.best_table import best_table, write_table
+from evaluation.candidates.best_table import best_table, write_table
+from evaluation.candidates.front import points_of, write_front
 from evaluation.drawing import draw_block
-from evaluation.front import points_of, write_front
 from evaluation.plots.front import draw_fronts
 from evaluation.plots.search import draw_search
 

@@ -11,7 +11,7 @@ from blockqnn.cost.match import TOLERANCE, Matched
 from blockqnn.errors import SearchError
 from blockqnn.storage import read_json
 from blockqnn.training.final.result import TrainingResult
-from evaluation.front import front_of
+from evaluation.candidates.front import front_of
 from evaluation.metrics import wilson
 
 Record = Mapping[str, Any]

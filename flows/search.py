@@ -24,7 +24,7 @@ from blockqnn.search.records import Candidate
 from blockqnn.workers.open import open_workers
 from blockqnn.workers.protocol import WorkerDied, Workers, candidate_task, task_of
 from evaluation.after_search import BEST, write_pictures
-from evaluation.best_table import best_table
+from evaluation.candidates.best_table import best_table
 from flows.artifacts import Publisher
 from flows.attempts import AttemptQueue
 from flows.interruption import raise_if_interrupted

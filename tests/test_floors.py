@@ -48,7 +48,7 @@ def test_every_contract_is_kept(house):
         ("blockqnn/search/search.py", "import mlflow", "knows no Prefect, MLflow"),
         ("blockqnn/workers/local.py", "import ray", "Ray in two rooms"),
         ("blockqnn/reward.py", "import evaluation.metrics", "Flows on evaluation"),
-        ("evaluation/front.py", "import evaluation.report.write", "Evaluation"),
+        ("evaluation/candidates/front.py", "import evaluation.report.write", "Evaluation"),
         ("flows/runs.py", "import flows.tracking.store", "Flows"),
         ("blockqnn/data/source.py", "import blockqnn.data.read", "No circle"),
     ],

@@ -80,7 +80,7 @@ class Crowd:
 def flow(root: Path, slots: int, candidates: int) -> float:
     """Print what the flow carried; whole candidates a second."""
     os.environ["PREFECT_HOME"] = str(root / "prefect")
-    api = choose_prefect_api()
+    api = choose_prefect_api(root)
     if not api.temporary:
         print(f"Prefect's server runs already at {api.url}: its CPU is not counted")
     import flows.search

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.runs import runs_directory
 from flows.servers.prefect_api import choose_prefect_api, quiet
 
 quiet()
@@ -145,7 +146,7 @@ def main() -> None:
         f"{options.sleep} s on {SLOTS} slots",
         flush=True,
     )
-    api = choose_prefect_api()
+    api = choose_prefect_api(runs_directory())
     if not api.temporary:
         print(f"Prefect's server runs already at {api.url}: its CPU is not counted")
     import flows.search

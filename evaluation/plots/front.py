@@ -6,7 +6,7 @@ from operator import attrgetter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.front import COSTS, Point, fronts
+from evaluation.candidates.front import COSTS, Point, fronts
 from evaluation.plots.style import (
     BEST_COLOUR,
     DOT_COLOUR,

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from evaluation.importance import Importances
+from evaluation.candidates.importance import Importances
 from evaluation.plots.style import BEST_COLOUR, MEAN_COLOUR, blank, frame, legend
 
 SHOWN = 12

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from blockqnn.search.history import History
 from blockqnn.search.outcome import Kind
 from blockqnn.storage import write_atomically
-from evaluation.iterations import Iteration, iterations_of
+from evaluation.candidates.iterations import Iteration, iterations_of
 from evaluation.plots.style import (
     DOT_COLOUR,
     FAILED_COLOUR,

@@ -10,7 +10,7 @@ from typing import Any
 
 from blockqnn.space import LONGEST, Block
 from blockqnn.training.final.result import ResultImages, TrainingResult
-from evaluation.front import Point, fronts
+from evaluation.candidates.front import Point, fronts
 from evaluation.plots.style import plain_count
 from evaluation.plots.trainings import held_out_curves
 from evaluation.report.document import (

@@ -14,9 +14,9 @@ from blockqnn.search.history import JOURNAL, History, read_search
 from blockqnn.search.outcome import KINDS
 from blockqnn.settings import Settings, SpaceSettings
 from blockqnn.storage import read_json
-from evaluation.front import Point, on_front, points_of, read_front
-from evaluation.importance import importances
-from evaluation.iterations import Iteration, iterations_of
+from evaluation.candidates.front import Point, on_front, points_of, read_front
+from evaluation.candidates.importance import importances
+from evaluation.candidates.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
 from evaluation.plots.importance import draw_importances
 from evaluation.plots.search import summary_curve

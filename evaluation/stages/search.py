@@ -16,8 +16,8 @@ from blockqnn.search.history import History
 from blockqnn.search.records import Result
 from blockqnn.space import LONGEST, Block, Shape
 from blockqnn.storage import read_json, write_json, write_rows
-from evaluation.front import points_of, write_front
-from evaluation.iterations import iterations_of
+from evaluation.candidates.front import points_of, write_front
+from evaluation.candidates.iterations import iterations_of
 
 BEST = "best.json"
 """File of the best blocks."""

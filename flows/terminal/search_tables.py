@@ -10,7 +10,7 @@ from blockqnn.space import AS_SET, Block, Shape, design_of
 from blockqnn.storage import as_json
 from blockqnn.zoo import named_design
 from evaluation.after_search import BEST
-from evaluation.best_table import BALANCED, LATENCY, RUNG, best_table
+from evaluation.candidates.best_table import BALANCED, LATENCY, RUNG, best_table
 from evaluation.drawing import draw_block
 from evaluation.stages.doubts import doubts_of
 from flows.terminal.say import print_table

@@ -14,7 +14,7 @@ from blockqnn.cost import Cost
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate, Result
 from blockqnn.zoo import BLOCKS
-from evaluation.iterations import iterations_of
+from evaluation.candidates.iterations import iterations_of
 from evaluation.plots.search import draw_search
 
 COST = Cost(parameters=1, macs=1, activation_bytes=1)

@@ -10,7 +10,15 @@ from tiny_search import cached_load, finish, supplied, tiny_settings
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from evaluation.after_search import write_pictures
-from evaluation.front import Point, front_of, fronts, on_front, points_of, read_front, write_front
+from evaluation.candidates.front import (
+    Point,
+    front_of,
+    fronts,
+    on_front,
+    points_of,
+    read_front,
+    write_front,
+)
 
 
 def point(number, accuracy, macs, parameters=1, latency=None):

@@ -9,7 +9,7 @@ from tiny_search import finish, tiny_settings
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.search.outcome import Outcome
-from evaluation.importance import importances
+from evaluation.candidates.importance import importances
 from flows.cli import main
 
 

@@ -10,7 +10,7 @@ from blockqnn.cost import Cost
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate, Result
 from blockqnn.zoo import BLOCKS
-from evaluation.best_table import best_table, write_table
+from evaluation.candidates.best_table import best_table, write_table
 
 CODE = str(BLOCKS["B"])
 RESULTS = [

@@ -32,9 +32,9 @@ from blockqnn.training.checkpoint import DIGEST_BYTES, Checkpoint
 from blockqnn.training.final.job import read_job
 from blockqnn.training.final.result import read_result
 from blockqnn.zoo import BLOCKS
+from evaluation.candidates.front import Point, read_front, write_front
 from evaluation.comparison.block_tables import BlockBenchmark, read_block_table
 from evaluation.comparison.nasbench201 import read_nasbench201
-from evaluation.front import Point, read_front, write_front
 from evaluation.plots.front import draw_fronts
 from evaluation.results import read_run
 from evaluation.stages.evaluated import read_judged

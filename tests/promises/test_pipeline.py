@@ -343,6 +343,7 @@ def test_a_second_clone_gets_everything_back(finished, home):
         assert (second.place / name).read_bytes() == (finished.place / name).read_bytes()
 
 
+@pytest.mark.slow  # minutes, of what the pipeline above does too
 @pytest.mark.timeout(4 * PATIENCE)
 def test_an_experiment_with_another_seed(finished):
     first = finished.json("results/search/best.json")

@@ -210,6 +210,7 @@ def test_a_worker_killed(cluster, expected, start):
     ended_as(expected, cluster, running)
 
 
+@pytest.mark.slow  # a minute, mostly of waiting
 @pytest.mark.fault(
     "a worker is stopped for a while (SIGSTOP, SIGCONT)", "the others work, then it goes on"
 )

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print a line a property, and draw them where asked."""
-    from evaluation.importance import importances
+    from evaluation.candidates.importance import importances
     from evaluation.plots.importance import draw_importances
     from flows.terminal.say import print_table
 
