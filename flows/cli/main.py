@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -90,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"blockqnn: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # of a reader like head, who has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         kept = "nothing is lost, the same command continues"
         if options.command == "compare":

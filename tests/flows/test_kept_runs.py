@@ -156,3 +156,9 @@ def test_rename_and_delete_take_mlflow_along(runs, capsys):
     assert "there is no run cats in" in error and "there are demo" in error
     finish(runs / "cats", tiny_settings())  # the name is free
     assert SearchRuns(runs / "cats", "cats", runs).sync() > 0
+
+
+def test_a_reader_who_has_seen_enough(runs):
+    command = f"{sys.executable} -m flows.cli show S --json | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{\n", "")
