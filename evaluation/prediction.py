@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from blockqnn.data.files.decoding import TYPES, UNREADABLE, eight_bit_rgb, in_words
+from blockqnn.data.files.layout import hidden
 from blockqnn.errors import SettingsError
 from blockqnn.network.weights import load_weights
 
@@ -117,7 +118,8 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
     """
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in TYPES)
+            every = (p for p in path.rglob("*") if p.suffix.lower() in TYPES)
+            found = sorted(p for p in every if not any(map(hidden, p.relative_to(path).parts)))
             if not found:
                 raise SettingsError(f"{path} has no images ({', '.join(TYPES)})")
             yield from found

@@ -45,15 +45,14 @@ def folder_source(root: Path, size: int) -> Source:
 def _name_twins(root: Path, source: Source, files: list[Path], pixels: Pixels) -> None:
     """Warn of test images that are training images too, of which these are the files."""
     trained = {_content(image) for image in source.train_pixels}
-    twins = {content for image in source.test_pixels if (content := _content(image)) in trained}
+    twins = [content for image in source.test_pixels if (content := _content(image)) in trained]
     if not twins:
         return
-    # two files of one image
-    first = next(_content(image) for image in source.test_pixels if _content(image) in twins)
-    named = [file for file, image in zip(files, pixels, strict=True) if _content(image) == first]
+    pairs = zip(files, pixels, strict=True)
+    named = [file for file, image in pairs if _content(image) == twins[0]]
     log.warning(
         "%s: test images that are training images too, which flatters every network: %d, say %s",
-        *(root, sum(_content(image) in twins for image in source.test_pixels)),
+        *(root, len(twins)),
         " and ".join(str(file.relative_to(root)) for file in (named[0], named[-1])),
     )
 

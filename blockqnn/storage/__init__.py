@@ -12,7 +12,7 @@ from blockqnn.storage.files import (
     write_rows,
     write_text,
 )
-from blockqnn.storage.lock import DirectoryInUse, DirectoryLock
+from blockqnn.storage.lock import DirectoryInUse, DirectoryLock, is_held
 
 __all__ = ["DirectoryInUse", "DirectoryLock", "as_json", "as_search_error", "read_json"]
-__all__ += ["write_atomically", "write_json", "write_rows", "write_text"]
+__all__ += ["is_held", "write_atomically", "write_json", "write_rows", "write_text"]

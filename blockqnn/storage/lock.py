@@ -51,6 +51,24 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the directory's lock, be it on another host with the file system.
+
+    Where its holder is known to be dead, the lock is not touched: one who takes it at that moment
+    shall not meet it.
+    """
+    try:
+        holder = json.loads((directory / "lock").read_text())
+        if holder["host"] == socket.gethostname():
+            os.kill(holder["pid"], 0)
+        DirectoryLock(directory).release()
+    except DirectoryInUse:
+        return True
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
+        pass
+    return False
+
+
 def _describe(content: bytes) -> str:
     try:
         holder = json.loads(content)

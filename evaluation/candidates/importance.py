@@ -64,7 +64,8 @@ class Importances:
 def importances(history: History, seed: int = 0) -> Importances:
     """The importance of each property for the accuracy after the first training of a candidate.
 
-    Raises `SearchError` for a search with fewer than `FEWEST` networks trained.
+    Raises `SearchError` for a search with fewer than `FEWEST` networks trained, and where all are
+    equally accurate.
     """
     from scipy.stats import spearmanr
     from sklearn.ensemble import ExtraTreesRegressor
@@ -82,6 +83,8 @@ def importances(history: History, seed: int = 0) -> Importances:
             f"{len(trained)} networks of the search were trained: what goes with accuracy can be "
             f"said of {FEWEST} or more"
         )
+    if len({accuracy for *_, accuracy in trained}) == 1:
+        raise SearchError(f"all {len(trained)} networks of the search are equally accurate")
     rows = [_properties(candidate, cost) for candidate, cost, _ in trained]
     names = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
     values = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
@@ -108,7 +111,7 @@ def importances(history: History, seed: int = 0) -> Importances:
         )
         for place, name in enumerate(names)
     ]
-    unexplained = float(np.var(accuracies - predicted)) / max(float(np.var(accuracies)), 1e-12)
+    unexplained = float(np.var(accuracies - predicted) / np.var(accuracies))
     ranked = sorted(found, key=lambda each: -each.points)
     return Importances(ranked, len(trained), 1 - unexplained)
 

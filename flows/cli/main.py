@@ -121,9 +121,9 @@ def _log_to_terminal() -> None:
     said: set[str] = set()
 
     def once(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        of_images = record.name.startswith("blockqnn.data")
-        new = not (of_images and message in said)
+        if not record.name.startswith("blockqnn.data"):
+            return True
+        new = (message := record.getMessage()) not in said
         said.add(message)
         return new
 

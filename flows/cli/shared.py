@@ -163,7 +163,9 @@ def _plan_of(options: argparse.Namespace) -> dict[str, Any]:
         options.data = own
     if options.name is None:
         options.name = f"train-{options.search}"
-    images = {f"data.{key}": value for key, value in data.items() if key != "loaders"}
+    images = {  # all of them, where the search took a part
+        f"data.{key}": value for key, value in data.items() if key not in ("loaders", "images")
+    }
     same = options.data == own
     return {"search": options.search, "top": RANKED, **(images if same else {})}
 

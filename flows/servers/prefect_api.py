@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from blockqnn.errors import UserError
-from blockqnn.storage import DirectoryInUse, DirectoryLock, read_json
+from blockqnn.storage import is_held, read_json
 from blockqnn.workers import leash
 from flows.servers.passwords import PREFECT, prefect_password
 
@@ -244,12 +244,10 @@ def served_url(runs: Path) -> str | None:
     directory = runs / "serve"
     try:
         url = read_json(directory / SERVED)["url"]
-        DirectoryLock(directory).release()
-    except DirectoryInUse:
-        return url if isinstance(url, str) and urlsplit(url).hostname else None
     except (OSError, ValueError, LookupError, TypeError):
-        pass
-    return None
+        return None
+    known = isinstance(url, str) and urlsplit(url).hostname is not None
+    return url if known and is_held(directory) else None
 
 
 def _temporary_server() -> PrefectAPI:

@@ -43,7 +43,8 @@ class Records:
         if found is None:
             return
         client, experiment, artifacts = found
-        for run in client.search_runs([experiment], max_results=5000):
+        # a search's candidates are many, and none is registered
+        for run in client.search_runs([experiment], "tags.training LIKE '%'", max_results=5000):
             for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
                 client.delete_model_version(version.name, version.version)
         # the name of a deleted experiment stays taken

@@ -80,11 +80,12 @@ class SearchRuns:
         """Keep the pictures and tables of the search so far with its run."""
         if not history.results or self._pictured == len(history.results):
             return
-        self._pictured = len(history.results)
+        count = len(history.results)
         with tempfile.TemporaryDirectory() as directory:
             write_pictures(history, Path(directory), self.name)
             with database_lock(self.runs):
                 portion.write_artifacts(Path(directory))
+        self._pictured = count
         self._next_pictures = time.monotonic() + PICTURES_EVERY
 
 

@@ -142,6 +142,15 @@ class TestOddFiles:
         self.close(self.shown(stream), self.expected(names))
 
 
+def test_a_picture_whose_metadata_are_damaged_is_shown_as_it_lies(tmp_path):
+    content = turned("JPEG", 3)
+    start = content.index(b"Exif")
+    damaged = content[: start + 6] + b"XX" + content[start + 8 :]  # no byte order
+    root = both_sets(tmp_path, {f"{n}.jpg": damaged for n in range(3)})
+    seen = in_memory(root).test_pixels[:, 0, 0]
+    assert seen.max() <= 2  # the camera's side, which is black, is up
+
+
 def in_memory(root):
     return read(DataSettings(name="folder", root=str(root), image_size=8))
 
@@ -197,6 +206,7 @@ class TestLayouts:
             (["train", "test/"], "train has no class folders, but test has"),
             (["cat", "dog", "test/"], "it has no train, but test has"),
             (["train/"], "it has train, but neither test nor val beside it"),
+            (["cat", "dog", "test"], "it has test beside other folders; "),
         ],
     )
     def test_what_is_not_clear_is_refused(self, tmp_path, names, message):
@@ -233,6 +243,12 @@ class TestPassedOver:
             f"{root}/train: links that lead to folders read already, and are not followed: 8"
             in (caplog.text)
         )
+
+    def test_a_link_to_itself_hides_nothing(self, tmp_path):
+        root = folders(tmp_path / "images", "train/", "val/")
+        for place in (root, root / "train", root / "train" / "cat"):
+            (place / "loop").symlink_to(place / "loop")
+        assert len(in_memory(root).train_labels) == len(open_stream(settings(root), 0).train) == 12
 
     def test_a_class_may_be_a_link(self, tmp_path):
         root = folders(tmp_path / "images", "cat", "dog")

@@ -74,7 +74,7 @@ class TestMistakes:
                 lambda root: [
                     shutil.rmtree(root / s / c) for s in ("train", "val") for c in CLASSES[1:]
                 ],
-                "train': it has 1 class folders; .*two classes or more",
+                "copy/train: it has 1 class folders; .*two classes or more",
             ),
             (
                 lambda root: write(root / "val" / "n02" / "n02_0.png", b"no image"),

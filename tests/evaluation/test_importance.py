@@ -46,6 +46,13 @@ def test_where_there_is_nothing_nothing_is_explained(tmp_path):
     assert importances(searched(tmp_path, lambda code: 60.0)).explained < 0.1
 
 
+def test_where_all_are_equal_there_is_nothing_to_say(tmp_path):
+    settings = tiny_settings(schedule=[[1.0, 20]], agent={"kind": "random"}, space={"max_index": 6})
+    finish(tmp_path, settings, lambda candidate: Outcome(kind="trained", accuracy=50.0))
+    with pytest.raises(SearchError, match="networks of the search are equally accurate"):
+        importances(read_search(tmp_path))
+
+
 def test_too_few_to_say(tmp_path):
     with pytest.raises(SearchError, match="networks of the search were trained: what goes with"):
         importances(searched(tmp_path, lambda code: 60.0, iterations=1))

@@ -73,6 +73,8 @@ def test_images_that_were_in_memory(root, tmp_path, capsys):
     network = saved(tmp_path, mean, std, crop=1.0)
     with torch.no_grad():
         expected = network(data.normalised(data.test.images)).softmax(1)
+    hidden = root / "val" / "cat" / "._0.png"  # as a Macintosh leaves it
+    hidden.write_bytes(b"resource fork")
     agree(predicted(capsys, tmp_path, root / "val"), expected)
     export_command(tmp_path, tmp_path / "net.onnx")
     capsys.readouterr()

@@ -56,6 +56,10 @@ def test_list(runs, capsys):
     assert found[1]["megabytes"] == pytest.approx(size / 1e6, rel=1e-3)
     table = said(capsys, "list", "--runs", str(runs))
     assert "30 of 30" in table and f"{best:.2f}" in table
+    (runs / "empty" / "trainings").mkdir(parents=True)
+    assert "0 of 0" in said(capsys, "list", "--runs", str(runs))
+    (runs / "empty" / "trainings").rmdir()
+    (runs / "empty").rmdir()
     assert "There are no runs in" in said(capsys, "list", "--runs", str(runs / "none"))
 
 

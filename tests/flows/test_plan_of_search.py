@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
         for number, image in enumerate(of_class):
             Image.fromarray(image).save(folder / f"{number}.png")
     data = {"name": "folder", "root": str(place / "images"), "image_size": 16, "holdout": 0.25}
-    data |= {"images": None}
+    data |= {"images": 16}
     finish(place / "runs" / "own", tiny_settings(data=data))
     return place / "runs"
 
@@ -45,6 +45,7 @@ def test_the_plan_has_the_images_of_the_search(runs, monkeypatch, capsys):
     searched = read_search(runs / "own").settings.data
     assert plan.data.root == searched.root and plan.data.image_size == 16
     assert plan.data.holdout == 0.25
+    assert plan.data.images is None  # all, where the search took a part
     assert (plan.search, plan.top) == ("own", 5)
     assert plan.network.filters == (64, 128, 256)  # of the plan own-images
     assert "plain" in capsys.readouterr().out

@@ -35,8 +35,7 @@ def eight_bit_rgb(image: Image.Image) -> Image.Image:
 
     Raises `ValueError` for pixels of 32 bits, and what PIL raises for a damaged file.
     """
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I;16"):  # PIL would cut every value above 255 down to it
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -46,6 +45,16 @@ def eight_bit_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its camera was held; as it lies where what says so is damaged."""
+    try:
+        if image.getexif().get(ORIENTATION, 1) == 1:
+            return image
+    except UNREADABLE:  # of the metadata: the picture may be whole
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def in_words(error: Exception) -> str:

@@ -59,6 +59,11 @@ def find_parts(root: Path, remedy: str = "") -> Parts:
             names = " and ".join(path.name for path in folders)
             what = f"it has {names} without class folders; put every image in the folder of its"
             raise _unclear(root, f"{what} class")
+        if rest:
+            what = (
+                f"it has {rest[0].name} beside other folders; if it is a class, call it otherwise"
+            )
+            raise _unclear(root, f"{what}, else move it away: its images have no classes")
         return Parts(root, None)
     if rest and not judged:
         raise _unclear(
@@ -81,10 +86,18 @@ def visible_folders(path: Path) -> list[Path]:
     """The folders in a directory but for hidden ones, by name; empty if it cannot be read."""
     try:
         with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if entry.is_dir()]
+            names = [entry.name for entry in entries if _is_folder(entry)]
     except OSError:
         return []
     return [path / name for name in sorted(names) if not hidden(name)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def hidden(path: str) -> bool:
@@ -116,16 +129,18 @@ def class_files(root: Path) -> ClassFiles:
         os.scandir(root).close()
     except OSError as error:
         raise SettingsError(
-            f"data.root is {str(root)!r}: {error.strerror}; give a directory with one folder of "
-            f"images a class ({', '.join(TYPES)})"
+            f"{root}: {error.strerror}; give a directory with one folder of images a class "
+            f"({', '.join(TYPES)}) as data.root"
         ) from None
     folders = visible_folders(root)
     check_names(root, [path.name for path in folders])
     if len(folders) < 2:
         inside = [path for path in folders if len(visible_folders(path)) > 1]
         hint = f", say {str(inside[0])!r}" if inside else ""
-        what = f"it has {len(folders)} class folders; give a directory with one folder of images a"
-        raise _unclear(root, f"{what} class, two classes or more{hint}")
+        raise SettingsError(
+            f"{root}: it has {len(folders)} class folders; give a directory with one folder of "
+            f"images a class, two classes or more, as data.root{hint}"
+        )
     found = ClassFiles(tuple(path.name for path in folders), [])
     above = {_identity(path) for path in (root, *root.resolve().parents, *folders)}
     for path in folders:
@@ -152,7 +167,7 @@ def _gather(folder: Path, found: ClassFiles, files: list[Path], seen: set[Identi
         ) from None
     inside = []
     for entry in shown:
-        if entry.is_dir():
+        if _is_folder(entry):
             inside.append(entry)
         elif os.path.splitext(entry.name)[1].lower() in TYPES:
             files.append(folder / entry.name)

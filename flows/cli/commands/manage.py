@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 def run_list(options: argparse.Namespace) -> None:
     """Print a line a run."""
-    from flows.kept_runs import kept_runs
+    from flows.cli.kept_runs import kept_runs
 
     found = list(kept_runs(options.runs))
     if options.json:
@@ -63,7 +63,7 @@ def run_list(options: argparse.Namespace) -> None:
 
 def run_rename(options: argparse.Namespace) -> None:
     """Rename a run."""
-    from flows.kept_runs import rename
+    from flows.cli.kept_runs import rename
 
     rename(options.runs, options.old, options.new)
     print(f"{options.old} is called {options.new}")
@@ -71,7 +71,7 @@ def run_rename(options: argparse.Namespace) -> None:
 
 def run_delete(options: argparse.Namespace) -> None:
     """Delete runs, after a question."""
-    from flows.kept_runs import delete, kept_runs
+    from flows.cli.kept_runs import delete, kept_runs
 
     known = {run.name: run for run in kept_runs(options.runs)}
     for name in options.names:

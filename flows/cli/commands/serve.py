@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from blockqnn.errors import UserError
+from blockqnn.storage import is_held
 from flows.cli import shared
 from flows.cli.parser import add_command
 from flows.runs import search_directory
@@ -39,7 +40,6 @@ def add(commands: Any) -> None:
 
 def run_track(options: argparse.Namespace) -> None:
     """Write what MLflow lacks of a search or of final trainings. Raises `UserError`."""
-    from flows.kept_runs import is_open
     from flows.tracking.background import MLflowRuns, one_line
     from flows.tracking.experiment import Experiment
     from flows.tracking.searches import SearchRuns
@@ -53,7 +53,7 @@ def run_track(options: argparse.Namespace) -> None:
     uri = without_password(found.uri)
     try:
         print(f"{found.sync()} runs written to {uri}")
-        if not is_open(directory):
+        if not is_held(directory):
             with database_lock(options.runs):
                 Experiment(options.name, options.runs).end_left()
     except UserError:

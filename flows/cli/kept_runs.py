@@ -2,19 +2,17 @@
 with their records in MLflow.
 """
 
-import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from blockqnn.errors import SearchError, SettingsError, UserError
 from blockqnn.search.history import JOURNAL, read_search
-from blockqnn.storage import DirectoryLock, as_search_error
+from blockqnn.storage import DirectoryLock, as_search_error, is_held
 from blockqnn.training.final.result import read_result
 from flows.runs import search_directory
 
@@ -48,8 +46,7 @@ def kept_runs(runs: Path) -> Iterator[KeptRun]:
 
 
 def _kept(path: Path, journal: Path) -> KeptRun:
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
-    size, changed = sum(file.st_size for file in files), max(file.st_mtime for file in files)
+    size, changed = _size(path)
     kind, done, total, best, state = "search", 0, 0, None, "stopped"
     try:
         if journal.exists():
@@ -67,22 +64,19 @@ def _kept(path: Path, journal: Path) -> KeptRun:
         state = "finished" if done >= total else state
     except UserError:
         state = "damaged"
-    state = "running" if is_open(path) else state
+    state = "running" if is_held(path) else state
     return KeptRun(path.name, kind, state, done, total, best, size / 1e6, changed)
 
 
-def is_open(directory: Path) -> bool:
-    """Whether a process has a run open, be it on another host with the same file system."""
-    try:
-        holder = json.loads((directory / "lock").read_text())
-        if holder["host"] == socket.gethostname():
-            os.kill(holder["pid"], 0)
-        DirectoryLock(directory).release()
-    except SearchError:
-        return True
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
-    return False
+def _size(path: Path) -> tuple[int, float]:
+    """Bytes of all files, and when the newest was written; a running search removes some."""
+    size, changed = 0, path.stat().st_mtime
+    for file in path.rglob("*"):
+        with suppress(OSError):
+            found = file.lstat()
+            if S_ISREG(found.st_mode):
+                size, changed = size + found.st_size, max(changed, found.st_mtime)
+    return size, changed
 
 
 def rename(runs: Path, name: str, new: str) -> None:
