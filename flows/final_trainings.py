@@ -102,10 +102,12 @@ class PlannedTrainings:
         if then_winner:
             final.remove(WINNER)
         ranks = then_winner or step == "selection"
-        for writes in (False, True) if write else (False,):  # nothing before all is checked
-            search, contenders = self._contenders(writes) if ranks else ("", [])
-            others = self._finals(final, writes)
-        return Work(search, contenders, others, then_winner)
+        if write:  # nothing before all is checked, first the models, whose names may be none
+            self._finals(reversed(final), write=False)
+            if ranks:
+                self._contenders(write=False)
+        search, contenders = self._contenders(write) if ranks else ("", [])
+        return Work(search, contenders, self._finals(final, write), then_winner)
 
     def results(self, step: Step, networks: Sequence[str] | None) -> dict[Path, TrainingResult]:
         """All results of a step by directory; empty while one is missing."""

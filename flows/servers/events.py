@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.schemas.events import Event
-from prefect.events.worker import EventsWorker
+from prefect.events.worker import EventsWorker, emit_events_to_cloud
 
 PAUSE = 30.0
 """Seconds without another try, after a server did not answer."""
@@ -30,5 +30,9 @@ class DroppedEvents(PrefectEventsClient):
 
 
 def drop_events_in_vain() -> None:
-    """Let the events of this process be dropped while the server is gone. Before the first flow."""
+    """Let the events of this process be dropped while the server is gone, unless it is Prefect's
+    cloud, which has a client of its own. Before the first flow.
+    """
+    if emit_events_to_cloud():
+        return
     EventsWorker.set_client_override(DroppedEvents)

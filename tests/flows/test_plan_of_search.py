@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 from tiny_search import finish, tiny_settings
 
+from blockqnn.params import load_plan
 from blockqnn.search.history import read_search
 from blockqnn.training.final.job import read_job
 from flows.cli import main
+from flows.final_trainings import PlannedTrainings
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -57,6 +59,21 @@ def test_what_is_set_comes_first(runs, monkeypatch):
     plans = prepared(runs, *more)
     [plan] = [plan for directory, plan in plans.items() if directory.parents[1].name == "mine"]
     assert (plan.top, plan.data.image_size) == (2, 24)
+
+
+def test_nothing_is_written_before_all_is_checked(runs, monkeypatch, capsys):
+    monkeypatch.chdir(CHECKOUT)
+    common = ["--runs", str(runs), "--search", "own", "--name", "checked"]
+    quick = ["network.match=none", "network.match_repeats=[]", "seeds=1"]
+    wrong = ["--set", *quick, "blocks=[plain]", "compare=[resnt18]"]
+    assert main(["train", "--prepare", "--step", "final", *common, *wrong]) == 2
+    assert "did you mean resnet18" in capsys.readouterr().err
+    assert not (runs / "checked").exists()
+    changes = {"data.root": str(runs.parent / "images"), "network.match": "none"}
+    plan = load_plan(data="own-images", overrides=changes | {"network.match_repeats": []})
+    planned = PlannedTrainings(runs / "checked", runs, plan, "own-images")
+    assert planned.finished(None) == {}  # what an evaluation asks
+    assert not (runs / "checked").exists()
 
 
 def test_a_search_that_is_not_there(runs, monkeypatch, capsys):

@@ -103,6 +103,16 @@ def test_each_training_is_a_run_below_the_selections(place):
     assert used.dataset.name == "digits"
 
 
+def test_what_was_planned_and_never_begun_keeps_nothing_running(place, tmp_path):
+    copy = Place(tmp_path / "copy")
+    shutil.copytree(place.run, copy.run)  # without a database
+    (copy.run / "trainings" / place.begun.name / "progress.json").unlink()
+    TrainingRuns(copy.run, "train-digits", copy.runs).sync()
+    parent, children = mirrored(copy)
+    assert parent.info.status == "FINISHED"
+    assert place.begun.name not in children
+
+
 def test_curves_are_the_results(place):
     _, children = mirrored(place)
     for directory in place.directories.values():

@@ -88,8 +88,10 @@ def workers_of(flow):
     return found
 
 
-def search_without(server, place, settings, **environment):
-    """Run a search; while some of it is done the server is gone, then it is there again."""
+def search_without(server, place, settings, *, back=True, **environment):
+    """Run a search; while some of it is done the server is gone, then, if it comes `back`, there
+    again.
+    """
     directory = place / "runs" / "search"
     (place / "params.yaml").write_text(json.dumps({"search": settings.to_dict()}))
     given = {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(place / "prefect"), **environment}
@@ -109,11 +111,12 @@ def search_without(server, place, settings, **environment):
         before = told(directory)
         wait_for(lambda: told(directory) >= before + 2 or flow.poll() is not None, "outcomes")
         assert flow.poll() is None, log.read_text()
-        stopped = workers_of(flow)
+        stopped = workers_of(flow) if back else []
         for pid in stopped:  # the end of the search shall see the server again
             os.kill(pid, signal.SIGSTOP)
         assert told(directory) < 9
-        server.start()
+        if back:
+            server.start()
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
         assert flow.wait(PATIENCE) == 0, log.read_text()
@@ -162,3 +165,19 @@ def test_the_prefect_server_dropped(tmp_path, expected):
         assert run["state_type"] == "COMPLETED"
     finally:
         server.stop()
+
+
+@pytest.mark.slow  # minutes: Prefect asks again and again
+@pytest.mark.fault("the Prefect server is gone for good", "the flow goes on to its end without it")
+def test_the_prefect_server_gone_for_good(tmp_path, expected):
+    home = str(tmp_path / "prefect")
+    command = ["prefect", "--no-prompt", "server", "start", "--host", "127.0.0.1", "--no-ui"]
+    server = Server(tmp_path, command, "/api/health", PREFECT_HOME=home)
+    settings = tiny_settings(**SMALL, workers={"count": 1})
+    api = f"{server.url}/api"
+    directory = search_without(server, tmp_path, settings, back=False, PREFECT_API_URL=api)
+    records = without_workers(timeless(directory))
+    assert [record for record in records if record["type"] != "begin"] == expected
+    said = (tmp_path / "log").read_text()
+    assert "ERROR" not in said and "Traceback" not in said
+    assert said.count("does not answer: the work goes on") == 1
