@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 TOOLS = $(VENV)/.ready-for-tests
-# Python compiles what it imports; pip would compile everything, for a minute.
+# Python compiles what it imports, once, if it may keep that; pip would compile everything, for a minute.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: search test soak lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help

@@ -189,9 +189,12 @@ def load_plan(options: argparse.Namespace) -> Plan:
 
 
 def print_beginning(options: argparse.Namespace) -> None:
-    """Print at once what begins and where it lies: the libraries that come next take seconds."""
-    name = options.name or f"train-{options.data}"
-    print(f"{options.command} {name} in {options.runs}/{name}", flush=True)
+    """Print at once what begins and where it lies: the libraries that come next take seconds.
+
+    Raises `SettingsError` for a name that is not one plain word.
+    """
+    name = options.name if options.name is not None else f"train-{options.data}"
+    print(f"{options.command} {name} in {search_directory(options.runs, name)}", flush=True)
 
 
 def planned_trainings(options: argparse.Namespace) -> PlannedTrainings:
