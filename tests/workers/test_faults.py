@@ -246,11 +246,12 @@ def test_a_node_killed(cluster, expected, start):
 def test_a_node_joins_and_one_leaves(cluster, expected, start):
     cluster.have(1)
     running = start(settings_for(cluster, retries=1))
-    running.training()
+    _, first = disturb(running, signal.SIGSTOP)  # or the search may end before the node is there
     assert running.workers.slots == 1
     cluster.have(2)
     wait_for(lambda: running.workers.slots == 2, "the new node's room")
     wait_for(lambda: len(list(trainings(running.place))) == 2, "two trainings at one time")
+    os.kill(first, signal.SIGCONT)
     _, pid = running.training()
     cluster.leave(cluster.node_of(pid))
     wait_for(lambda: running.workers.slots == 1, "the node's leaving")
