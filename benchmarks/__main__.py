@@ -23,6 +23,7 @@ SCRIPTS = (
     "stack_overhead",
     "resume_time",
     "candidates_per_hour",
+    "estimates",
 )
 SCALE = ("async_search", "million_candidates", "flow_limits")
 """What one search carries: docs/scale.md."""

@@ -144,6 +144,15 @@ class PlannedTrainings:
         prepare = partial(self._prepare, label=label, split="everything", write=write, **network)
         return [prepare(seed=seed) for seed in range(self.plan.seeds)]
 
+    def known_best(self) -> list[tuple[Block, Shape]]:
+        """The search's best designs, best first; none for a search that has none yet."""
+        if not self.plan.top:
+            return []
+        try:
+            return [(block, shape) for _, block, shape in self._best_blocks()[1]]
+        except SearchError:
+            return []
+
     def _finals(self, labels: Iterable[str], write: bool) -> list[Path]:
         return [directory for label in labels for directory in self.final(label, write)]
 

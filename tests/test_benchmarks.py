@@ -18,6 +18,7 @@ COMPARISON = {
     "stack_overhead": r"share -?\d+\.\d\d% of a ten-second candidate",
     "resume_time": r"opened in \d+\.\d\d s .* ratio \d+\.\d",
     "candidates_per_hour": r"ratio \d+\.\d\d of a process a core",
+    "estimates": r"search: time \d+\.\d\d, memory .*; train: time \d+\.\d\d, .*aim 0\.67 to 1\.5",
     "async_search": r"utilisation async \d+\.\d\d % \(aim 97\), sync \d+\.\d\d %",
     "million_candidates": r"ratio \d+\.\d\d at random and \d+\.\d\d greedily of the CPU time",
     "flow_limits": r"the flow carries \d+ candidates a second, the mirror \d+\.\d distinct",

@@ -79,10 +79,18 @@ class Search(History):
         self._released: list[int] = []
 
     @classmethod
-    def open(cls, directory: Path | str, settings: Settings, *, wait: float = 0.0) -> Search:
+    def open(
+        cls,
+        directory: Path | str,
+        settings: Settings,
+        *,
+        wait: float = 0.0,
+        prices: DeviceCost | None = None,
+    ) -> Search:
         """Begin a search in `directory`, or continue the one that is there.
 
-        Another process that has it open is given `wait` seconds to finish. Raises `SearchError`
+        Another process that has it open is given `wait` seconds to finish. A search that needs the
+        device's `prices` measures them when it begins unless they are given. Raises `SearchError`
         when it has not, the journal is damaged, settings that change the meaning of its results
         differ, or the directory cannot be written; `SettingsError` when the data are missing.
         """
@@ -94,7 +102,7 @@ class Search(History):
             directory.mkdir(parents=True, exist_ok=True)
             search = cls(directory, DirectoryLock(directory, wait=wait))
         try:
-            search._restore(settings, task)
+            search._restore(settings, task, prices)
         except BaseException:
             search.close()
             raise
@@ -170,7 +178,7 @@ class Search(History):
         released, self._released = self._released, []
         return released
 
-    def _restore(self, settings: Settings, task: Task) -> None:
+    def _restore(self, settings: Settings, task: Task, prices: DeviceCost | None) -> None:
         def take(record: Record) -> None:
             self.apply(record)
             if record["type"] in ("begin", "settings"):
@@ -179,7 +187,10 @@ class Search(History):
         with as_search_error(self.directory):
             self._journal = Journal(self.directory / JOURNAL, take)
         if not self.begun:
-            prices = _prices(settings, task) if settings.needs_prices else None
+            if not settings.needs_prices:
+                prices = None
+            elif prices is None:
+                prices = prices_for(settings, task)
             self._append([begin_record(settings, task, prices, time.time())])
         elif settings.schedule != self.settings.schedule:
             changed = {"type": "settings", "settings": settings.to_dict(), "time": time.time()}
@@ -357,8 +368,12 @@ def _check_outcome(outcome: object, chance: float) -> None:
         )
 
 
-def _prices(settings: Settings, task: Task) -> DeviceCost:
-    """What layers cost on the device that is to train the candidates."""
+def prices_for(settings: Settings, task: Task, seconds: float | None = None) -> DeviceCost:
+    """What layers cost on the device that is to train a search's candidates, measured now, for
+    so many seconds or as long as that usually takes.
+
+    Raises `SearchError` for a device that cannot be measured.
+    """
     device, threads = settings.workers.typical
     return measured_prices(
         {
@@ -368,7 +383,8 @@ def _prices(settings: Settings, task: Task) -> DeviceCost:
             "num_classes": task.num_classes,
             "in_channels": task.in_channels,
             "image_size": task.image_size,
-        }
+        },
+        seconds,
     )
 
 

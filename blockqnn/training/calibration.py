@@ -71,6 +71,7 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
     }
     designs = _typical_designs(settings.network, settings.space, images)
     shapes = _typical_layers(designs, images)
+    designs = _of_usual_size(designs, images)
     meter = Meter(device, settings, request["image_size"])
     layers = [meter.layer(shape) for shape in shapes]
     whole = designs[:NETWORKS]
@@ -98,8 +99,8 @@ def calibrate(request: Request, seconds: float) -> DeviceCost:
 def _typical_designs(
     network: NetworkSettings, space: SpaceSettings, images: dict[str, int]
 ) -> list[Design]:
-    """Random blocks of the space, and those with a name, in shapes that networks may have, which
-    make networks of usual size: where networks are matched in cost, as wide as that makes them.
+    """Random blocks of the space, and those with a name, in shapes that networks may have: where
+    networks are matched in cost, as wide as that makes them.
     """
     rng = np.random.default_rng(0)
     offered = space.shapes(len(network.filters)) or (AS_SET,)
@@ -113,24 +114,39 @@ def _typical_designs(
                 block, BLOCKS["plain"], shape=shape, prices=None, **images
             )
         designs.append((own, block))
+    return designs
+
+
+def _of_usual_size(designs: Sequence[Design], images: dict[str, int]) -> list[Design]:
+    """Those whose networks are not too large to be measured, the smallest in any case."""
     costs = [own.cost(block, prices=None, **images).macs for own, block in designs]
-    limit = max(LARGEST, min(costs))
+    limit = max(LARGEST, sorted(costs)[:NETWORKS][-1])
     return [design for design, macs in zip(designs, costs, strict=True) if macs <= limit]
 
 
 def _typical_layers(designs: Sequence[Design], images: dict[str, int]) -> list[NetworkLayer]:
-    """Layers of these networks: of each kind a few, from the cheapest to the dearest."""
+    """Layers of these networks: of each kind a few, from the cheapest to the dearest; of kinds
+    that only large networks have, the cheapest.
+    """
+    usual = _by_kind(_of_usual_size(designs, images), images)
+    typical = []
+    for kind, shapes in sorted(_by_kind(designs, images).items()):
+        ranked = sorted(usual.get(kind, shapes), key=lambda layer: (layer_terms(layer)[0], layer))
+        if kind not in usual:
+            ranked = ranked[:SHAPES]
+        places = np.linspace(0, len(ranked) - 1, min(SHAPES, len(ranked))).round().astype(int)
+        typical += [ranked[place] for place in places]
+    return typical
+
+
+def _by_kind(designs: Sequence[Design], images: dict[str, int]) -> dict[str, set[NetworkLayer]]:
+    """All layers of networks by their kind."""
     found: dict[str, set[NetworkLayer]] = {}
     for network, block in designs:
         for _, layers in network.layers(block, **images):
             for layer in layers:
                 found.setdefault(layer_kind(layer), set()).add(layer)
-    typical = []
-    for _, shapes in sorted(found.items()):
-        ranked = sorted(shapes, key=lambda layer: (layer_terms(layer)[0], layer))
-        places = np.linspace(0, len(ranked) - 1, min(SHAPES, len(ranked))).round().astype(int)
-        typical += [ranked[place] for place in places]
-    return typical
+    return found
 
 
 @dataclass

@@ -42,17 +42,18 @@ class WidthRequest(Request):
     """Blocks of a stage that a block's network may have instead of those of the settings."""
 
 
-def measured_prices(request: Request) -> DeviceCost:
+def measured_prices(request: Request, seconds: float | None = None) -> DeviceCost:
     """Measure a device, which takes less than a minute; the settings say what networks it trains.
 
     The process keeps its memory as those that train do. Raises `SearchError` if it fails.
     """
+    seconds = SECONDS if seconds is None else seconds
     log.warning(
         "what layers cost on device %s is measured, once, for %.0f seconds",
         request["device"],
-        SECONDS,
+        seconds,
     )
-    done = _run(["blockqnn.training.calibration", str(SECONDS)], request)
+    done = _run(["blockqnn.training.calibration", str(seconds)], request)
     if done.returncode:
         raise SearchError(
             f"what layers cost on device {request['device']} could not be measured "

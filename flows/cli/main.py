@@ -10,6 +10,7 @@ from blockqnn import __version__
 from blockqnn.errors import SettingsError, UserError
 from flows.cli.commands import (
     compare,
+    estimate,
     evaluate,
     export,
     importance,
@@ -28,6 +29,7 @@ from flows.servers.prefect_api import quiet
 
 COMMANDS = (
     search,
+    estimate,
     show,
     importance,
     manage,
@@ -46,6 +48,7 @@ EPILOG = """\
 examples:
   blockqnn search                             the demo: minutes on a laptop, no download
   blockqnn search own --profile own-images --set data.root=~/images
+  blockqnn estimate search --profile own-images --set data.root=~/images
   blockqnn status own                         how far it is, also while it runs
   blockqnn train --search own                 rank its best blocks, train the winner and others
   blockqnn evaluate --search own              all that was trained, on the test images

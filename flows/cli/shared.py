@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from blockqnn import params
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings import Plan
+from blockqnn.storage import as_json
 from flows.interruption import remember_signals
 from flows.runs import run_directory, runs_directory, search_directory
 from flows.servers.prefect_api import choose_prefect_api, is_prefect
 
 if TYPE_CHECKING:
+    from blockqnn.estimate import Needs
     from flows.final_trainings import PlannedTrainings
 
 
@@ -98,6 +100,24 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     """Add the option --wait."""
     text = "let another process that has the run finish first"
     parser.add_argument("--wait", action="store_true", help=text)
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options --dry-run and --json, which tells the same to programs."""
+    text = "only say what it would take: time, memory, disk; takes some minutes at most"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+    text = "what --dry-run says, for programs: one JSON value"
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def print_needs(needs: Needs, options: argparse.Namespace) -> None:
+    """Print what a search or final trainings will take."""
+    from flows.terminal.needs import needs_in_words
+
+    if options.json:
+        print(as_json(needs.to_dict()), end="")
+    else:
+        print("\n".join(needs_in_words(needs, options.runs)))
 
 
 def fill_in(options: argparse.Namespace) -> None:
@@ -191,10 +211,21 @@ def load_plan(options: argparse.Namespace) -> Plan:
 def print_beginning(options: argparse.Namespace) -> None:
     """Print at once what begins and where it lies: the libraries that come next take seconds.
 
-    Raises `SettingsError` for a name that is not one plain word.
+    Nothing begins by --dry-run, and programs read what --json prints. Raises `SettingsError` for a
+    name that is not one plain word.
     """
+    dry_run, as_values = (getattr(options, name, False) for name in ("dry_run", "json"))
+    if as_values and not dry_run:
+        raise SettingsError("--json is for what --dry-run prints: give both")
     name = options.name if options.name is not None else f"train-{options.data}"
-    print(f"{options.command} {name} in {search_directory(options.runs, name)}", flush=True)
+    place = search_directory(options.runs, name)
+    if not dry_run:
+        print(f"{options.command} {name} in {place}", flush=True)
+    elif not as_values:
+        print(
+            f"what {options.command} {name} takes on this machine, in some minutes at most",
+            flush=True,
+        )
 
 
 def planned_trainings(options: argparse.Namespace) -> PlannedTrainings:

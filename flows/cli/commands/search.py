@@ -13,7 +13,7 @@ from flows.cli.parser import add_command
 from flows.runs import name_by_settings, search_directory
 
 
-def add(commands: Any) -> None:
+def add(commands: Any) -> Any:
     parser = add_command(
         commands,
         "search",
@@ -32,7 +32,9 @@ def add(commands: Any) -> None:
     text = "write best.json, front.csv, metrics.json, iterations.csv there"
     shared.add_path(parser, "--to", "DIR", text)
     shared.add_wait(parser)
-    parser.set_defaults(run=run)
+    shared.add_dry_run(parser)
+    parser.set_defaults(run=run, command="search")
+    return parser
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,6 +48,11 @@ def run(options: argparse.Namespace) -> int:
     if options.by_settings:
         options.name = name_by_settings(options.name, settings)
     directory = search_directory(options.runs, options.name)
+    if options.dry_run:
+        from blockqnn.estimate import estimate_search
+
+        shared.print_needs(estimate_search(settings), options)
+        return 0
     shared.run_flow("search", options, lambda: _is_finished(directory))
     from flows.terminal.search_tables import print_result
 

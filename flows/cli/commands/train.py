@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flows.final_trainings import PlannedTrainings
 
 
-def add(commands: Any) -> None:
+def add(commands: Any) -> Any:
     parser = add_command(
         commands,
         "train",
@@ -35,7 +35,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--check", choices=["full", "quick"], default="full", help=text)
     shared.add_path(parser, "--to", "DIR", "write the selection, or results and weights, there")
     shared.add_wait(parser)
-    parser.set_defaults(run=run)
+    shared.add_dry_run(parser)
+    parser.set_defaults(run=run, command="train")
+    return parser
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,6 +48,11 @@ def run(options: argparse.Namespace) -> None:
         shared.print_beginning(options)
     planned = shared.planned_trainings(options)
     planned.chosen(options.networks)
+    if options.dry_run:
+        from blockqnn.estimate import estimate_plan
+
+        shared.print_needs(estimate_plan(planned.plan, planned.known_best()), options)
+        return
     if options.prepare:
         _prepare(planned, options)
         return
