@@ -82,6 +82,11 @@ def profiles(params: Path = Path("params.yaml")) -> list[str]:
     return sorted(path.stem for path in (params.parent / "profiles").glob("*.yaml"))
 
 
+def plans(params: Path = Path("params.yaml")) -> list[str]:
+    """Return the names of the plans of final trainings. Raises `SettingsError`."""
+    return sorted(_section(_tree(params, None), "training", params))
+
+
 def _tree(params: Path, profile: str | None) -> Tree:
     """Return all sections of a params file with a profile laid over them."""
     tree = _read(params)

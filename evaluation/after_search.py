@@ -19,6 +19,10 @@ DRAWN = 3
 """Best blocks that are drawn."""
 
 
+CURVE = "learning_curve.png"
+"""File in a search's directory with its learning curve."""
+
+
 def write_pictures(history: History, directory: Path, name: str) -> None:
     """Write best.md, best.csv, learning_curve.png, front.csv, front.png and best_1.png to
     best_3.png into `directory`. Raises OSError.
@@ -27,7 +31,7 @@ def write_pictures(history: History, directory: Path, name: str) -> None:
     rows = best_table(best)
     for suffix in ("md", "csv"):
         write_table(rows, directory / f"best.{suffix}")
-    draw_search(history, directory / "learning_curve.png")
+    draw_search(history, directory / CURVE)
     points = points_of(history)
     write_front(points, directory / "front.csv")
     if points:

@@ -2,11 +2,13 @@
 
 import queue
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from functools import wraps
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.states import Completed
 
 from blockqnn.errors import SearchError, UserError
 
@@ -23,14 +25,16 @@ def attempt_task(
     lost: tuple[type[Exception], ...] = (),
     retries: int = 0,
     delays: Sequence[float] = (),
+    say: Callable[..., str] | None = None,
 ) -> Task[P, R]:
     """Return the Prefect task that runs `attempt`, and runs it again after an error in `lost`.
 
     `name` is the task's name, a dash and an argument of `attempt` in braces, which tells its runs
     apart. There are at most `retries` further attempts, after `delays` seconds; the last delay
     holds from then on. Other errors, a full disk for example, would only come again. Results are
-    neither cached nor kept: what was done is in the run's own files. There is no time limit, since
-    Prefect cannot interrupt a thread: workers end what takes too long.
+    neither cached nor kept: what was done is in the run's own files. `say`, given what came of an
+    attempt and its arguments, makes the words of its state in Prefect. There is no time limit,
+    since Prefect cannot interrupt a thread: workers end what takes too long.
     """
 
     def is_lost(task: Any, run: Any, state: Any) -> bool:
@@ -42,6 +46,14 @@ def attempt_task(
             return False
         return False
 
+    def run(*arguments: P.args, **named: P.kwargs) -> Any:
+        result = attempt(*arguments, **named)
+        return (
+            result
+            if say is None
+            else Completed(message=say(result, *arguments, **named), data=result)
+        )
+
     decorate = task(
         name=name.partition("-")[0],
         task_run_name=name,
@@ -51,7 +63,8 @@ def attempt_task(
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    return decorate(attempt)
+    # with the names of its arguments, which the runs are called by
+    return cast(Task[P, R], decorate(wraps(attempt)(run)))
 
 
 class AttemptQueue(Generic[K, R, E]):
@@ -67,10 +80,15 @@ class AttemptQueue(Generic[K, R, E]):
         lost: type[E],
         delays: Sequence[float],
         retries: int | None = None,
+        say: Callable[..., str] | None = None,
     ) -> None:
-        """`name` and `delays` are those of `attempt_task`; None for one retry after each delay."""
+        """`name`, `delays` and `say` are those of `attempt_task`; `retries` None for one after each
+        delay.
+        """
         retries = len(delays) if retries is None else retries
-        self.task = attempt_task(attempt, name, lost=(lost,), retries=retries, delays=delays)
+        self.task = attempt_task(
+            attempt, name, lost=(lost,), retries=retries, delays=delays, say=say
+        )
         self.running = 0
         self._lost = lost
         self._ended: queue.SimpleQueue[tuple[K, PrefectFuture[R]]] = queue.SimpleQueue()

@@ -21,9 +21,10 @@ from blockqnn.storage import as_json, as_search_error, read_json, write_json
 from blockqnn.training.devices import resolve
 from evaluation.stages.trained import Trained, read_trained
 from evaluation.test_set import Evaluation, judge
-from flows.artifacts import Publisher
+from flows.artifacts import Publisher, page_of
 from flows.attempts import attempt_task
 from flows.final_trainings import PlannedTrainings
+from flows.run_form import PlanName, PlanSettings, Profile
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.say import say
 from flows.terminal.training_tables import network_table
@@ -39,10 +40,10 @@ TRACKING_PATIENCE = 120.0
 
 @flow(name="blockqnn", flow_run_name="evaluate-{data}", persist_result=False, retries=0)
 def evaluate(
-    data: str = "digits",
+    data: PlanName = "digits",
     name: str | None = None,
-    profile: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    profile: Profile = None,
+    overrides: PlanSettings = {},  # noqa: B006, as nobody changes it: Prefect shows it
     params: str = "params.yaml",
     runs: str | None = None,
     networks: list[str] | None = None,
@@ -56,7 +57,8 @@ def evaluate(
         data: the plan, a section under `training` of the params file.
         name: the run's name and its directory under `runs`; null for train-DATA.
         profile: a file under profiles/ laid over the params file; null for none.
-        overrides: single settings of the plan, dotted names to values.
+        overrides: settings that differ from the profile: by section, or by dotted names such as
+            {"recipe.epochs": 3}.
         params: the params file.
         runs: directory of all runs, beside the MLflow database; null for the usual one.
         networks: these alone: winner, or blocks and models of the plan.
@@ -74,7 +76,7 @@ def evaluate(
         try:
             evaluations = _Judge(directory, plan).run(found)
             table = network_table([each.result for each in found], evaluations)
-            publisher.publish(evaluations=table)
+            publisher.publish(page_of({"On the test images": table}))
         finally:
             publisher.close()
         if plan.tracking and models is None:

@@ -8,7 +8,9 @@ parameters.
 import math
 import queue
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,18 @@ from blockqnn.search.history import History
 from blockqnn.search.outcome import Outcome
 from blockqnn.search.records import Candidate
 from blockqnn.workers.open import open_workers
-from blockqnn.workers.protocol import WorkerDied, Workers, candidate_task, task_of
-from evaluation.after_search import BEST, write_pictures
+from blockqnn.workers.protocol import CandidateTask, WorkerDied, Workers, candidate_task, task_of
+from evaluation.after_search import BEST, CURVE, write_pictures
 from evaluation.candidates.best_table import best_table
-from flows.artifacts import Publisher
+from flows.artifacts import Publisher, page_of
 from flows.attempts import AttemptQueue
 from flows.interruption import raise_if_interrupted
+from flows.run_form import Profile, SearchSettings
 from flows.runs import announce_holder, runs_directory, search_directory
 from flows.terminal.search_progress import Progress
 from flows.tracking.background import BackgroundWriter
+from flows.tracking.records import experiment_id
+from flows.tracking.records import page_of as mlflow_page
 from flows.tracking.searches import SearchRuns
 
 RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
@@ -39,6 +44,9 @@ RETRY_DELAYS = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 LOOK = 2.0
 """Seconds between two looks at how many workers there are."""
 
+COLUMNS = ("rank", "number", "accuracy", "reward", "MMACs", "parameters", "seconds", "code")
+"""Columns of the table of best blocks that fit a page in Prefect."""
+
 SIMPLEST = "(1,7,0,0,0)"
 """The code of a block that every worker can train."""
 
@@ -46,8 +54,8 @@ SIMPLEST = "(1,7,0,0,0)"
 @flow(name="blockqnn", flow_run_name="search-{name}", persist_result=False, retries=0)
 def search(
     name: str = "demo",
-    profile: str | None = "demo",
-    overrides: dict[str, Any] | None = None,
+    profile: Profile = "demo",
+    overrides: SearchSettings = {},  # noqa: B006, as nobody changes it: Prefect shows it
     params: str = "params.yaml",
     runs: str | None = None,
     wait: bool = False,
@@ -57,7 +65,8 @@ def search(
     Args:
         name: the search's name and its directory under `runs`.
         profile: a file under profiles/ laid over the params file; null for none.
-        overrides: single settings, dotted names to values, say {"recipe.epochs": 3}.
+        overrides: settings that differ from the profile: by section, or by dotted names such as
+            {"recipe.epochs": 3}.
         params: the params file.
         runs: directory of all searches, beside the MLflow database; null for the usual one.
         wait: let another process that runs this search finish, instead of failing.
@@ -77,9 +86,24 @@ def search(
             progress = stack.enter_context(closing(Progress(name, opened)))
             # the workers are closed first: Prefect's threads, which wait for them, end with that
             workers = stack.enter_context(closing(open_workers(settings, directory)))
-            _CandidateLoop(opened, workers, progress, publisher, writer).run()
-        write_pictures(opened, directory, name)
+            publish = partial(_publish, publisher, progress, home, name)
+            _CandidateLoop(opened, workers, progress, publish, writer).run()
+            write_pictures(opened, directory, name)
+            publish(opened)
         return summary(opened)
+
+
+def _publish(
+    publisher: Publisher, progress: Progress, runs: Path, name: str, history: History
+) -> None:
+    """Put what a search has come to on its page in Prefect."""
+    experiment, link = experiment_id(name, runs), ""
+    if experiment is not None:
+        page = mlflow_page(experiment, "http://127.0.0.1:5000")
+        link = f"[Every candidate in MLflow]({page}), where `blockqnn serve` runs."
+    best = [{column: row[column] for column in COLUMNS} for row in best_table(history.best(BEST))]
+    tables = {"Progress": [progress.row(history)], "Best so far": best}
+    publisher.publish(page_of(tables, link, search_directory(runs, name) / CURVE))
 
 
 def summary(history: History) -> dict[str, Any]:
@@ -102,20 +126,20 @@ class _CandidateLoop:
         opened: Search,
         workers: Workers,
         progress: Progress,
-        publisher: Publisher,
+        publish: Callable[[History], None],
         writer: BackgroundWriter | None,
     ) -> None:
         self._search = opened
         self._workers = workers
         self._progress = progress
-        self._publisher = publisher
+        self._publish = publish
         self._writer = writer
         self._workers_work = False
         self._lost: list[tuple[Candidate, WorkerDied]] = []
         self._tried_alone: set[int] = set()
         retries = getattr(opened.settings.workers, "retries", 0)  # inline, nothing can be lost
         self._attempts: AttemptQueue[int, Outcome, WorkerDied] = AttemptQueue(
-            workers.train, "candidate-{task[number]}", WorkerDied, RETRY_DELAYS, retries
+            workers.train, "candidate-{task[number]}", WorkerDied, RETRY_DELAYS, retries, self._say
         )
 
     def run(self) -> None:
@@ -135,8 +159,14 @@ class _CandidateLoop:
             self._progress.update(search)
             if search.iteration != iteration:
                 iteration = search.iteration
-                best = best_table(search.best(BEST))
-                self._publisher.publish(best=best, progress=[self._progress.row(search)])
+                self._publish(search)
+
+    def _say(self, outcome: Outcome, task: CandidateTask) -> str:
+        """What became of a candidate, for its task run in Prefect."""
+        if outcome.expected is None:
+            return f"{outcome.kind}: {outcome.reason}"
+        reward = self._search.reward(task["number"], outcome)
+        return f"{outcome.kind}, accuracy {outcome.expected:.2f} %, reward {reward:.2f}"
 
     def _submit(self, candidate: Candidate, alone: bool = False) -> None:
         rule = self._search.stopping_rule(candidate)

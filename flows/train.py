@@ -23,10 +23,11 @@ from blockqnn.training.devices import usable_cores
 from blockqnn.training.final.result import read_result
 from blockqnn.workers.training_processes import Result, TrainingDied, TrainingProcesses
 from evaluation.stages.selection import WINNER, write_selection
-from flows.artifacts import Publisher
+from flows.artifacts import Publisher, page_of
 from flows.attempts import AttemptQueue
 from flows.final_trainings import PlannedTrainings, Step
 from flows.interruption import raise_if_interrupted
+from flows.run_form import PlanName, PlanSettings, Profile
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.training_progress import TrainingProgress
 from flows.terminal.training_tables import outcome_in_words, training_table
@@ -47,10 +48,10 @@ POLL = 1.0
 
 @flow(name="blockqnn", flow_run_name="train-{data}", persist_result=False, retries=0)
 def train(
-    data: str = "digits",
+    data: PlanName = "digits",
     name: str | None = None,
-    profile: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    profile: Profile = None,
+    overrides: PlanSettings = {},  # noqa: B006, as nobody changes it: Prefect shows it
     params: str = "params.yaml",
     runs: str | None = None,
     step: Step = "all",
@@ -65,7 +66,8 @@ def train(
         data: the plan, a section under `training` of the params file.
         name: the run's name and its directory under `runs`; null for train-DATA.
         profile: a file under profiles/ laid over the params file; null for none.
-        overrides: single settings of the plan, dotted names to values, say {"recipe.epochs": 3}.
+        overrides: settings that differ from the profile: by section, or by dotted names such as
+            {"recipe.epochs": 3}.
         params: the params file.
         runs: directory of all runs, beside the MLflow database; null for the usual one.
         step: selection ranks the search's best blocks, final trains on all training images.
@@ -107,7 +109,7 @@ def train(
                     return planned.final(WINNER) if work.then_winner else []
 
             table = training_table(loop.run(contenders, work.others, select))
-            publisher.publish(results=table)
+            publisher.publish(page_of({"Final trainings": table}))
         return table
 
 
@@ -126,7 +128,11 @@ class _TrainingLoop:
         self._writer = writer
         self._lost: list[tuple[Path, TrainingDied]] = []
         self._attempts: AttemptQueue[Path, Result, TrainingDied] = AttemptQueue(
-            trainings.train, "training-{directory.name}", TrainingDied, RETRY_DELAYS
+            trainings.train,
+            "training-{directory.name}",
+            TrainingDied,
+            RETRY_DELAYS,
+            say=lambda result, directory: outcome_in_words(result),
         )
 
     def run(

@@ -173,6 +173,12 @@ class Search(History):
         cost = self._costs.of(candidate.block, candidate.shape)
         return self._stopping.rule(candidate, cost, self._objective, self.results)
 
+    def reward(self, number: int, outcome: Outcome) -> float:
+        """The reward in percent that an outcome of a candidate is worth."""
+        candidate = self.candidates[number]
+        cost = self._costs.of(candidate.block, candidate.shape)
+        return self._objective.reward(outcome, candidate.block, cost)
+
     def released(self) -> list[int]:
         """The numbers of candidates whose work is over for good since this was last asked."""
         released, self._released = self._released, []

@@ -256,9 +256,9 @@ def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool
     }
     _quieten_prefect()
     if not api.temporary:
-        from flows.servers.events import drop_events_in_vain
+        from flows.servers.events import try_events_once
 
-        drop_events_in_vain()
+        try_events_once()
     gone = False
     try:
         with remember_signals(), api.watched():
@@ -305,6 +305,9 @@ def _quieten_prefect() -> None:
     for sender in ("EventsWorker", "APILogWorker"):
         logging.getLogger(sender).setLevel(logging.ERROR)
     logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
+    # a line for each event; Prefect sets its level anew, and leaves filters as they are
+    internal = logging.getLogger("prefect._internal.concurrency")
+    internal.addFilter(lambda record: "EventsWorker" not in record.getMessage())
 
 
 def _go_on_without(url: str) -> None:

@@ -163,6 +163,17 @@ def test_the_prefect_server_dropped(tmp_path, expected):
         assert [record for record in records if record["type"] != "begin"] == expected
         (run,) = prefect_call(f"{api}/flow_runs/filter", {})
         assert run["state_type"] == "COMPLETED"
+        said = {
+            each["name"]: each["state"]["message"]
+            for each in prefect_call(f"{api}/task_runs/filter", {})
+        }
+        results = [r for r in read_search(directory).results if r.same_as is None]
+        assert said.keys() == {f"candidate-{r.candidate.number}" for r in results}
+        for result in results:  # none of these was refused, and then not trained
+            reward = f"reward {result.reward:.2f}"
+            assert reward in said[f"candidate-{result.candidate.number}"]
+        (page,) = prefect_call(f"{api}/artifacts/filter", {})
+        assert str(results[-1].candidate.number) in page["data"]
     finally:
         server.stop()
 
