@@ -21,10 +21,10 @@ from blockqnn.storage import as_json, as_search_error, read_json, write_json
 from blockqnn.training.devices import resolve
 from evaluation.stages.trained import Trained, read_trained
 from evaluation.test_set import Evaluation, judge
-from flows.artifacts import Publisher, page_of
 from flows.attempts import attempt_task
 from flows.final_trainings import PlannedTrainings
-from flows.run_form import PlanName, PlanSettings, Profile
+from flows.prefect_pages.run_form import PlanName, PlanSettings, Profile
+from flows.prefect_pages.run_page import Publisher, page_of
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.say import say
 from flows.terminal.training_tables import network_table

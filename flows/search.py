@@ -27,10 +27,10 @@ from blockqnn.workers.open import open_workers
 from blockqnn.workers.protocol import CandidateTask, WorkerDied, Workers, candidate_task, task_of
 from evaluation.after_search import BEST, CURVE, write_pictures
 from evaluation.candidates.best_table import best_table
-from flows.artifacts import Publisher, page_of
 from flows.attempts import AttemptQueue
 from flows.interruption import raise_if_interrupted
-from flows.run_form import Profile, SearchSettings
+from flows.prefect_pages.run_form import Profile, SearchSettings
+from flows.prefect_pages.run_page import Publisher, page_of
 from flows.runs import announce_holder, runs_directory, search_directory
 from flows.terminal.search_progress import Progress
 from flows.tracking.background import BackgroundWriter

@@ -23,11 +23,11 @@ from blockqnn.training.devices import usable_cores
 from blockqnn.training.final.result import read_result
 from blockqnn.workers.training_processes import Result, TrainingDied, TrainingProcesses
 from evaluation.stages.selection import WINNER, write_selection
-from flows.artifacts import Publisher, page_of
 from flows.attempts import AttemptQueue
 from flows.final_trainings import PlannedTrainings, Step
 from flows.interruption import raise_if_interrupted
-from flows.run_form import PlanName, PlanSettings, Profile
+from flows.prefect_pages.run_form import PlanName, PlanSettings, Profile
+from flows.prefect_pages.run_page import Publisher, page_of
 from flows.runs import open_run, run_directory, runs_directory
 from flows.terminal.training_progress import TrainingProgress
 from flows.terminal.training_tables import outcome_in_words, training_table
