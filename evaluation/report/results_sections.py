@@ -5,6 +5,7 @@ speed, and published numbers beside them.
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from evaluation.class_names import readable_classes
 from evaluation.plots.style import plain_count
 from evaluation.plots.trainings import accuracy_against_cost, reliability, training_curves
 from evaluation.published import published_on
@@ -222,7 +223,8 @@ def best_in_detail(network: Network) -> Section | None:
     evaluation = network.evaluations[0]
     test = evaluation["test"]
     classes = test["per_class"]
-    names = [str(row["class"]) for row in classes]
+    names = readable_classes([str(row["class"]) for row in classes])
+    classes = [{**row, "class": name} for row, name in zip(classes, names, strict=True)]
     known = [row for row in classes if row["accuracy"] is not None]
     text = (
         f"{network.label} has the highest mean accuracy. Here is its training with seed "

@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the classes of each picture; returns 1 if one could not be read."""
+    from evaluation.class_names import readable_classes
     from evaluation.prediction import image_files, load_predictor, predict
 
     files = list(image_files(options.images))
@@ -42,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         width = max(len(str(each.file)) for each in found)
         for each in found:
-            shown = ", ".join(f"{name} {100 * p:.1f} %" for name, p in each.classes.items())
+            named = zip(readable_classes([*each.classes]), each.classes.values(), strict=True)
+            shown = ", ".join(f"{name} {100 * p:.1f} %" for name, p in named)
             print(f"{str(each.file):<{width}}  {shown or '-'}")
     for each in found:
         if each.error:
