@@ -21,10 +21,23 @@ RUNS_VARIABLE = "BLOCKQNN_RUNS"
 TAKEN = re.compile(r"serve|mlartifacts|mlflow\.db.*", re.IGNORECASE)
 """Names of what else lies beside the runs: the logs of `blockqnn serve`, and MLflow's files."""
 
+DVC_COPIES = (".dvc", "tmp", "exps")
+"""Where a checkout has the copies in which DVC runs experiments."""
+
 
 def runs_directory() -> Path:
-    """The directory of all runs and of the MLflow database when nobody names another."""
-    return Path(os.environ.get(RUNS_VARIABLE) or "runs")
+    """The directory of all runs and of the MLflow database when nobody names another.
+
+    In the temporary copy of a checkout in which `dvc exp run --temp` and DVC's queue work, it is
+    that of the checkout: the copy goes, and what was trained stays.
+    """
+    if named := os.environ.get(RUNS_VARIABLE):
+        return Path(named)
+    here = Path.cwd()
+    for place in here.parents:
+        if place.parts[-3:] == DVC_COPIES:
+            return place.parents[2] / "runs"
+    return Path("runs")
 
 
 def search_directory(runs: Path, name: str) -> Path:

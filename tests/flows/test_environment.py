@@ -14,6 +14,7 @@ import pytest
 
 from blockqnn.storage import DirectoryLock
 from blockqnn.workers import leash
+from flows.runs import runs_directory
 from flows.servers import prefect_api as environment
 from flows.servers.prefect_api import PrefectError, choose_prefect_api, is_prefect, quiet
 
@@ -150,3 +151,15 @@ def test_a_server_that_is_gone_when_the_flow_starts_is_done_without(tmp_path):
     assert f"blockqnn: the Prefect server at {url} is gone: going on without it" in said
     assert "Traceback" not in said
     assert "candidates 2/2" in shown
+
+
+@pytest.mark.parametrize("copy", [".dvc/tmp/exps/tmp1a2b", ".dvc/tmp/exps/standalone/tmp1a2b"])
+def test_runs_of_a_copy_that_dvc_made_stay_with_the_checkout(tmp_path, monkeypatch, copy):
+    monkeypatch.delenv("BLOCKQNN_RUNS", raising=False)
+    (tmp_path / copy).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / copy)
+    assert runs_directory() == tmp_path / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert runs_directory() == Path("runs")
+    monkeypatch.setenv("BLOCKQNN_RUNS", "elsewhere")
+    assert runs_directory() == Path("elsewhere")

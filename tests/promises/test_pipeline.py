@@ -311,6 +311,11 @@ def test_metrics_plots_and_the_graph(finished):
     for name in ("Search, best so far", "digits, accuracy against cost", "digits, final trainings"):
         assert name in page
     assert page.count('"network": "winner"') >= 3  # a point, and an epoch each
+    # without the internet, from which the page loads what draws those, it has the report's pictures
+    pictures = re.findall(r'<img[^>]* src="([^"]+)"', page)
+    report = finished.place / "results" / "digits" / "report" / "report"
+    assert len(pictures) == len(list(report.glob("*.png"))) >= 3
+    assert all((finished.place / "dvc_plots" / picture).stat().st_size for picture in pictures)
 
     edges = set(re.findall(r'"(\S+)" -> "(\S+)"', finished.dvc("dag", "--dot")))
     assert {
