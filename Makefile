@@ -8,7 +8,7 @@ TOOLS = $(VENV)/.ready-for-tests
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: search test soak lint format schema bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
+.PHONY: search test soak lint format schema docs bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint     ruff, mypy and import-linter alone"
 	@echo "make format   let ruff rewrite the files"
 	@echo "make schema   write params.schema.json again, after a change of settings"
+	@echo "make docs     the pages of docs/, README.md and the API, into site/"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (half an hour)"
@@ -106,8 +107,13 @@ winner: $(TOOLS)
 bench-recipes: $(TOOLS)
 	$(BIN)/python -m benchmarks.studies.recipe_parts $(if $(DATA),--data $(DATA))
 
+# pages of docs/, README.md and the API, into site/
+docs: $(READY)
+	$(INSTALL) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python {v[0]}.{v[1]} was found: make PYTHON=python3.11 (or 3.12, 3.13)")'

@@ -2,6 +2,7 @@
 
 Each folder or file imports only from lines below its own:
 
+    estimate   what a search or final trainings will take
     workers    trainings run as processes, on this machine or on a Ray cluster
     search     ask for a candidate, tell its outcome; the journal from which a search goes on
     training, timm_model    a network is trained; a block's network as a model of timm
