@@ -54,7 +54,8 @@ MEASURING = 12.0
 CALIBRATION = 42.0
 """Seconds in which layers are measured, by a search that needs that."""
 
-MEGABYTE = 2**20
+PICTURES = 250_000
+"""Bytes of the pictures and tables of a search."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def estimate_search(settings: Settings, patience: float = PATIENCE) -> Needs:
         seconds=seconds,
         memory=FLOW + max(measured, here * taste.memory.processes),
         device_memory=taste.memory.device,
-        disk=round(journal) + kept + MEGABYTE,
+        disk=round(journal) + kept + PICTURES,
     )
 
 

@@ -39,7 +39,7 @@ def test_of_a_search_at_random_its_trainings_are_counted_exactly(tmp_path):
     # two processes that have imported torch, beside the flow, on a machine that can do that
     assert 2**29 < needs.memory < psutil.virtual_memory().total
     journal = (tmp_path / "journal.jsonl").stat().st_size
-    assert journal < needs.disk < 4 * journal + 2 * 2**20, "small networks, and their weights"
+    assert journal < needs.disk < 4 * journal + 2**20, "small networks, and their weights"
     assert needs.device_memory is None
 
 
