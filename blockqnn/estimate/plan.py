@@ -28,6 +28,9 @@ START = 12.0
 OVERHEAD = 8.0
 """Seconds of a training beside its steps: its process starts, and reads its images."""
 
+FILES = 250_000
+"""Bytes that a training leaves beside its weights, mostly the graph of its model in MLflow."""
+
 STATE = 16
 """Bytes of a checkpoint for each parameter: the weight, two moments, and an average."""
 
@@ -74,7 +77,8 @@ def estimate_plan(plan: Plan, best: Sequence[tuple[Block, Shape]] = ()) -> Needs
         seconds=seconds + START,
         memory=FLOW + round(slots * plan.workers.processes * max(memory)),
         device_memory=max(gpus, default=None),
-        disk=8 * weights + 2 * STATE * slots * max(parameters),  # MLflow has the weights too
+        # the last and the best epoch's weights, and the model in MLflow
+        disk=12 * weights + FILES * trainings + 2 * STATE * slots * max(parameters),
     )
 
 

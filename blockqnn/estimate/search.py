@@ -57,6 +57,9 @@ CALIBRATION = 42.0
 PICTURES = 250_000
 """Bytes of the pictures and tables of a search."""
 
+DRAWING = 6_000
+"""Bytes of a candidate's drawing in MLflow."""
+
 
 @dataclass(frozen=True)
 class _Taste:
@@ -112,7 +115,7 @@ def estimate_search(settings: Settings, patience: float = PATIENCE) -> Needs:
         seconds=seconds,
         memory=FLOW + max(measured, here * taste.memory.processes),
         device_memory=taste.memory.device,
-        disk=round(journal) + kept + PICTURES,
+        disk=round(journal) + kept + PICTURES + trainings * DRAWING * settings.tracking,
     )
 
 

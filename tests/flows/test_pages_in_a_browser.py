@@ -52,7 +52,9 @@ class Served:
     def __init__(self, runs):
         self.runs = runs
         self.ports = [free_port(), free_port()]
-        self.environment = {**os.environ, "PREFECT_HOME": str(runs / "home")}
+        others = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")
+        mine = {name: value for name, value in os.environ.items() if name not in others}
+        self.environment = mine | {"PREFECT_HOME": str(runs.parent / "home")}
         self.command("search", "--set", "batch=8", "schedule=[[1.0, 3]]", "recipe.epochs=2")
         prefect, mlflow = map(str, self.ports)
         serve = ["serve", "--runs", str(runs), "--prefect-port", prefect, "--mlflow-port", mlflow]
@@ -83,6 +85,7 @@ class Served:
     def close(self):
         self.process.send_signal(signal.SIGINT)
         self.process.wait(60)
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
