@@ -104,7 +104,7 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     """Add the options --dry-run and --json, which tells the same to programs."""
-    text = "only say what it would take: time, memory, disk; takes a minute, some more for large networks"
+    text = "only say what it would take: time, memory, disk (some minutes, of large networks)"
     parser.add_argument("--dry-run", action="store_true", help=text)
     text = "what --dry-run says, for programs: one JSON value"
     parser.add_argument("--json", action="store_true", help=text)
@@ -223,7 +223,8 @@ def print_beginning(options: argparse.Namespace) -> None:
         print(f"{options.command} {name} in {place}", flush=True)
     elif not as_values:
         print(
-            f"what {options.command} {name} takes on this machine: a minute of work, more for large networks",
+            f"what {options.command} {name} takes on this machine: wait a minute, more if its "
+            "networks are large",
             flush=True,
         )
 
