@@ -153,11 +153,12 @@ def test_a_server_that_is_gone_when_the_flow_starts_is_done_without(tmp_path):
     assert "candidates 2/2" in shown
 
 
-@pytest.mark.parametrize("copy", [".dvc/tmp/exps/tmp1a2b", ".dvc/tmp/exps/standalone/tmp1a2b"])
+@pytest.mark.parametrize("copy", ["copy", "standalone/copy"])
 def test_runs_of_a_copy_that_dvc_made_stay_with_the_checkout(tmp_path, monkeypatch, copy):
     monkeypatch.delenv("BLOCKQNN_RUNS", raising=False)
-    (tmp_path / copy).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / copy)
+    place = tmp_path.joinpath(".dvc", "tmp", "exps", copy)  # where DVC makes them
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
     assert runs_directory() == tmp_path / "runs"
     monkeypatch.chdir(tmp_path)
     assert runs_directory() == Path("runs")
