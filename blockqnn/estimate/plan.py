@@ -1,9 +1,6 @@
 """What final trainings take: each of their networks trains for some seconds on the real images."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +14,8 @@ from blockqnn.estimate.needs import FLOW, JUDGING, Needs
 from blockqnn.estimate.some_steps import Steps, StepsRequest, part_of_batch
 from blockqnn.settings import Plan
 from blockqnn.space import AS_SET, Block, Shape
+from blockqnn.training.device_prices import last_words, run_measurement
 from blockqnn.training.devices import usable_cores, visible_devices
-from blockqnn.training.keep_memory import KEEP_MEMORY
 from blockqnn.workers.training_processes import TrainingProcesses
 from blockqnn.zoo import BLOCKS, named_design
 
@@ -139,24 +136,11 @@ def _steps(plan: Plan, network: _Network, slots: int) -> Steps:
         "device": device,
         "threads": threads,
     }
-    kept = KEEP_MEMORY if device == "cpu" else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "blockqnn.estimate.some_steps"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            **kept,
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-        },
-    )
+    done = run_measurement(["blockqnn.estimate.some_steps"], request)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise SearchError(
-            f"{network.timm or network.block} could not be trained for some steps ({last}): its "
-            "training would fail too, of memory perhaps"
+            f"{network.timm or network.block} could not be trained for some steps "
+            f"({last_words(done)}): its training would fail too, of memory perhaps"
         )
     answer = json.loads(done.stdout)
     if "error" in answer:

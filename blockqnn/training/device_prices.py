@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from blockqnn.cost import DeviceCost
@@ -53,11 +53,11 @@ def measured_prices(request: Request, seconds: float | None = None) -> DeviceCos
         request["device"],
         seconds,
     )
-    done = _run(["blockqnn.training.calibration", str(seconds)], request)
+    done = run_measurement(["blockqnn.training.calibration", str(seconds)], request)
     if done.returncode:
         raise SearchError(
             f"what layers cost on device {request['device']} could not be measured "
-            f"({_last_words(done)}): mend that, or do without network.match, budgets and "
+            f"({last_words(done)}): mend that, or do without network.match, budgets and "
             "trade-offs in seconds or latency"
         )
     return DeviceCost.from_dict(json.loads(done.stdout))
@@ -72,11 +72,11 @@ def matched_widths(request: WidthRequest) -> dict[str, Any]:
     """
     name = request.get("name") or f"the network of {request.get('block')}"
     log.warning("how wide %s has to be on device %s is found out, once", name, request["device"])
-    done = _run(["blockqnn.training.network_width"], request)
+    done = run_measurement(["blockqnn.training.network_width"], request)
     if done.returncode:
         raise SearchError(
             f"how wide {name} has to be on device {request['device']} could not be measured "
-            f"({_last_words(done)}): mend that, or give network.match none"
+            f"({last_words(done)}): mend that, or give network.match none"
         )
     found: dict[str, Any] = json.loads(done.stdout)
     if "error" in found:
@@ -84,7 +84,12 @@ def matched_widths(request: WidthRequest) -> dict[str, Any]:
     return found
 
 
-def _run(module: Sequence[str], request: Request) -> subprocess.CompletedProcess[str]:
+def run_measurement(
+    module: Sequence[str], request: Mapping[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    """Run a module with its arguments in a process of its own, which keeps its memory as those do
+    that train, with the `threads` of the request, which it reads from standard input.
+    """
     threads = str(request["threads"])
     return subprocess.run(
         [sys.executable, "-m", *module],
@@ -95,5 +100,6 @@ def _run(module: Sequence[str], request: Request) -> subprocess.CompletedProcess
     )
 
 
-def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line of what a process that failed said, else its exit status."""
     return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
