@@ -26,7 +26,7 @@ OVERHEAD = 8.0
 """Seconds of a training beside its steps: its process starts, and reads its images."""
 
 FILES = 250_000
-"""Bytes that a training leaves beside its weights, mostly the graph of its model in MLflow."""
+"""Bytes that a training on all images leaves beside weights, mostly the model in MLflow."""
 
 STATE = 16
 """Bytes of a checkpoint for each parameter: the weight, two moments, and an average."""
@@ -64,6 +64,7 @@ def estimate_plan(plan: Plan, best: Sequence[tuple[Block, Shape]] = ()) -> Needs
     work = sum(n.trainings * seconds for n, seconds in zip(networks, totals, strict=True))
     parameters = [steps["parameters"] for steps in found]
     weights = sum(n.trainings * count for n, count in zip(networks, parameters, strict=True))
+    models = sum(network.trainings for network in networks if network.everything)
     gpus = [taken for steps in found if (taken := steps["device_memory"]) is not None]
     # no training is divided: the last ones may leave slots idle
     seconds = max(work / slots, max(totals))
@@ -74,8 +75,8 @@ def estimate_plan(plan: Plan, best: Sequence[tuple[Block, Shape]] = ()) -> Needs
         seconds=seconds + START,
         memory=FLOW + round(slots * plan.workers.processes * max(memory)),
         device_memory=max(gpus, default=None),
-        # the last and the best epoch's weights, and the model in MLflow
-        disk=12 * weights + FILES * trainings + 2 * STATE * slots * max(parameters),
+        # the last and the best epoch's weights, the model in MLflow, checkpoints meanwhile
+        disk=12 * weights + FILES * models + 2 * STATE * slots * max(parameters),
     )
 
 
