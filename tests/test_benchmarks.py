@@ -39,9 +39,17 @@ FOLDERS = {
 }
 
 
+LONG = ("candidates_per_hour",)
+"""Benchmarks of half a minute and more even when quick."""
+
+
 @pytest.mark.parametrize(
     ("folder", "script"),
-    [(folder, script) for folder, scripts in FOLDERS.items() for script in scripts],
+    [
+        pytest.param(folder, script, marks=[pytest.mark.slow] if script in LONG else [])
+        for folder, scripts in FOLDERS.items()
+        for script in scripts
+    ],
 )
 def test_a_benchmark_prints_its_comparison(folder: str, script: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{folder}.{script}", "--quick"]
