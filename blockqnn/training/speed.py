@@ -1,11 +1,13 @@
 """How fast a network is on a device: the latency of a batch, and images a second."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -22,6 +24,8 @@ MOST_SECONDS = 30.0
 """Seconds after which no more passes of a slow network are measured."""
 FEWEST = 5
 """Passes that are measured however slow the network is."""
+MOST_BUSY = 0.9
+"""Share of a machine's cores that may be at work, ours and others', before times are doubted."""
 
 
 def measure_speed(
@@ -39,8 +43,9 @@ def measure_speed(
     Returns a row for each batch size: device (its name), threads (of the CPU; None on a GPU),
     precision (what `auto` came to), batch, milliseconds (the median of `repeats` passes, or of
     fewer if they would take more than half a minute), low and high (the 5th and 95th percentile),
-    images_per_second (by the median), passes (how many were measured). If a batch does not fit
-    into memory, its numbers are None and it has a reason. The network is moved to `device`.
+    images_per_second (by the median), passes (how many were measured), and busy (whether other
+    processes left too few cores for it meanwhile). If a batch does not fit into memory, its numbers
+    are None and it has a reason. The network is moved to `device`.
     """
     network.to(device).to(memory_format=torch.channels_last)
     was_training = network.training
@@ -48,6 +53,7 @@ def measure_speed(
     rows = []
     for batch in batches:
         shape = (batch, in_channels, image_size, image_size)
+        before = _busy_seconds()
         try:
             times = _times(network, shape, device, precision, repeats)
         except (RuntimeError, MemoryError) as error:
@@ -57,13 +63,15 @@ def measure_speed(
         if times is None and device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.empty_cache()
+        threads = torch.get_num_threads() if device.type == "cpu" else None
         row = {
             "device": device_name(device),
-            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "threads": threads,
             "precision": resolve_precision(device, precision),
             "batch": batch,
         }
-        rows.append({**row, **_summary(times, batch)})
+        busy = _others(before) + (threads or 1) > MOST_BUSY * (os.cpu_count() or 1)
+        rows.append({**row, **_summary(times, batch), "busy": busy})
     network.train(was_training)
     return rows
 
@@ -82,6 +90,19 @@ def _summary(times: Sequence[float] | None, batch: int) -> dict[str, Any]:
         "images_per_second": 1000 * batch / middle,
         "passes": len(times),
     }
+
+
+def _busy_seconds() -> tuple[float, float, float]:
+    """The time, seconds of all cores that were worked by anybody until then, and by us."""
+    cores, own = psutil.cpu_times(), time.process_time()
+    idle = cores.idle + getattr(cores, "iowait", 0.0) + getattr(cores, "guest", 0.0)
+    return time.monotonic(), sum(cores) - idle, own
+
+
+def _others(before: tuple[float, float, float]) -> float:
+    """Cores that other processes have kept busy since then, on average."""
+    seconds, all_busy, own = (b - a for a, b in zip(before, _busy_seconds(), strict=True))
+    return max(0.0, all_busy - own) / max(seconds, 1e-9)
 
 
 def _times(

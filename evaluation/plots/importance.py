@@ -1,27 +1,31 @@
 """What goes with the accuracy of a search's networks, as bars."""
 
+from textwrap import fill
+
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from evaluation.candidates.importance import Importances
-from evaluation.plots.style import BEST_COLOUR, MEAN_COLOUR, blank, frame, legend
+from evaluation.plots.style import BEST_COLOUR, MEAN_COLOUR, WIDTH, blank, frame, legend
 
 SHOWN = 12
 """Most bars."""
 
 
-def draw_importances(found: Importances) -> Figure:
+def draw_importances(found: Importances, width: float = WIDTH) -> Figure:
     """A bar a property, what matters most above, coloured by whether more of it goes with more
     accuracy; lines are the standard deviation.
     """
     shown = list(reversed(found.of[:SHOWN]))
-    figure = blank(
-        0.9 + 0.3 * len(shown), left=0.27, top=0.97, bottom=0.55 / (0.9 + 0.3 * len(shown))
-    )
+    wide = width >= WIDTH
+    row, left, top, bottom = (0.3, 2.4, 0.1, 0.55) if wide else (0.38, 1.5, 0.5, 0.85)
+    height = top + bottom + row * len(shown)
+    figure = blank(height, width, left=left, top=1 - top / height, bottom=bottom / height)
     axes = figure.subplots()
-    frame(axes, "percent of accuracy that predictions are further off without it", "")
+    label = "percent of accuracy that predictions are further off without it"
+    frame(axes, label if wide else fill(label, 28), "")
     axes.barh(
-        [each.name for each in shown],
+        [each.name if wide else fill(each.name, 20) for each in shown],
         [max(0.0, each.points) for each in shown],
         xerr=[each.spread for each in shown],
         color=[BEST_COLOUR if each.rises else MEAN_COLOUR for each in shown],
@@ -32,5 +36,8 @@ def draw_importances(found: Importances) -> Figure:
     axes.grid(visible=False, axis="y")
     handles = [Patch(color=BEST_COLOUR, label="more of it, more accuracy")]
     handles.append(Patch(color=MEAN_COLOUR, label="more of it, less accuracy"))
-    legend(axes, handles=handles, loc="lower right")
+    if wide:
+        legend(axes, handles=handles, loc="lower right")
+    else:
+        legend(figure, handles=handles, loc="upper left")
     return figure

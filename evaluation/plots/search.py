@@ -19,6 +19,7 @@ from evaluation.plots.style import (
     FAINT,
     INK,
     MARKED,
+    WIDTH,
     best_and_mean,
     blank,
     frame,
@@ -48,7 +49,7 @@ def draw_search(history: History, path: Path) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format=suffix, dpi=140))
 
 
-def learning_curve(history: History, name: str) -> Figure:
+def learning_curve(history: History, name: str, width: float = WIDTH) -> Figure:
     """Accuracy (above) and reward (below) against the iteration of the search `name`.
 
     Each panel has the iteration's mean, the best so far and a dot for each candidate, an empty one
@@ -56,7 +57,8 @@ def learning_curve(history: History, name: str) -> Figure:
     trained further; shaded bands are the phases of epsilon.
     """
     iterations = iterations_of(history.results, history.task.chance)
-    figure = blank(6.2, top=0.845, bottom=0.13, hspace=0.08)
+    columns = LEGEND_COLUMNS if width >= WIDTH else 1
+    figure = blank(6.2, width, top=0.845, bottom=0.13, hspace=0.08)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     _write_title(figure, history, name)
     _draw_panel(above, iterations, [i.accuracies for i in iterations], "held-out accuracy (%)")
@@ -68,18 +70,18 @@ def learning_curve(history: History, name: str) -> Figure:
         _mark_not_trained(above, iterations, history.task.chance)
     if iterations:
         handles, labels = above.get_legend_handles_labels()
-        if len(handles) > LEGEND_COLUMNS:  # a second row
-            figure.subplots_adjust(bottom=0.16)
-        where: dict[str, Any] = {"ncols": LEGEND_COLUMNS, "loc": "lower center"}
+        rows = -(-len(handles) // columns)
+        figure.subplots_adjust(bottom=0.1 + 0.03 * rows)
+        where: dict[str, Any] = {"ncols": columns, "loc": "lower center"}
         figure.legend(handles, labels, **where, fontsize=9, frameon=False)
         below.set_xlim(iterations[0].number - 0.5, iterations[-1].number + 0.5)
     return figure
 
 
-def summary_curve(rows: Sequence[Mapping[str, float]]) -> Figure:
+def summary_curve(rows: Sequence[Mapping[str, float]], width: float = WIDTH) -> Figure:
     """Mean and best so far by iteration, of a search of which only the rows of iterations.csv are
     kept."""
-    figure = blank(5.2, top=0.97, bottom=0.17, hspace=0.08)
+    figure = blank(5.2, width, top=0.97, bottom=0.17, hspace=0.08)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     numbers = [row["iteration"] for row in rows]
     for axes, name, label in (
@@ -99,10 +101,12 @@ def _write_title(figure: Figure, history: History, name: str) -> None:
     results = history.results
     distinct = len({result.candidate.key for result in results})
     counts = f"{_count(len(results), 'candidate')}, {_count(distinct, 'distinct block')}"
-    about = f"{history.task.data}   ·   {counts}"
-    left = figure.subplotpars.left
+    narrow = figure.get_figwidth() < WIDTH
+    about = counts if narrow else f"{history.task.data}   ·   {counts}"
+    left = 0.02 if narrow else figure.subplotpars.left
     text: dict[str, Any] = {"ha": "left", "parse_math": False}
-    figure.text(left, 0.945, shortened(name, 56), size=13, weight="bold", color=INK, **text)
+    title = shortened(name, 32 if narrow else 56)
+    figure.text(left, 0.945, title, size=13, weight="bold", color=INK, **text)
     figure.text(left, 0.91, about, size=9.5, color=FAINT, **text)
 
 

@@ -12,20 +12,41 @@ INK, FAINT, RULE = "#1f2933", "#616e7c", "#d5dce3"
 PALETTE = (MEAN_COLOUR, BEST_COLOUR, "#2f7d4f", "#7a52a8", "#15808a", "#94751a", "#a8447c", FAINT)
 """Colours of networks, in the order of the result table; beyond eight the dashes change."""
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+MARKERS = ("o", "s", "^")
+"""Shapes of networks' points, which change with the dashes."""
 WIDTH = 9.0
 """Width of a plot in inches."""
+PHONE = 4.0
+"""Width in inches of the same plot for a phone, where its letters keep their size."""
 FEW_DECADES = 100.0
 """Highest over lowest cost up to which an axis has numbers between the powers of ten."""
 MARKED = 40
 """Iterations up to which a search's curve has dots, so that a single iteration can be seen."""
 
 
-def blank(height: float, width: float = WIDTH, **edges: float) -> Figure:
-    """An empty white figure, height and width in inches; `edges` (shares of them) are what
-    matplotlib's subplots_adjust takes."""
+def blank(
+    height: float, width: float = WIDTH, *, left: float = 0.77, right: float = 0.22, **edges: float
+) -> Figure:
+    """An empty white figure. Height, width and the margins `left` and `right` are inches; `edges`
+    are the shares of them that matplotlib's subplots_adjust takes."""
     figure = Figure(figsize=(width, height), facecolor="white")
-    figure.subplots_adjust(**{"left": 0.085, "right": 0.975, **edges})
+    figure.subplots_adjust(left=left / width, right=1 - right / width, **edges)
     return figure
+
+
+def side_by_side(
+    count: int, height: float, width: float, **edges: float
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels side by side, or one below the other where it is narrow.
+
+    `height` is that of one row in inches; `top` and `bottom` of `edges` are inches too.
+    """
+    top, bottom = edges.pop("top"), edges.pop("bottom")
+    shape = (1, count) if width >= WIDTH else (count, 1)
+    whole = top + bottom + shape[0] * (height - top - bottom) + (shape[0] - 1) * 0.6
+    figure = blank(whole, width, top=1 - top / whole, bottom=bottom / whole, **edges)
+    figure.subplots_adjust(hspace=0.6 / (height - top - bottom))
+    return figure, list(figure.subplots(*shape, squeeze=False).flat)
 
 
 def frame(axes: Axes, x: str, y: str) -> None:
@@ -68,7 +89,7 @@ def cost_axis(axes: Axes, low: float, high: float) -> None:
 def pareto_steps(axes: Axes, front: Sequence[tuple[float, float]], end: float, **line: Any) -> None:
     """Draw a Pareto front, (cost, accuracy) from the cheapest on, as steps up to the cost `end`."""
     x, y = zip(*front, (end, front[-1][1]), strict=True)
-    axes.step(x, y, where="post", color=BEST_COLOUR, label="Pareto front", **line)
+    axes.step(x, y, where="post", label="Pareto front", **line)
 
 
 def best_and_mean(
@@ -96,6 +117,12 @@ def style_of(number: int) -> dict[str, Any]:
     """Colour and dashes of the network in a row of the table, from 0."""
     dashes = DASHES[number // len(PALETTE) % len(DASHES)]
     return {"color": PALETTE[number % len(PALETTE)], "linestyle": dashes}
+
+
+def point_of(number: int) -> dict[str, Any]:
+    """Colour and shape of the point of the network in a row of the table, from 0."""
+    marker = MARKERS[number // len(PALETTE) % len(MARKERS)]
+    return {"color": PALETTE[number % len(PALETTE)], "marker": marker}
 
 
 def shortened(name: str, most: int = 28) -> str:

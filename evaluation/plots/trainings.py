@@ -13,14 +13,18 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from evaluation.plots.style import (
     BEST_COLOUR,
     DOT_COLOUR,
+    FAINT,
     INK,
     MEAN_COLOUR,
+    WIDTH,
     blank,
     cost_axis,
     frame,
     legend,
     pareto_steps,
+    point_of,
     shortened,
+    side_by_side,
     style_of,
 )
 from evaluation.results import Network, Record
@@ -33,38 +37,47 @@ MOST_NAMES = 24
 Curve = Sequence[Mapping[str, float]]
 
 
-def accuracy_against_cost(networks: Sequence[Network], front: Sequence[Network]) -> Figure:
+def accuracy_against_cost(
+    networks: Sequence[Network], front: Sequence[Network], width: float = WIDTH
+) -> Figure:
     """Test accuracy (mean, bars of one standard deviation) against multiply-accumulates, with the
-    Pareto front as steps."""
-    figure = blank(4.4, top=0.95, bottom=0.14)
+    Pareto front as steps. Colours are those of the networks' rows in the table; a picture narrower
+    than usual (`width`, inches) names the points below it."""
+    wide = width >= WIDTH
+    narrow = _above_names(3.9, len(networks), width)
+    figure = blank(4.4, top=0.95, bottom=0.14) if wide else narrow
     axes = figure.subplots()
     frame(axes, "multiply-accumulates of one image", "test accuracy (%)")
     tested = [network for network in networks if network.accuracy is not None]
     costs = [network.macs for network in tested]
-    low, high = min(costs) / 1.6, max(costs) * 2.4
+    low, high = min(costs) / 1.6, max(costs) * (2.4 if wide else 1.6)
     cost_axis(axes, low, high)
     reach = [(n.accuracy or 0) - (n.std or 0) for n in tested]
     reach += [(n.accuracy or 0) + (n.std or 0) for n in tested]
     room = max(0.12 * (max(reach) - min(reach)), 0.25)
     axes.set_ylim(min(reach) - room, min(max(reach) + room, 100 + room / 2))
     steps = [(n.macs, n.accuracy or 0) for n in front]
-    pareto_steps(axes, steps, high, linewidth=1.4, alpha=0.75, zorder=1)
-    members = {id(network) for network in front}
-    for network in tested:
-        colour = BEST_COLOUR if id(network) in members else MEAN_COLOUR
+    pareto_steps(axes, steps, high, linewidth=1.4, zorder=1, color=FAINT)
+    for number, network in enumerate(networks):
+        if network.accuracy is None:
+            continue
         axes.errorbar(
             network.macs,
-            network.accuracy or 0,
+            network.accuracy,
             yerr=network.std,
-            fmt="o",
-            color=colour,
+            label=shortened(network.label),
+            linestyle="",
             markersize=6.5,
             elinewidth=1.2,
             capsize=3,
             zorder=3,
+            **point_of(number),
         )
-    _name_points(figure, axes, tested)
-    legend(axes, loc="lower right")
+    if wide:
+        _name_points(figure, axes, tested)
+        legend(axes, loc="lower right", handles=axes.get_lines()[:1])
+    else:
+        _name_lines(figure, axes)
     return figure
 
 
@@ -96,11 +109,13 @@ def _name_points(figure: Figure, axes: Axes, networks: Sequence[Network]) -> Non
         )
 
 
-def training_curves(networks: Sequence[Network]) -> Figure:
+def training_curves(networks: Sequence[Network], width: float = WIDTH) -> Figure:
     """Loss and training accuracy by epoch: the mean over a network's seeds, from the lowest to the
-    highest shaded."""
-    figure = _above_names(4.2, len(networks), left=0.075)
-    left, right = figure.subplots(1, 2)
+    highest shaded. Below each other in a picture narrower than usual (`width`, inches)."""
+    bottom = _room_for_names(len(networks), width)
+    figure, (left, right) = side_by_side(
+        2, 3.4 + bottom, width, top=0.17, bottom=bottom, wspace=0.2, left=0.7
+    )
     frame(left, "epoch", "training loss")
     frame(right, "epoch", "training accuracy (%)")
     for number, network in enumerate(networks):
@@ -117,13 +132,17 @@ def training_curves(networks: Sequence[Network]) -> Figure:
     return figure
 
 
-def held_out_curves(contenders: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
+def held_out_curves(
+    contenders: Sequence[tuple[str, Sequence[Curve]]],
+    numbers: Sequence[int] = (),
+    width: float = WIDTH,
+) -> Figure:
     """Held-out accuracy by epoch of the selection's blocks, given as pairs of a name and the curves
-    of its seeds."""
-    figure = _above_names(3.9, len(contenders))
+    of its seeds; `numbers` are those of their colours, from 0 on where none are given."""
+    figure = _above_names(3.9, len(contenders), width)
     axes = figure.subplots()
     frame(axes, "epoch", "held-out accuracy (%)")
-    for number, (name, curves) in enumerate(contenders):
+    for number, (name, curves) in zip(numbers or range(len(contenders)), contenders, strict=True):
         _draw(axes, curves, "accuracy", name, style_of(number))
     _limits(axes)
     _name_lines(figure, axes)
@@ -133,7 +152,7 @@ def held_out_curves(contenders: Sequence[tuple[str, Sequence[Curve]]]) -> Figure
 def reliability(bins: Sequence[Record]) -> Figure:
     """Accuracy against confidence, and below it how many images have that confidence; the diagonal
     is perfect."""
-    figure = blank(4.6, 5.0, left=0.15, right=0.96, top=0.97, bottom=0.12, hspace=0.1)
+    figure = blank(4.6, 5.0, left=0.75, right=0.2, top=0.97, bottom=0.12, hspace=0.1)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     frame(above, "", "accuracy (%)")
     frame(below, "confidence (%)", "images (%)")
@@ -191,14 +210,26 @@ def _limits(axes: Axes) -> None:
     axes.set_ylim(low - room, min(high + room, 100 + room / 2))
 
 
-def _above_names(height: float, count: int, **edges: float) -> Figure:
-    """An empty figure with room below the axes for so many names in rows of four."""
-    rows = max(1, -(-min(count, MOST_NAMES) // 4))
-    return blank(height, top=0.96, bottom=(0.62 + 0.22 * rows) / height, wspace=0.2, **edges)
+def _names_in_a_row(width: float) -> int:
+    return 4 if width >= WIDTH else 2
+
+
+def _room_for_names(count: int, width: float) -> float:
+    """Inches below the axes for their label and so many names."""
+    rows = max(1, -(-min(count, MOST_NAMES) // _names_in_a_row(width)))
+    return 0.62 + 0.22 * rows
+
+
+def _above_names(height: float, count: int, width: float) -> Figure:
+    """An empty figure with room below the axes for so many names."""
+    names = _room_for_names(count, width)
+    if width < WIDTH:
+        height += names - _room_for_names(count, WIDTH)
+    return blank(height, width, top=0.96, bottom=names / height)
 
 
 def _name_lines(figure: Figure, axes: Axes) -> None:
     handles, labels = (found[:MOST_NAMES] for found in axes.get_legend_handles_labels())
     if handles:
-        columns = min(4, len(handles))
+        columns = min(_names_in_a_row(figure.get_figwidth()), len(handles))
         legend(figure, loc="lower center", handles=handles, labels=labels, ncols=columns)

@@ -3,12 +3,13 @@ is needed to make it all again.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from statistics import stdev
 from typing import Any
 
-from blockqnn.space import LONGEST, Block
+from blockqnn.space import LONGEST, Block, design_of
 from blockqnn.training.final.result import ResultImages, TrainingResult
 from evaluation.candidates.front import Point, fronts
 from evaluation.plots.style import plain_count
@@ -23,7 +24,7 @@ from evaluation.report.document import (
     Text,
     table_of,
 )
-from evaluation.report.picture import block_picture, plot
+from evaluation.report.picture import block_picture, wide_plot
 from evaluation.report.results_sections import number
 from evaluation.report.search_summary import Searched
 from evaluation.results import Network, Record, Run, device_hours
@@ -46,7 +47,7 @@ def search_section(searched: Searched) -> Section:
             (Column("held-out accuracy", unit="%"), lambda found: number(found[1].accuracy, 2)),
             (Column("MACs"), lambda found: plain_count(found[1].macs)),
             (Column("parameters"), lambda found: plain_count(found[1].parameters)),
-            (Column("code", "code"), lambda found: str(found[1].block)),
+            (Column("code", "code"), lambda found: str(design_of(found[1].block, found[1].shape))),
         ],
         "The best blocks by reward, as small networks trained briefly",
     )
@@ -85,10 +86,11 @@ def _front_table(points: Sequence[Point]) -> Table:
 
 def blocks_section(networks: Sequence[Network], selection: Record | None) -> Section | None:
     """The section with drawings of the finally trained blocks; None when there is none."""
-    codes: dict[str, list[str]] = {}
+    codes: dict[str, dict[str, str]] = {}
     for network in networks:
         if network.block:
-            codes.setdefault(network.block, []).append(network.label)
+            shape = _shape_in_words(network.results[-1].get("network") or {})
+            codes.setdefault(network.block, {})[network.label] = shape
     if not codes:
         return None
     winner = (selection or {}).get("winner") or {}
@@ -100,7 +102,13 @@ def blocks_section(networks: Sequence[Network], selection: Record | None) -> Sec
         )
         if WINNER in labels and winner.get("number") is not None:
             words += f", candidate {winner['number']} of the search"
-        drawings.append(block_picture(block, f"block_{number_}", f"Block {labels[0]}", f"{words}."))
+        shapes = {shape for shape in labels.values() if shape}
+        if len(shapes) == 1:
+            words += f". {shapes.pop().capitalize()}"
+        else:
+            words += "".join(f". {name}: {shape}" for name, shape in labels.items() if shape)
+        name = f"Block {next(iter(labels))}"
+        drawings.append(block_picture(block, f"block_{number_}", name, f"{words}."))
     more = len(codes) - len(drawings)
     elements: list[Element] = [Pictures(drawings)]
     if more > 0:
@@ -108,8 +116,20 @@ def blocks_section(networks: Sequence[Network], selection: Record | None) -> Sec
     return Section("Blocks", elements)
 
 
-def selection_section(run: Run) -> Section | None:
-    """The section with the ranking on held-out images; None when there was no selection."""
+def _shape_in_words(network: Mapping[str, Any]) -> str:
+    """The blocks of each stage, their filters and connections; "" where that is not known."""
+    filters, repeats = network.get("filters"), network.get("repeats")
+    if not filters or not repeats:
+        return ""
+    each = repeats if isinstance(repeats, Sequence) else [repeats] * len(filters)
+    words = f"{'-'.join(map(str, each))} blocks in stages of {'-'.join(map(str, filters))} filters"
+    connections = network.get("connections") or "none"
+    return words if connections == "none" else f"{words}, connections {connections}"
+
+
+def selection_section(run: Run, networks: Sequence[Network]) -> Section | None:
+    """The section with the ranking on held-out images; None when there was no selection. What went
+    on to be one of the `networks` has the same colour here as there."""
     selection = run.selection
     if not selection or not selection.get("ranking"):
         return None
@@ -124,14 +144,17 @@ def selection_section(run: Run) -> Section | None:
         text += f" Each was trained with {seeds + 1} seeds: the mean ranks, ± is their deviation."
     winner = (selection.get("winner") or {}).get("number")
     elements: list[Element] = [Text(text), _ranking_table(ranking, winner)]
-    contenders = [
-        (str(row.get("label", "")), curves)
-        for row in ranking
-        if (curves := [r["curve"] for r in run.selecting if _is_of(r, row) and r["curve"]])
-    ]
+    contenders, numbers = [], []
+    rows = {network.label: number for number, network in enumerate(networks)}
+    for others, row in enumerate(ranking, start=len(networks)):
+        if curves := [r["curve"] for r in run.selecting if _is_of(r, row) and r["curve"]]:
+            label = str(row.get("label", ""))
+            is_winner = winner is not None and row.get("number") == winner
+            contenders.append((label, curves))
+            numbers.append(rows.get(label, rows.get(WINNER, others) if is_winner else others))
     if contenders:
-        picture = plot(
-            held_out_curves(contenders),
+        picture = wide_plot(
+            partial(held_out_curves, contenders, numbers),
             "selection",
             "Held-out accuracy by epoch of the blocks in the selection",
             "Held-out accuracy of the contenders while they were trained.",
@@ -157,6 +180,7 @@ def _ranking_table(ranking: Sequence[Record], winner: int | None) -> Table:
         spread = f" ± {number(stdev(each), 2)}" if len(each) > 1 else ""
         return f"{number(known, 2)}{spread}"
 
+    shaped = any(row.get("shape") for row in ranking)
     return table_of(
         [{"rank": i, **row} for i, row in enumerate(ranking, start=1)],
         [
@@ -166,6 +190,7 @@ def _ranking_table(ranking: Sequence[Record], winner: int | None) -> Table:
             (Column("held-out accuracy", unit="%"), accuracy),
             (Column("parameters"), lambda row: plain_count(row["parameters"])),
             (Column("MACs"), lambda row: plain_count(row["macs"])),
+            (Column("shape", "text") if shaped else None, lambda row: row.get("shape") or "–"),
         ],
         marked=[i for i, row in enumerate(ranking) if row.get("number") == winner],
     )

@@ -19,6 +19,7 @@ from blockqnn.space import Block
 from blockqnn.storage import write_atomically
 from evaluation.drawing import block_svg, draw_block
 from evaluation.plots.search import learning_curve
+from evaluation.plots.style import PHONE, WIDTH
 
 VARIABLES = {
     "#000000": "ink",
@@ -43,7 +44,7 @@ LINES = {"#ffffff": "card", "#52606d": "wire"}
 """Colours of a block's drawing that become variables; boxes and the ink on them keep theirs."""
 PNG_DPI = 140
 LARGEST_SVG = 1_500_000
-"""Characters of SVG above which a search's learning curve stands in the page as pixels."""
+"""Characters of SVG above which a plot stands in the page as pixels."""
 
 
 @dataclass(frozen=True)
@@ -60,42 +61,50 @@ class Picture:
     caption: str = ""
     code: str = ""
     """The code of the block that the picture shows."""
-    wide: bool = True
-    """Whether the picture is as wide as the page."""
+    phone: str = ""
+    """One <svg> element of the same for a phone, where the picture is as wide as the page."""
 
 
-def plot(figure: Figure, name: str, alt: str, caption: str = "", wide: bool = True) -> Picture:
-    """A picture of a matplotlib figure."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+def plot(figure: Figure, name: str, alt: str, caption: str = "") -> Picture:
+    """A picture of a matplotlib figure that is narrower than the page."""
 
     def write(path: Path) -> None:
         write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=PNG_DPI))
 
+    return Picture(name, _svg(figure, name), write, alt, caption)
+
+
+def wide_plot(draw: Callable[[float], Figure], name: str, alt: str, caption: str = "") -> Picture:
+    """A picture as wide as the page: `draw` makes the figure for a width in inches."""
+    picture = plot(draw(WIDTH), name, alt, caption)
+    return replace(picture, phone=_svg(draw(PHONE), f"{name}-phone"))
+
+
+def _svg(figure: Figure, name: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = inline(buffer.getvalue(), name, VARIABLES)
-    return Picture(name, svg, write, alt, caption, wide=wide)
+    if len(svg) <= LARGEST_SVG:
+        return svg
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=PNG_DPI)
+    return _as_image(pixels.getvalue())
 
 
 def block_picture(block: Block, name: str, alt: str, caption: str) -> Picture:
     """A picture of a block's graph, with the block's code below it."""
     svg = inline(block_svg(block), name, LINES)
-    return Picture(name, svg, partial(draw_block, block), alt, caption, str(block), wide=False)
+    return Picture(name, svg, partial(draw_block, block), alt, caption, str(block))
 
 
 def search_picture(history: History, search: str) -> Picture:
     """A picture of a search's learning curve, which is titled with the search's name."""
-    figure = learning_curve(history, search)
-    picture = plot(
-        figure,
+    return wide_plot(
+        partial(learning_curve, history, search),
         "search",
         "Accuracy and reward of the search by iteration",
         "Every dot is a trained candidate; bands are phases of epsilon, the share of random steps.",
     )
-    if len(picture.svg) <= LARGEST_SVG:
-        return picture
-    pixels = io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=PNG_DPI)
-    return replace(picture, svg=_as_image(pixels.getvalue()))
 
 
 def _as_image(png: bytes) -> str:

@@ -3,6 +3,7 @@ speed, and published numbers beside them.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import fmean
 
 from evaluation.class_names import readable_classes
@@ -20,11 +21,13 @@ from evaluation.report.document import (
     Text,
     table_of,
 )
-from evaluation.report.picture import plot
+from evaluation.report.picture import plot, wide_plot
 from evaluation.results import Network, Record, Run, cost_in_words
 
 MATRIX_CLASSES = 20
 """Classes up to which the confusion matrix is shown whole, and every class in a table."""
+WIDE = 1.5
+"""Times the median at which the 95th percentile of a network's passes is doubted."""
 SHOWN = 10
 """Most classes, and most confusions, in a table that does not list all of them."""
 
@@ -155,8 +158,8 @@ def _cost_picture(networks: Sequence[Network], front: Sequence[Network]) -> Iter
     bars = " Bars: one standard deviation over the seeds." if several else ""
     yield Pictures(
         [
-            plot(
-                accuracy_against_cost(networks, front),
+            wide_plot(
+                partial(accuracy_against_cost, networks, front),
                 "pareto",
                 "Test accuracy against multiply-accumulates, with the Pareto front",
                 f"Accuracy against cost. No other network here is both cheaper and better than "
@@ -183,8 +186,8 @@ def training(networks: Sequence[Network]) -> Section:
     )
     several = any(len(network.seeds) > 1 for network in networks)
     shade = " Lines are means over the seeds, the shade reaches from the lowest to the highest."
-    picture = plot(
-        training_curves(networks),
+    picture = wide_plot(
+        partial(training_curves, networks),
         "training_curves",
         "Training loss and training accuracy by epoch",
         "Loss and accuracy on the augmented training images as they are trained on."
@@ -255,9 +258,7 @@ def _calibration(test: Record) -> Pictures:
         "these confidences."
     )
     figure = reliability(test["calibration"])
-    return Pictures(
-        [plot(figure, "calibration", "Accuracy against confidence", caption, wide=False)]
-    )
+    return Pictures([plot(figure, "calibration", "Accuracy against confidence", caption)])
 
 
 def _class_table(classes: Sequence[Record], caption: str) -> Table:
@@ -321,7 +322,26 @@ def speed(networks: Sequence[Network]) -> Section | None:
     )
     if len(devices) == 1:
         text += f" Measured on {devices.pop()}."
-    return Section("Speed", [Text(text, quiet=True), table])
+    doubted = list(dict.fromkeys(label for label, row in items if _is_doubtful(row)))
+    doubts = [Text(_DOUBT.format(networks=", ".join(doubted)))] if doubted else []
+    return Section("Speed", [*doubts, Text(text, quiet=True), table])
+
+
+_DOUBT = (
+    "Do not trust these times yet: other processes were at work, or passes took very different "
+    "times, while these networks were measured: {networks}. To measure them anew on a quiet "
+    "machine, run blockqnn evaluate with another number of repeats (--set evaluation.repeats=30)."
+)
+
+
+def _is_doubtful(row: Record) -> bool:
+    """Whether a measured time may be that of a machine that had other work."""
+    spread_out = _measured(row) and row.get("high", 0.0) > WIDE * row["milliseconds"]
+    return bool(row.get("busy") or spread_out)
+
+
+def _measured(row: Record) -> bool:
+    return row.get("milliseconds") is not None
 
 
 def _measured_on(row: Record) -> str:

@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +21,7 @@ from evaluation.candidates.iterations import Iteration, iterations_of
 from evaluation.plots.front import draw_fronts
 from evaluation.plots.importance import draw_importances
 from evaluation.plots.search import summary_curve
-from evaluation.report.picture import Picture, plot, search_picture
+from evaluation.report.picture import Picture, search_picture, wide_plot
 from evaluation.stages.doubts import doubts_of
 from evaluation.stages.search import BEST, FRONT, SummaryBlock, read_search_summary, summary_block
 
@@ -94,8 +95,8 @@ def searched(history: History, name: str) -> Searched:
 def _front_picture(points: Sequence[Point], dots: str) -> Picture | None:
     if not points:
         return None
-    return plot(
-        draw_fronts(points),
+    return wide_plot(
+        partial(draw_fronts, points),
         "search_front",
         "Held-out accuracy of searched blocks against what they cost, with the Pareto front",
         "On the front is what no other block beats for the same cost or less, as small networks "
@@ -108,8 +109,8 @@ def _importance_picture(history: History) -> Picture | None:
         found = importances(history)
     except SearchError:
         return None
-    return plot(
-        draw_importances(found),
+    return wide_plot(
+        partial(draw_importances, found),
         "search_importance",
         "What of a network goes with its accuracy in the search",
         f"How much further off predictions of the accuracy of {found.candidates} candidates are "
@@ -251,8 +252,8 @@ def _from_summary(path: Path) -> Searched:
     words = f"A search on {found.data} over {len(rows):,} iterations"
     if trained:
         words += f", {trained:,} distinct blocks trained"
-    picture = plot(
-        summary_curve(rows),
+    picture = wide_plot(
+        partial(summary_curve, rows),
         "search",
         "Accuracy and reward of the search by iteration",
         "Mean of the iteration and the best so far, by iteration.",

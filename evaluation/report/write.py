@@ -71,7 +71,7 @@ def _document(
     sections = [
         results_sections.results(networks, pareto(networks), run),
         origin_sections.search_section(searched) if searched is not None else None,
-        origin_sections.selection_section(run),
+        origin_sections.selection_section(run, networks),
         origin_sections.blocks_section(networks, run.selection),
         results_sections.training(networks),
         results_sections.best_in_detail(networks[0]),

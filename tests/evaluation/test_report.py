@@ -14,10 +14,11 @@ from tiny_search import finish, supplied, tiny_settings
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
 from blockqnn.zoo import BLOCKS
-from evaluation.plots.trainings import held_out_curves
+from evaluation.plots.trainings import accuracy_against_cost, held_out_curves, training_curves
 from evaluation.report import results_sections, write_report
+from evaluation.report.origin_sections import selection_section
 from evaluation.report.search_summary import read_searched, searched
-from evaluation.results import compare, run_of
+from evaluation.results import compare, read_run, run_of
 from evaluation.stages.search import write_search
 from flows.cli import main
 
@@ -349,6 +350,68 @@ def test_the_curve_of_a_block_in_the_selection_is_the_mean_of_its_seeds():
     (axes,) = held_out_curves([("block-1", curves), ("block-2", curves[:1])]).axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
     assert drawn == {"block-1": [60.0, 75.0], "block-2": [50.0, 70.0]}
+
+
+def colours_in(figure):
+    """The colour of each network by its name in a legend or on a line."""
+    return {
+        name: handle.get_color() if hasattr(handle, "get_color") else handle[0].get_color()
+        for axes in figure.axes
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+
+
+def test_a_network_has_one_colour_in_all_plots(tmp_path):
+    run = read_run(whole_run(tmp_path / "train-pets"))
+    networks = compare(run)
+    assert [network.label for network in networks] == ["winner", "residual", "resnet18"]
+    curves, costs = training_curves(networks), accuracy_against_cost(networks, networks[:1])
+    assert colours_in(curves).keys() == {"winner", "resnet18", "residual"}
+    assert len(set(colours_in(curves).values())) == 3
+    assert colours_in(costs).items() >= colours_in(curves).items()
+    # the winner of the selection is the final network, the other contender is none of them
+    svg = selection_section(run, networks).elements[-1].pictures[0].svg
+    assert "stroke: var(--blue," in svg
+    assert "stroke: var(--orange," not in svg and "stroke: var(--green," not in svg
+
+
+def test_wide_pictures_have_a_version_for_phones(written):
+    text = written.read_text(encoding="utf-8")
+    wide = re.findall(r'<figure class="wide">(.*?)<figcaption', text, re.DOTALL)
+    assert len(wide) >= 4
+    for figure in wide:
+        large, small = (
+            float(width) for width in re.findall(r'<svg[^>]*? width="([\d.]+)pt"', figure)
+        )
+        assert small < 300 < 600 < large  # points: 72 of them are 96 pixels
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_times_of_a_busy_machine_are_doubted(tmp_path):
+    run = tmp_path / "train-pets"
+    write(run, result("winner", block=S), hits=(80, 70, 60))
+    page = Page(write_report(run, tmp_path / "out"))
+    assert "Do not trust these times" in page.text  # 4 ms for the slowest, 2 ms for the median
+    for each in (run / "evaluations").glob("*.json"):
+        evaluation = json.loads(each.read_text())
+        evaluation["speed"][0] |= {"low": 1.9, "high": 2.2}
+        each.write_text(json.dumps(evaluation))
+    page = Page(write_report(run, tmp_path / "out"))
+    assert "Do not trust these times" not in page.text
+    evaluation["speed"][0] |= {"busy": True}
+    each.write_text(json.dumps(evaluation))
+    page = Page(write_report(run, tmp_path / "out"))
+    assert "while these networks were measured: winner." in page.text
+
+
+def test_what_was_chosen_of_a_networks_shape_is_said(tmp_path):
+    run = whole_run(tmp_path / "train-pets")
+    selection = json.loads((run / "selection.json").read_text())
+    selection["ranking"][0]["shape"] = "half:1-2-1:none"
+    (run / "selection.json").write_text(json.dumps(selection))
+    page = Page(write_report(run, tmp_path / "out"))
+    assert ["1", "block-1", "11", "79.00", "1.5 k", "2 M", "half:1-2-1:none"] in page.rows
 
 
 def test_the_command_shows_the_search_of_the_selection(tmp_path):

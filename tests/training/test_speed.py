@@ -1,6 +1,9 @@
 """Speed as a person would measure it, and one training judged as its files say."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -56,6 +59,17 @@ def test_times_are_those_of_a_known_network():
     assert warm_ups >= 3
     assert all(last and not training for _, last, training in network.passes)
     assert network.training  # as it was before
+
+
+def test_times_beside_other_work_are_called_so():
+    burn = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
+    try:
+        assert [row["busy"] for row in speed(Slow(), batches=(64,))] == [True]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_a_batch_beyond_memory_is_left_out_with_a_reason():
