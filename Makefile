@@ -8,7 +8,7 @@ TOOLS = $(VENV)/.ready-for-tests
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: search test soak lint format schema docs bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
+.PHONY: search test soak lint format schema docs experiments bench bench-scale bench-surrogate bench-nasbench201 bench-agents bench-searches bench-fast bench-proxies bench-recipes winner clean help
 
 help:
 	@echo "make search   search blocks on handwritten digits, minutes on a laptop"
@@ -18,6 +18,7 @@ help:
 	@echo "make format   let ruff rewrite the files"
 	@echo "make schema   write params.schema.json again, after a change of settings"
 	@echo "make docs     the pages of docs/, README.md and the API, into site/"
+	@echo "make experiments [ALSO=search.space]  what dvc exp run has kept: accuracies, hours, the seed, and the parameters that you name"
 	@echo "make bench    every benchmark, into benchmarks/results/"
 	@echo "make bench-scale  what one search carries: 32 workers, a million candidates (half an hour)"
 	@echo "make bench-surrogate  which surrogate predicts best, into docs/results/ (half an hour)"
@@ -50,6 +51,12 @@ format: $(TOOLS)
 
 schema: $(TOOLS)
 	$(BIN)/python -m blockqnn.settings.schema
+
+# dvc exp show has a column for each of 200 parameters; of a terminal's width nothing is left for names.
+SHOWN = Experiment|rev|typ|Created|search\.(accuracy|device_hours|seed)$$|top1\.
+
+experiments: $(READY)
+	$(BIN)/dvc exp show --no-pager --drop '^(?!$(SHOWN)$(if $(ALSO),|$(ALSO)))'
 
 bench: $(TOOLS)
 	$(BIN)/python -m benchmarks
