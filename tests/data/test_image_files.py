@@ -332,3 +332,41 @@ class TestFullCheck:
         pack(tmp_path / "tars" / "val.tar", files_of(root / "val"))
         with pytest.raises(SettingsError, match=r"train\.tar/cat/5\.png is not a readable image"):
             check_images(settings(tmp_path / "tars", reader="tar"), tmp_path, 2)
+
+    def test_what_is_no_image_in_tar_files_is_counted(self, tmp_path, caplog):
+        root = folders(tmp_path / "images", "train/", "val/")
+        others = [("cat/film.mp4", b"1"), ("dog/film.MP4", b"2"), ("dog/._1.png", b"3")]
+        pack(tmp_path / "tars" / "val.tar", files_of(root / "val") + others)
+        inner = []  # a tar file of tar files, one a class, as ILSVRC comes
+        for name in ("cat", "dog"):
+            pack(tmp_path / name, [*files_of(root / "train" / name), ("notes", b"4")])
+            inner.append((f"{name}.tar", (tmp_path / name).read_bytes()))
+        pack(tmp_path / "tars" / "train.tar", inner)
+        check_images(settings(tmp_path / "tars", reader="tar"), tmp_path, 2)
+        assert "not read: 2 without ending, 2 .mp4" in caplog.text
+
+    @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's own
+    def test_shards(self, tmp_path, caplog):
+        root, tars = folders(tmp_path / "images", "train/", "val/"), tmp_path / "tars"
+        for part in ("train", "val"):
+            members = []
+            for number, (name, content) in enumerate(files_of(root / part)):
+                label = b"1" if name.startswith("dog") else b"0"
+                members += [(f"{number}.png", content), (f"{number}.cls", label)]
+            pack(tars / f"{part}-0000.tar", members)
+        check_images(settings(tars, reader="wds"), tmp_path, 2)
+        assert "training images too" not in caplog.text
+        first = files_of(root / "train")[0][1]
+        pack(tars / "val-0009.tar", [("again.png", first), ("again.cls", b"1")])
+        check_images(settings(tars, reader="wds"), tmp_path, 2)
+        assert "flatters every network: 1, say val-0009.tar/again" in caplog.text
+        pack(
+            tars / "train-0009.tar",
+            [("cut.png", first[:60]), ("cut.cls", b"1"), ("lost.jpeg", first), ("lost.cls", b"0")],
+        )
+        with pytest.raises(SettingsError) as caught:
+            check_images(settings(tars, reader="wds"), tmp_path, 2)
+        message = str(caught.value)
+        assert "train-0009.tar/cut.* is not a readable image (" in message
+        assert "2 files in all" in message
+        assert "lost has no image (jpg, png, webp), it has cls, jpeg: write it again" in message

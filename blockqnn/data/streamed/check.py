@@ -1,14 +1,16 @@
 """Every image of a data set on disk read once, before a training of hours begins."""
 
 import logging
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from blockqnn.data.files.layout import few
 from blockqnn.data.streamed.image_tree import ImageTree
-from blockqnn.data.streamed.stream import open_stream
+from blockqnn.data.streamed.shards import Shards
+from blockqnn.data.streamed.stream import ImageStream, open_stream
 from blockqnn.errors import SettingsError
 from blockqnn.settings import DataSettings
 from blockqnn.storage import read_json, write_json
@@ -23,16 +25,13 @@ LOT = 256
 
 
 def check_images(settings: DataSettings, notes: Path, threads: int) -> None:
-    """Read all images of folders or tar files to their ends, in so many threads.
+    """Read all images of folders, tar files or shards to their ends, in so many threads.
 
-    Images that are in both sets are named in the log. What was found whole is noted in a file in
-    the directory `notes`, and not read again while no name and no size changes. Shards are read
-    from first to last alone, and are not checked. Raises `SettingsError` that names the damaged
-    files.
+    Images that are in both sets, and files of other kinds in tar files, are named in the log. What
+    was found whole is noted in a file in the directory `notes`, and not read again while no name
+    and no size changes. Raises `SettingsError` that names the damaged files.
     """
     stream = open_stream(settings, 0)
-    if not (isinstance(stream.train, ImageTree) and isinstance(stream.test, ImageTree)):
-        return
     known: dict[str, Any] = _noted(notes)
     checked = f"{Path(settings.root or '').expanduser().resolve()} {stream.fingerprint}"
     if checked in known:
@@ -40,6 +39,7 @@ def check_images(settings: DataSettings, notes: Path, threads: int) -> None:
     else:
         total = len(stream.train) + len(stream.test)
         log.info("%s: each of %s images is read once, to find damaged ones", settings.root, total)
+        _say_passed_over(settings.root, stream)
         twins = _read(stream.train, stream.test, threads)
         try:
             notes.mkdir(parents=True, exist_ok=True)
@@ -54,34 +54,60 @@ def check_images(settings: DataSettings, notes: Path, threads: int) -> None:
         )
 
 
-def _read(train: ImageTree, test: ImageTree, threads: int) -> list[str]:
+def _say_passed_over(root: str | None, stream: ImageStream) -> None:
+    """Name the kinds of files in tar files that are no images; of folders it is said earlier."""
+    found: Counter[str] = Counter()
+    for part in (stream.train, stream.test):
+        if isinstance(part, ImageTree) and part.is_tar:
+            found.update(part.passed_over())
+    if found:
+        kinds = few(f"{count} {suffix}" for suffix, count in found.most_common())
+        log.warning("%s: files that are no images and are not read: %s", root, kinds)
+
+
+Lot = Iterable[tuple[str, bytes | str]]
+"""Names of images, each with the hash of its bytes or with a sentence on what is wrong with it."""
+
+
+def _read(train: ImageTree | Shards, test: ImageTree | Shards, threads: int) -> list[str]:
     """The names of test images that are training images too; raises `SettingsError`."""
     damaged: list[str] = []
-    found = []
-    for tree in (train, test):
-        lots = [range(first, min(first + LOT, len(tree))) for first in range(0, len(tree), LOT)]
-        with ThreadPoolExecutor(1 if tree.is_tar else threads) as pool:
-            digests: list[bytes] = []
-            for read, errors in pool.map(lambda lot, tree=tree: _read_lot(tree, lot), lots):
-                digests += read
-                damaged += errors
-        found.append(digests)
+    trained: set[bytes] = set()
+    twins = []
+    for part in (train, test):
+        for lot in _lots(part, threads):
+            for name, found in lot:
+                if isinstance(found, str):
+                    damaged.append(found)
+                elif part is train:
+                    trained.add(found)
+                elif found in trained:
+                    twins.append(name)
     if damaged:
         more = f" ({len(damaged)} files in all: {few(damaged[1:])})" if damaged[1:] else ""
         raise SettingsError(f"{damaged[0]}{more}")
-    trained = set(found[0])
-    return [test.name(number) for number, digest in enumerate(found[1]) if digest in trained]
+    return twins
 
 
-def _read_lot(tree: ImageTree, lot: Iterable[int]) -> tuple[list[bytes], list[str]]:
-    """The hashes of these images, and a sentence for each that cannot be read."""
-    digests, errors = [], []
+def _lots(part: ImageTree | Shards, threads: int) -> Iterator[Lot]:
+    """All images of a set, some at a time, in their order."""
+    if isinstance(part, Shards):
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(lambda name: list(part.read_whole(name)), part.names)
+        return
+    lots = [range(first, min(first + LOT, len(part))) for first in range(0, len(part), LOT)]
+    with ThreadPoolExecutor(1 if part.is_tar else threads) as pool:
+        yield from pool.map(lambda lot: _read_lot(part, lot), lots)
+
+
+def _read_lot(tree: ImageTree, lot: Iterable[int]) -> Lot:
+    found: list[tuple[str, bytes | str]] = []
     for number in lot:
         try:
-            digests.append(tree.digest(number))
+            found.append((tree.name(number), tree.digest(number)))
         except SettingsError as error:
-            errors.append(str(error))
-    return digests, errors
+            found.append((tree.name(number), str(error)))
+    return found
 
 
 def _noted(notes: Path) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import hashlib
 import io
 import os
 import stat
+import tarfile
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,13 +73,18 @@ class ImageTree:
         try:
             file, _ = self._reader[number]
             with file:
-                content = file.read()
-            with Image.open(io.BytesIO(content)) as image:
-                image.draft("RGB", (1, 1))  # where a JPEG allows it, fewer pixels of every byte
-                eight_bit_rgb(image)
-            return hashlib.blake2b(content, digest_size=16).digest()
+                return digest_of_whole(file.read())
         except UNREADABLE as error:
             raise self._unreadable(number, error) from None
+
+    def passed_over(self) -> Counter[str]:
+        """How many files in tar files are no images, by what their names end in."""
+        tars = [self.path] if self.path.is_file() else sorted(self.path.glob("*.tar"))
+        found: Counter[str] = Counter()
+        for path in tars:
+            with tarfile.open(path, "r:*") as tar:
+                _count_others(tar, self.types, found)
+        return found
 
     def _unreadable(self, number: int, error: Exception) -> SettingsError:
         return SettingsError(
@@ -123,6 +130,28 @@ class ImageTree:
         lots = [paths[start : start + 1024] for start in range(0, len(paths), 1024)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return [size for sizes in pool.map(_file_sizes, lots) for size in sizes]
+
+
+def digest_of_whole(content: bytes) -> bytes:
+    """A hash of the bytes of an image, all of which were read. Raises errors of `UNREADABLE`."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft("RGB", (1, 1))  # where a JPEG allows it, fewer pixels of every byte
+        eight_bit_rgb(image)
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _count_others(tar: tarfile.TarFile, types: tuple[str, ...], found: Counter[str]) -> None:
+    """Count what is no image in a tar file and in those within it."""
+    for member in tar:
+        ending = os.path.splitext(member.name)[1].lower()
+        if not member.isfile() or hidden(member.name) or ending in types:
+            continue
+        content = tar.extractfile(member) if ending == ".tar" else None
+        if content is None:
+            found[ending or "without ending"] += 1
+            continue
+        with tarfile.open(fileobj=content) as inner:
+            _count_others(inner, types, found)
 
 
 class _Files:

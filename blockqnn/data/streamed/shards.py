@@ -8,9 +8,9 @@ be read, with a warning.
 import logging
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from blockqnn.data.feed import Share
-from blockqnn.data.files.decoding import UNREADABLE, eight_bit_rgb
+from blockqnn.data.files.decoding import UNREADABLE, eight_bit_rgb, in_words
+from blockqnn.data.streamed.image_tree import digest_of_whole
 from blockqnn.data.streamed.loading import Loaded, seeded
 from blockqnn.errors import SettingsError
 from blockqnn.seeds import seed_for
 from blockqnn.settings import Recipe
 from blockqnn.storage import read_json
+
+KINDS = ("jpg", "png", "webp")
+"""Endings of images in shards, of which timm's reader takes the first that a sample has."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,18 @@ class Shards:
         """The labels of all images, read from the shards' `.cls` entries."""
         for name in self.names:
             yield from _labels(self.root / name)
+
+    def read_whole(self, name: str) -> Iterator[tuple[str, bytes | str]]:
+        """The name of every image of a shard, each with the hash of its bytes, which were read to
+        their end, or with a sentence on what is wrong with it.
+        """
+        shard = self.root / name
+        try:
+            with tarfile.open(shard, "r:") as tar:
+                for sample, members in groupby(filter(tarfile.TarInfo.isfile, tar), _sample_of):
+                    yield f"{name}/{sample}", _digest(f"{shard}/{sample}", tar, members)
+        except UNREADABLE as error:
+            yield name, f"{shard} is not a readable shard ({error}): mend or replace it"
 
     def check(self) -> None:
         """Raise `SettingsError` unless the first image can be read."""
@@ -232,6 +248,28 @@ def _plain_name(name: str) -> str:
             "without : | { or }"
         )
     return name
+
+
+def _sample_of(member: tarfile.TarInfo) -> str:
+    """The sample that a file belongs to: its name up to the first point after all slashes."""
+    folder, slash, file = member.name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _digest(sample: str, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> bytes | str:
+    """The hash of a sample's image, or what is wrong with the sample."""
+    files = {member.name.rpartition("/")[2].partition(".")[2].lower(): member for member in members}
+    image = next((files[kind] for kind in KINDS if kind in files), None)
+    if image is None or "cls" not in files:
+        missing = "class (cls)" if image else f"image ({', '.join(KINDS)})"
+        has = ", ".join(sorted(files))
+        return f"{sample} has no {missing}, it has {has}: write it again, or leave it out"
+    content = tar.extractfile(image)
+    try:
+        return digest_of_whole(content.read() if content else b"")
+    except UNREADABLE as error:
+        what = in_words(error)
+        return f"{sample}.* is not a readable image ({what}): write it again, or leave it out"
 
 
 def _labels(shard: Path) -> Iterator[int]:
