@@ -5,11 +5,16 @@ and goes on, and the signal would be lost. So it is remembered too, and the loop
 trainings ask for it.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+import psutil
 
 _asked = False
 
@@ -31,6 +36,39 @@ def remember_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ending_with_dvc(every: float = 1.0) -> Iterator[None]:
+    """Send this process SIGTERM within so many seconds after the DVC that started it has gone.
+
+    A SIGKILL for `dvc repro` or `dvc exp run` reaches no stage of it: a training nobody waits for
+    would go on for hours. Without DVC nothing is watched.
+    """
+    dvc, done = _dvc_above(), threading.Event()
+
+    def watch(dvc: psutil.Process) -> None:
+        while not done.wait(every):
+            if not dvc.is_running() or dvc.status() == psutil.STATUS_ZOMBIE:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    if dvc is not None:
+        threading.Thread(target=watch, args=(dvc,), daemon=True, name="watch-dvc").start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _dvc_above() -> psutil.Process | None:
+    """The DVC that runs this process in a shell, if there is one."""
+    with suppress(psutil.Error):
+        for process in psutil.Process().parents()[:2]:
+            words = process.cmdline()[:3]
+            if any(Path(word).name in ("dvc", "dvc.exe") for word in words):
+                return process
+    return None
 
 
 def raise_if_interrupted() -> None:

@@ -18,7 +18,7 @@ from blockqnn import params
 from blockqnn.errors import SettingsError, UserError
 from blockqnn.settings import Plan
 from blockqnn.storage import as_json
-from flows.interruption import remember_signals
+from flows.interruption import ending_with_dvc, remember_signals
 from flows.runs import run_directory, runs_directory, search_directory
 from flows.servers.prefect_api import choose_prefect_api, is_prefect
 
@@ -262,7 +262,7 @@ def run_flow(name: str, options: argparse.Namespace, finished: Callable[[], bool
         try_events_once()
     gone = False
     try:
-        with remember_signals(), api.watched():
+        with remember_signals(), ending_with_dvc(), api.watched():
             api.wait()
             flow(**arguments)
     except (UserError, KeyboardInterrupt):

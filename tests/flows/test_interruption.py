@@ -1,9 +1,12 @@
 """A signal ends a run wherever Python was when it came."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +52,36 @@ def test_an_ignored_ctrl_c_stays_ignored():
     done = run(name="SIGINT", before="signal.signal(signal.SIGINT, signal.SIG_IGN)")
     assert done.stdout.split("\n") == ["on", "not remember_signals", "after", ""]
     assert (done.returncode, done.stderr) == (0, "")
+
+
+WORK = """
+import time
+from flows.interruption import ending_with_dvc, remember_signals
+
+try:
+    with remember_signals(), ending_with_dvc(every=0.05):
+        print("begun", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("saved", flush=True)
+"""
+STARTER = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("name", ["dvc", "another"])
+def test_what_dvc_started_saves_its_work_when_dvc_is_killed(tmp_path, name):
+    starter = tmp_path / name
+    starter.write_text(STARTER)
+    command = [sys.executable, str(starter), sys.executable, "-c", WORK]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, bufsize=1)
+    with process:
+        assert process.stdout.readline() == "begun\n"
+        (child,) = psutil.Process(process.pid).children()
+        os.kill(process.pid, signal.SIGKILL)
+        if name == "dvc":
+            assert process.stdout.readline() == "saved\n"
+            child.wait(60)
+        else:
+            with pytest.raises(psutil.TimeoutExpired):
+                child.wait(1)
+            child.kill()
