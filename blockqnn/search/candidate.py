@@ -233,5 +233,5 @@ def _reason_against(latency: float | None, settings: Settings) -> str:
 
 def _recorded(entry: dict[str, float]) -> dict[str, float]:
     """An entry of the curve without measurements that differ between two runs, but for seconds."""
-    measured = ("images_per_second", "device_memory")
+    measured = ("images_per_second", "cores", "memory", "device_memory")
     return {name: value for name, value in entry.items() if name not in measured}

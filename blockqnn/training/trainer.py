@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -201,6 +202,7 @@ class Trainer:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
         begun = time.perf_counter() - self._totals.seconds
+        started, worked = time.perf_counter(), time.process_time()
         self._scheduler.step_update(epoch * self._steps)
         rate = self._optimizer.param_groups[0]["lr"]
         self._train(epoch, first, begun)
@@ -219,6 +221,8 @@ class Trainer:
         if self.feed.held_out_images:
             entry |= self._held_out_accuracies()
         entry["images_per_second"] = seen / trained
+        entry["cores"] = (time.process_time() - worked) / (time.perf_counter() - started)
+        entry["memory"] = psutil.Process().memory_info().rss
         if on_gpu:
             entry["device_memory"] = torch.cuda.max_memory_allocated(self.device)
         entry["seconds"] = time.perf_counter() - begun

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 CURVES = ("loss", "train_accuracy", "accuracy", "learning_rate")
 """Entries of a search's curve that become metrics in MLflow."""
 
-ALL_CURVES = (*CURVES, "images_per_second", "device_memory")
-"""Entries of a final training's curve that become metrics in MLflow."""
+SYSTEM = {
+    "images_per_second": ("images_per_second", 1.0),
+    "cores": ("system/cpu_cores_busy", 1.0),
+    "memory": ("system/process_memory_megabytes", 1e-6),
+    "device_memory": ("system/gpu_memory_megabytes", 1e-6),
+}
+"""What only a final training's curve has: names in MLflow, most of them among its system metrics,
+and what the values are multiplied by.
+"""
 
 
 def child_metrics(result: Result, end: int) -> list[Metric]:
@@ -64,18 +71,21 @@ def iteration_metrics(history: History, iteration: int) -> list[Metric]:
 
 
 def curve_metrics(
-    curve: Sequence[Mapping[str, float]], begun: int, names: Sequence[str] = CURVES
+    curve: Sequence[Mapping[str, float]], begun: int, *, final: bool = False
 ) -> list[list[Metric]]:
     """Points of each epoch of a training's curve, at the end of the epoch.
 
     When the training began (milliseconds since 1970) and the seconds of its epochs make the times,
-    so that they are the same whenever they are made.
+    so that they are the same whenever they are made. Of a `final` training, what its process took
+    is among them.
     """
     metrics = []
     seconds = 0.0
     for entry in curve:
         seconds += entry.get("seconds") or 0.0
-        values = {name: entry.get(name) for name in names}
+        values = {name: entry.get(name) for name in CURVES}
+        for own, (name, factor) in SYSTEM.items() if final else ():
+            values[name] = factor * entry[own] if own in entry else None
         metrics.append(points(values, begun + milliseconds(seconds), int(entry["epoch"])))
     return metrics
 

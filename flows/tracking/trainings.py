@@ -23,13 +23,13 @@ from blockqnn.training.final.result import TrainingResult
 from blockqnn.zoo import named_design
 from evaluation.stages.selection import SELECTION, WINNER, read_selection, winner_code
 from flows.tracking.experiment import Experiment
-from flows.tracking.metrics import ALL_CURVES, curve_metrics, milliseconds, points
+from flows.tracking.metrics import curve_metrics, milliseconds, points
 from flows.tracking.store import database_lock, tracking_uri
 
 COLUMNS = ("test_top1", "accuracy", "parameters", "macs", "seconds", ":label", ":split")
 """What MLflow's page of final trainings shows of each."""
 
-PORTION = 150
+PORTION = 120
 """Epochs of a curve sent at once: MLflow takes 1000 points."""
 
 
@@ -215,7 +215,7 @@ def _write_training(experiment: Experiment, parent: str, files: TrainingFiles) -
     run_id, written = str(run.info.run_id), run.data.tags
     if not run.data.params:  # new, or a kill came between the two
         experiment.write(run_id, params=_params(job))
-    curves = curve_metrics(files.curve, int(run.info.start_time), ALL_CURVES)
+    curves = curve_metrics(files.curve, int(run.info.start_time), final=True)
     for first in range(int(written.get("mirrored_epochs", 0)), len(curves), PORTION):
         portion = curves[first : first + PORTION]
         metrics = list(chain.from_iterable(portion))

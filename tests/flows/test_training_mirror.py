@@ -121,6 +121,8 @@ def test_curves_are_the_results(place):
             points, count = history(place, children[directory.name], name)
             assert points == {entry["epoch"]: entry[name] for entry in result["curve"]}
             assert count == 2
+        memory, _ = history(place, children[directory.name], "system/process_memory_megabytes")
+        assert memory == {e["epoch"]: pytest.approx(e["memory"] / 1e6) for e in result["curve"]}
         assert children[directory.name].data.metrics["parameters"] == result["parameters"]
     accuracy, _ = history(place, children[place.directories["block"].name], "accuracy")
     assert accuracy[2] == read_result(place.directories["block"])["accuracy"]

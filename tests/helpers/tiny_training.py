@@ -82,7 +82,7 @@ def tiny_settings(filters=(4, 6), **recipe):
 
 def without_seconds(curve):
     """A curve without what differs from run to run."""
-    times = ("seconds", "images_per_second")
+    times = ("seconds", "images_per_second", "cores", "memory")
     return [{name: entry[name] for name in entry if name not in times} for entry in curve]
 
 

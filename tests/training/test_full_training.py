@@ -96,7 +96,7 @@ def load_network(directory):
 
 
 def timeless(curve):
-    times = ("seconds", "images_per_second")
+    times = ("seconds", "images_per_second", "cores", "memory")
     return [{k: v for k, v in entry.items() if k not in times} for entry in curve]
 
 
