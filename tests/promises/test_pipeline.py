@@ -370,6 +370,7 @@ def test_imagenet_is_there_once_its_directory_is_named(finished, tmp_path):
         assert set(listed) - set(STAGES) == {
             f"imagenet-prepare@{tmp_path}",
             f"imagenet-train@{tmp_path}-S",
+            f"imagenet-train@{tmp_path}-resnet50",
             f"imagenet-train-winner@{tmp_path}",
             f"imagenet-evaluate@{tmp_path}",
             f"imagenet@{tmp_path}",
