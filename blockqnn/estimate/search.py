@@ -1,6 +1,7 @@
 """What a search takes: rehearsed, priced by layer, held against some seconds of real training."""
 
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -31,7 +32,12 @@ TASTE = 4.0
 """Seconds for which a candidate is trained to see how quick the workers are."""
 
 ROUNDS = 2
-"""Candidates of each worker process; in the first round memory is taken and kernels are chosen."""
+"""Candidates of each worker process; in the first round memory is taken and kernels are chosen, of
+which long trainings notice nothing."""
+
+ENOUGH = 30.0
+"""Seconds after which no further candidate is begun: a long training shows by itself how quick the
+workers are."""
 
 HELD_OUT = 0.02
 """Most of the images that judge one of these: large networks would take minutes for it."""
@@ -150,7 +156,8 @@ def _images(settings: Settings, rung: int, task: Task) -> float:
 
 
 def _typical(settings: Settings, costs: Costs, count: int) -> list[tuple[Block, Shape, Cost]]:
-    """So many random designs of the search that may be trained, the dearest of all among them."""
+    """So many random designs of the search that may be trained, from the dearest of all to one of
+    the middle."""
     rng = np.random.default_rng(0)
     found: dict[str, tuple[Block, Shape, Cost]] = {}
     for _ in range(SAMPLED):
@@ -163,7 +170,7 @@ def _typical(settings: Settings, costs: Costs, count: int) -> list[tuple[Block, 
     ranked = sorted(found.values(), key=lambda each: _seconds_an_image(each[2]))
     if not ranked:
         raise SearchError("no block of this space may be trained: raise what budget allows")
-    places = np.linspace(len(ranked) // 2, len(ranked) - 1, count).round().astype(int)
+    places = np.linspace(len(ranked) - 1, len(ranked) // 2, count).round().astype(int)
     return [ranked[place] for place in places]
 
 
@@ -191,8 +198,11 @@ def _taste(
     directory.mkdir()
     pool = LocalWorkers(own, workers, directory)
     work = images + JUDGING * held_out
+    begun = time.monotonic()
 
     def train(number: int) -> Outcome | None:
+        if number >= pool.slots and time.monotonic() - begun > ENOUGH:
+            return None
         block, shape, _ = designs[number]
         asked = candidate_task(number, str(block))
         asked["shape"] = shape.to_dict()
