@@ -266,7 +266,9 @@ class Trainer:
         if self._mix is not None:
             images, targets = self._mix(images, targets)
         self._optimizer.zero_grad(set_to_none=True)
-        parts = max(1, min(recipe.accumulate, len(images) // 2))
+        # by the smallest share of all processes, which must make as many passes: each waits for the
+        # others in synchronised batch norm
+        parts = max(1, min(recipe.accumulate, batch.size // self.group.world // 2))
         # gradients are averaged over the processes once for all parts: with the last one
         unaveraged = getattr(self._parallel, "no_sync", nullcontext)
         split = (each.tensor_split(parts) for each in (images, targets, batch.labels))

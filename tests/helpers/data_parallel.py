@@ -26,7 +26,8 @@ def main():
     trainer = tiny_trainer(digits, directory, **recipe)
     trainer.group = group
     trainer.feed = MemoryFeed(digits, trainer.recipe, 7, CPU, group)
-    given = []
+    given, passes = [], []
+    trainer.network.register_forward_pre_hook(lambda network, _: passes.append(network.training))
     if stop:
         trainer.watch = lambda epoch, step: given.append(step)
         trainer.stop = lambda: len(given) >= trainer.feed.steps() + 10
@@ -36,7 +37,7 @@ def main():
         print("stopped", flush=True)
     statistics = [b.double().sum() for n, b in trainer.kept.named_buffers() if "running" in n]
     # one write, which the other process's cannot come into
-    sys.stdout.write(f"statistics {float(sum(statistics))!r}\n")
+    sys.stdout.write(f"statistics {float(sum(statistics))!r}\npasses {sum(passes)}\n")
     if group.rank == 0 and not stop:
         end = {"network": trainer.network.state_dict(), "curve": trainer.curve}
         torch.save(end, directory / "end.pt")

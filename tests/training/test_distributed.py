@@ -60,6 +60,15 @@ def test_two_processes_train_as_one_does(tmp_path):
     assert_close(end_of(tmp_path), recipe)
 
 
+def test_all_processes_make_as_many_passes_however_uneven_their_shares(tmp_path):
+    """Synchronised batch norm, of GPUs alone, waits for the others in each pass."""
+    recipe = {**RECIPE, "batch": 7, "epochs": 1}  # shares of four and three
+    said = train_with_two(tmp_path, {**recipe, "accumulate": 2}).splitlines()
+    steps = -(-len(tiny_data().train) // 7)
+    assert [line for line in said if line.startswith("passes")] == [f"passes {steps}"] * 2
+    assert_close(end_of(tmp_path), recipe)
+
+
 def test_two_processes_go_on_in_the_middle_of_an_epoch(tmp_path):
     recipe = {**RECIPE, "batch": 8, "epochs": 3}
     assert train_with_two(tmp_path, recipe, "stop").count("stopped") == 2
