@@ -69,7 +69,7 @@ class RaySettings(Section, section="workers"):
     """Candidates in training at one time, a number if an autoscaler adds nodes; null means as many
     as the cluster has room for."""
     gpus_per_candidate: float | None = None
-    """GPUs for one candidate, or a fraction such as 0.25; null means one if the cluster has any."""
+    """A GPU for one candidate, or a fraction such as 0.25; null means one if the cluster has any."""
     cpus_per_candidate: int = 1
     """CPU cores for one candidate, and its threads of torch."""
     share_data: bool = True
@@ -88,8 +88,8 @@ class RaySettings(Section, section="workers"):
     def __post_init__(self) -> None:
         self.require_least(1, "count", "cpus_per_candidate")
         gpus = self.gpus_per_candidate
-        fits = gpus is None or 0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)
-        remedy = "give a fraction of one GPU, a whole number of GPUs, 0 for CPUs, or null"
+        fits = gpus is None or 0 <= gpus <= 1
+        remedy = "give 1 or a fraction of one GPU, 0 for CPUs, or null: a candidate trains on one"
         self.require("gpus_per_candidate", fits, remedy)
         self.require_least(0, "retries")
         self.require_seconds("timeout", "patience")

@@ -19,7 +19,7 @@ def resolve(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    device = torch.device(full_name(name))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise SettingsError(
@@ -34,6 +34,11 @@ def visible_devices() -> tuple[str, ...]:
     """The names of all GPUs, or of the CPU if there are none."""
     count = torch.cuda.device_count()
     return tuple(f"cuda:{number}" for number in range(count)) or ("cpu",)
+
+
+def full_name(name: str) -> str:
+    """The one name of a device that has several: cuda is cuda:0, and auto is the first device."""
+    return {"cuda": "cuda:0", "auto": visible_devices()[0]}.get(name, name)
 
 
 def usable_cores() -> int:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from blockqnn.errors import SearchError
 from blockqnn.search.outcome import Outcome
 from blockqnn.settings import LocalSettings, Settings
-from blockqnn.training.devices import usable_cores, visible_devices
+from blockqnn.training.devices import full_name, usable_cores, visible_devices
 from blockqnn.training.keep_memory import KEEP_MEMORY
 from blockqnn.workers.lines import LineProcess
 from blockqnn.workers.protocol import (
@@ -39,7 +39,7 @@ class LocalWorkers(Workers):
     slots = 1
 
     def __init__(self, settings: Settings, workers: LocalSettings, directory: Path) -> None:
-        devices = workers.devices or visible_devices()
+        devices = tuple(map(full_name, workers.devices)) or visible_devices()
         on_cpu = devices == ("cpu",)
         fitting = max(1, usable_cores() // workers.threads) if on_cpu else len(devices)
         self.slots = workers.count or fitting

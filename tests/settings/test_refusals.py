@@ -192,6 +192,10 @@ WRONG = [
         "workers.timeout is 1e+300: give 1,000,000,000 seconds or less",
     ),
     ({"workers": {"kind": "local", "timeout": 0}}, "workers.timeout is 0.0: give seconds"),
+    (
+        {"workers": {"kind": "ray", "gpus_per_candidate": 2}},
+        "workers.gpus_per_candidate is 2.0: give 1 or a fraction of one GPU",
+    ),
     ({"workers": {"kind": "ray", "address": "ray://h:1"}}, "workers.address is 'ray://h:1': give "),
 ]
 

@@ -29,6 +29,7 @@ from blockqnn.data.augment import augment as plain_augment
 from blockqnn.search.candidate import train_candidate
 from blockqnn.seeds import seed_for
 from blockqnn.training.checkpoint import Checkpoint
+from blockqnn.training.devices import full_name
 from blockqnn.training.precision import count_correct
 from blockqnn.training.trainer import NoBetterThanChance, NotFinite
 from blockqnn.zoo import BLOCKS
@@ -414,3 +415,10 @@ class TestGpu:
             assert (parameter.device, parameter.dtype) == (self.DEVICE, torch.float32)
             if parameter.dim() == 4:
                 assert parameter.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_device_has_one_name():
+    """Workers of one card know each other by it."""
+    first = "cuda:0" if torch.cuda.is_available() else "cpu"
+    assert [full_name(name) for name in ("cuda", "cuda:0", "auto")] == ["cuda:0", "cuda:0", first]
+    assert full_name("cuda:1") == "cuda:1"
