@@ -69,7 +69,7 @@ class RaySettings(Section, section="workers"):
     """Candidates in training at one time, a number if an autoscaler adds nodes; null means as many
     as the cluster has room for."""
     gpus_per_candidate: float | None = None
-    """A GPU for one candidate, or a fraction such as 0.25; null means one if the cluster has any."""
+    """1 for a GPU a candidate, or a fraction such as 0.25; null means 1 if the cluster has any."""
     cpus_per_candidate: int = 1
     """CPU cores for one candidate, and its threads of torch."""
     share_data: bool = True
