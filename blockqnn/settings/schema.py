@@ -3,6 +3,8 @@
 An editor completes and checks params.yaml and the profiles by it, since their first line names it.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +63,7 @@ class Params(Section):
 
 def params_schema() -> dict[str, Any]:
     """Return the schema of `Params`."""
-    # here alone, as pydantic reads the source files for them
-    Section.__pydantic_config__ |= {"use_attribute_docstrings": True}
-    params = TypeAdapter(Params).json_schema()
+    params = _with_docstrings(TypeAdapter(Params).json_schema)
     definitions = params["$defs"]
     base = {"type": "string", "description": "Name of a recipe under `recipes`."}
     properties = {**definitions["Recipe"]["properties"], "base": base}
@@ -77,6 +77,23 @@ def params_schema() -> dict[str, Any]:
             elif (name, field) in CHOICES:
                 value["enum"] = CHOICES[name, field]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **params}
+
+
+def _with_docstrings(schema: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A schema that describes fields by their docstrings, for which pydantic parses the sources.
+
+    It does so here alone: settings are read while other threads work, and before Python 3.11.8 two
+    threads that parse may disturb each other (gh-106905).
+    """
+    plain = Section.__pydantic_config__
+    Section.__pydantic_config__ = {**plain, "use_attribute_docstrings": True}
+    try:
+        for _ in range(10):
+            with suppress(SystemError):
+                return schema()
+        return schema()
+    finally:
+        Section.__pydantic_config__ = plain
 
 
 if __name__ == "__main__":

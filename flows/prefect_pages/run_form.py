@@ -4,6 +4,7 @@ They come from the settings' own classes. Prefect refuses values of another type
 section has not, when a run is submitted; what else is wrong is a sentence at the run's beginning.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,8 @@ class _Shown:
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> Schema:
-        return self._schema()
+        # the process of a run imports its flow too, and shows nobody a form
+        return {} if "PREFECT__FLOW_RUN_ID" in os.environ else self._schema()
 
 
 def settings_form(name: str) -> Schema:

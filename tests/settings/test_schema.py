@@ -1,6 +1,10 @@
 """params.schema.json: what an editor completes and checks params.yaml by."""
 
+import ast
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -21,6 +25,42 @@ def schema():
 def test_the_file_is_what_the_settings_say(schema):
     assert schema == params_schema(), "run make schema"
     jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_of_two_threads_that_parse_before_python_3_11_8(schema, monkeypatch):
+    parse, disturbed = ast.parse, iter([True, False, True])
+
+    def disturbed_parse(*arguments, **options):
+        if next(disturbed, False):
+            raise SystemError("AST constructor recursion depth mismatch (before=81, after=77)")
+        return parse(*arguments, **options)
+
+    with monkeypatch.context() as patched:  # pytest parses too
+        patched.setattr(ast, "parse", disturbed_parse)
+        made = params_schema()
+    assert made == schema
+
+
+READ = """
+import ast
+from flows.search import search
+from blockqnn.params import load_settings
+
+def parse(*_, **__):
+    raise SystemError("AST constructor recursion depth mismatch (before=81, after=77)")
+
+ast.parse = parse
+print(load_settings(profile="demo").mode)
+"""
+
+
+@pytest.mark.parametrize("run", ["", "3e3fbb1e-5b22-446c-8fa3-b4ab3cca0aa5"])
+def test_settings_are_read_without_their_sources(run):
+    """In the process of a flow run, say, which has imported the form too."""
+    environment = {**os.environ, "PREFECT__FLOW_RUN_ID": run} if run else None
+    command = [sys.executable, "-c", READ]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.stdout.splitlines()[-1:], done.returncode) == (["sync"], 0), done.stderr
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
