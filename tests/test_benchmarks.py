@@ -39,7 +39,7 @@ FOLDERS = {
 }
 
 
-LONG = ("candidates_per_hour",)
+LONG = ("candidates_per_hour", "estimates")
 """Benchmarks of half a minute and more even when quick."""
 
 
