@@ -44,8 +44,10 @@ def accuracy_against_cost(
     Pareto front as steps. Colours are those of the networks' rows in the table; a picture narrower
     than usual (`width`, inches) names the points below it."""
     wide = width >= WIDTH
-    narrow = _above_names(3.9, len(networks), width)
-    figure = blank(4.4, top=0.95, bottom=0.14) if wide else narrow
+    if wide:
+        figure = blank(4.4, top=0.95, bottom=0.14)
+    else:
+        figure = _above_names(3.9, len(networks), width)
     axes = figure.subplots()
     frame(axes, "multiply-accumulates of one image", "test accuracy (%)")
     tested = [network for network in networks if network.accuracy is not None]

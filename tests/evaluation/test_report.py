@@ -8,12 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 from matplotlib.image import imread
-from tiny_run import CLASSES, evaluation, name_of, result, write
+from tiny_run import CLASSES, S, evaluation, result, whole_run, write
 from tiny_search import finish, supplied, tiny_settings
 
 from blockqnn.errors import SearchError
 from blockqnn.search.history import read_search
-from blockqnn.zoo import BLOCKS
 from evaluation.plots.trainings import accuracy_against_cost, held_out_curves, training_curves
 from evaluation.report import results_sections, write_report
 from evaluation.report.origin_sections import selection_section
@@ -22,7 +21,6 @@ from evaluation.results import compare, read_run, run_of
 from evaluation.stages.search import write_search
 from flows.cli import main
 
-S, RESIDUAL = str(BLOCKS["S"]), str(BLOCKS["residual"])
 VOID = {"meta", "wbr", "br", "link", "img"}
 
 
@@ -74,33 +72,6 @@ def search(tmp_path_factory):
     directory = tmp_path_factory.mktemp("search") / "night"
     finish(directory, tiny_settings())
     return directory
-
-
-def whole_run(run):
-    """Two blocks and a timm model with two seeds each, and a selection of two."""
-    contenders = [
-        result("block-1", split="train", block=S, seconds=360.0),
-        result("block-2", split="train", block=RESIDUAL, seconds=720.0),
-    ]
-    write(run, *contenders)
-    for seed, hits in enumerate([(80, 70, 60), (90, 70, 65)]):
-        write(run, result("winner", seed, block=S), hits=hits)
-        write(run, result("residual", seed, block=RESIDUAL, macs=1_000_000), hits=(60, 60, 60))
-        write(run, result("resnet18", seed, macs=9_000_000), hits=(70, 60, 50))
-    ranking = [
-        {
-            **{key: c[key] for key in ("label", "block", "parameters", "macs", "seconds")},
-            "rank": rank,
-            "number": 10 + rank,
-            "accuracy": 80.0 - rank,
-            "id": name_of(c),
-        }
-        for rank, c in enumerate(contenders, start=1)
-    ]
-    winner = {"block": S, "accuracy": 79.0, "number": 11}
-    selection = {"version": 1, "search": "night", "ranking": ranking, "winner": winner}
-    (run / "selection.json").write_text(json.dumps(selection))
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,10 @@
 import hashlib
 import json
 
+from blockqnn.zoo import BLOCKS
+
 CLASSES = ["cat", "dog", "horse"]
+S, RESIDUAL = str(BLOCKS["S"]), str(BLOCKS["residual"])
 
 
 def result(label, seed=0, split="everything", block=None, timm=None, **changes):
@@ -129,4 +132,31 @@ def write(run, *contents, hits=None):
             (run / "evaluations").mkdir(exist_ok=True)
             path = run / "evaluations" / f"{name_of(content)}.json"
             path.write_text(json.dumps(evaluation(content, hits)))
+    return run
+
+
+def whole_run(run):
+    """Two blocks and a timm model with two seeds each, and a selection of two."""
+    contenders = [
+        result("block-1", split="train", block=S, seconds=360.0),
+        result("block-2", split="train", block=RESIDUAL, seconds=720.0),
+    ]
+    write(run, *contenders)
+    for seed, hits in enumerate([(80, 70, 60), (90, 70, 65)]):
+        write(run, result("winner", seed, block=S), hits=hits)
+        write(run, result("residual", seed, block=RESIDUAL, macs=1_000_000), hits=(60, 60, 60))
+        write(run, result("resnet18", seed, macs=9_000_000), hits=(70, 60, 50))
+    ranking = [
+        {
+            **{key: c[key] for key in ("label", "block", "parameters", "macs", "seconds")},
+            "rank": rank,
+            "number": 10 + rank,
+            "accuracy": 80.0 - rank,
+            "id": name_of(c),
+        }
+        for rank, c in enumerate(contenders, start=1)
+    ]
+    winner = {"block": S, "accuracy": 79.0, "number": 11}
+    selection = {"version": 1, "search": "night", "ranking": ranking, "winner": winner}
+    (run / "selection.json").write_text(json.dumps(selection))
     return run
